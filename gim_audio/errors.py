@@ -1,0 +1,23 @@
+"""What a person can put right: each error is one line that names the file and the remedy."""
+
+__all__ = ["AudioError", "CheckpointError", "ConfigError", "DataError", "GimAudioError"]
+
+
+class GimAudioError(Exception):
+    """Root of all errors that the command line prints in one line, with exit status 2."""
+
+
+class AudioError(GimAudioError):
+    """A recording that cannot be decoded, or is too short, cut short or not a number."""
+
+
+class DataError(GimAudioError):
+    """A data directory, alignment or list that contradicts itself or the audio."""
+
+
+class ConfigError(GimAudioError):
+    """A setting that is unknown, of the wrong type or impossible."""
+
+
+class CheckpointError(GimAudioError):
+    """A checkpoint or experiment folder that is missing, damaged or does not fit."""

@@ -1,0 +1,7 @@
+"""Kaldi's formats: data directories in, feature archives out."""
+
+from gim_audio.kaldi.archive import ArchiveWriter, read_scp
+from gim_audio.kaldi.check import check, fix
+from gim_audio.kaldi.datadir import DataDir, Segment, read_table, write_table
+
+__all__ = ["ArchiveWriter", "DataDir", "Segment", "check", "fix", "read_scp", "read_table", "write_table"]

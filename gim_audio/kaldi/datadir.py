@@ -1,0 +1,200 @@
+"""A Kaldi data directory: which utterances there are, where their audio lies, who speaks."""
+
+import re
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from gim_audio import audio
+from gim_audio.errors import DataError
+from gim_audio.files import write_text
+
+__all__ = ["DataDir", "Segment", "locate", "read_table", "write_table"]
+
+OVERSHOOT = 0.5
+"""Seconds that a segment may reach beyond its recording, and is cut there, as in Kaldi."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of a recording, in seconds."""
+
+    recording: str
+    start: float
+    end: float
+
+
+@dataclass(frozen=True)
+class DataDir:
+    """What `wav.scp`, `segments`, `utt2spk` and `text` say. Every mapping is in sorted order.
+
+    `recordings` holds Kaldi's extended file names: a path, `archive:offset`, or a command that ends in `|`;
+    paths are relative to the working directory, as Kaldi has it. Without `segments`, an utterance is a
+    recording.
+    """
+
+    recordings: Mapping[str, str]
+    speakers: Mapping[str, str]
+    segments: Mapping[str, Segment] = field(default_factory=dict)
+    text: Mapping[str, str] = field(default_factory=dict)
+    path: Path | None = None
+
+    @classmethod
+    def read(cls, path: Path) -> "DataDir":
+        """Read a directory that `gim_audio.kaldi.check` finds nothing wrong with.
+
+        Raises:
+            DataError: something is missing, unsorted or contradicts itself.
+        """
+        from gim_audio.kaldi.check import check  # it needs the tables of this file
+
+        problems = check(path)
+        if problems:
+            more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+            raise DataError(f"{problems[0]}{more}: `gim-audio data check {path}` lists all, --fix mends them")
+        return cls.tables(path)
+
+    @classmethod
+    def tables(cls, path: Path) -> "DataDir":
+        """Read the files as they are, the last of repeated keys winning."""
+        return cls(
+            recordings=dict(read_table(path / "wav.scp")),
+            speakers=dict(read_table(path / "utt2spk")),
+            segments={key: segment(path, key, value) for key, value in read_table(path / "segments", optional=True)},
+            text=dict(read_table(path / "text", optional=True)),
+            path=path,
+        )
+
+    @property
+    def utterances(self) -> list[str]:
+        """Names, sorted."""
+        return list(self.segments or self.recordings)
+
+    def select(self, utterances: Iterable[str]) -> "DataDir":
+        """The same data with these utterances alone, and the recordings that they need.
+
+        Raises:
+            DataError: one of them is not here.
+        """
+        wanted = sorted(set(utterances))
+        missing = [name for name in wanted if name not in self.speakers]
+        if missing:
+            raise DataError(f"{self.path}: no utterance {missing[0]} ({len(missing)} of {len(wanted)} are missing)")
+        needed = {self.segments[name].recording for name in wanted} if self.segments else set(wanted)
+        return replace(
+            self,
+            recordings={key: value for key, value in self.recordings.items() if key in needed},
+            speakers={name: self.speakers[name] for name in wanted},
+            segments={name: self.segments[name] for name in wanted} if self.segments else {},
+            text={name: self.text[name] for name in wanted if name in self.text},
+        )
+
+    def write(self, path: Path) -> None:
+        """Write `wav.scp`, `utt2spk`, `spk2utt` and, where there are any, `segments` and `text`."""
+        path.mkdir(parents=True, exist_ok=True)
+        write_table(path / "wav.scp", self.recordings)
+        write_table(path / "utt2spk", self.speakers)
+        write_table(path / "spk2utt", speakers_to_utterances(self.speakers))
+        if self.segments:
+            lines = {name: f"{s.recording} {s.start:.6f} {s.end:.6f}" for name, s in self.segments.items()}
+            write_table(path / "segments", lines)
+        if self.text:
+            write_table(path / "text", self.text)
+
+    def waveforms(self, rate: int, *, allow_pipes: bool = False) -> Iterator[tuple[str, "audio.Waveform | Exception"]]:
+        """Decode the utterances in order: name and samples at `rate` Hz, or what was wrong with it.
+
+        A recording that several neighbouring utterances are cut from is decoded once.
+        """
+        decoded: tuple[str, audio.Waveform] | None = None
+        for name in self.utterances:
+            cut = self.segments.get(name)
+            recording = cut.recording if cut else name
+            try:
+                if decoded is None or decoded[0] != recording:
+                    source = locate(self.recordings[recording], allow_pipes=allow_pipes)
+                    decoded = recording, audio.read(source, rate, name=f"{recording} ({self.recordings[recording]})")
+                yield name, _cut(decoded[1], rate, name, cut) if cut else decoded[1]
+            except (audio.AudioError, DataError) as error:
+                yield name, error
+
+
+def _cut(samples: "audio.Waveform", rate: int, name: str, cut: Segment) -> "audio.Waveform":
+    seconds = len(samples) / rate
+    if cut.end > seconds + OVERSHOOT or cut.start >= seconds:
+        raise DataError(f"{name}: segment {cut.start}-{cut.end} s of {cut.recording}, which lasts {seconds:.2f} s")
+    return samples[round(cut.start * rate) : round(cut.end * rate)]
+
+
+def locate(extended: str, *, allow_pipes: bool = False) -> Path | bytes:
+    """What soundfile can read of an extended file name.
+
+    Raises:
+        DataError: a pipe without `allow_pipes`, a command that fails, or an offset where no WAV begins.
+    """
+    if extended.endswith("|"):
+        if not allow_pipes:
+            raise DataError(f"`{extended}` is a command: --allow-pipes runs it, if you trust this data directory")
+        result = subprocess.run(extended[:-1], shell=True, capture_output=True, check=False)  # noqa: S602
+        if result.returncode:
+            reason = result.stderr.decode(errors="replace").strip().rsplit("\n", 1)[-1]
+            raise DataError(f"`{extended}` failed with status {result.returncode}: {reason}")
+        return result.stdout
+    archive = re.fullmatch(r"(.+):(\d+)", extended)
+    if not archive or Path(extended).exists():
+        return Path(extended)
+    try:
+        with Path(archive[1]).open("rb") as file:
+            file.seek(int(archive[2]))
+            header = file.read(8)
+            if header[:4] != b"RIFF":
+                raise DataError(f"{extended}: no WAV begins at this offset")
+            return header + file.read(int.from_bytes(header[4:], "little"))
+    except OSError as error:
+        raise DataError(f"{archive[1]}: {error.strerror}") from error
+
+
+def segment(path: Path, name: str, value: str) -> Segment:
+    """One line of `segments`."""
+    try:
+        recording, start, end = value.split()
+        return Segment(recording, float(start), float(end))
+    except ValueError as error:
+        raise DataError(f"{path}/segments: {name}: expected `recording start end`, found `{value}`") from error
+
+
+def speakers_to_utterances(speakers: Mapping[str, str]) -> dict[str, str]:
+    """`spk2utt` of an `utt2spk`."""
+    spoken: dict[str, list[str]] = {}
+    for utterance, speaker in speakers.items():
+        spoken.setdefault(speaker, []).append(utterance)
+    return {speaker: " ".join(sorted(names)) for speaker, names in spoken.items()}
+
+
+def read_table(path: Path, *, optional: bool = False) -> list[tuple[str, str]]:
+    """The lines of a Kaldi table: a key, white space, the rest.
+
+    Raises:
+        DataError: the file is missing (unless `optional`), not UTF-8, or a line has no value.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError as error:
+        if optional:
+            return []
+        raise DataError(f"{path}: no such file") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text") from error
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        key, _, value = line.strip().partition(" ") if "\t" not in line else line.strip().partition("\t")
+        if not key or (not value and path.name != "text"):
+            raise DataError(f"{path}, line {number}: expected a name and a value, found `{line}`")
+        rows.append((key, value.strip()))
+    return rows
+
+
+def write_table(path: Path, table: Mapping[str, object]) -> None:
+    """Write a Kaldi table, sorted by key."""
+    write_text(path, "".join(f"{key} {table[key]}\n" for key in sorted(table)))

@@ -1,0 +1,1 @@
+"""The paper: layers, objective, module, stack."""

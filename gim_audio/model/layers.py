@@ -1,0 +1,123 @@
+"""Strided convolutions and contexts, and their geometry, derived once from kernels, strides and paddings."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["CausalConvolutions", "Context", "ConvBlock", "GRUContext", "Geometry"]
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Which samples a frame has seen.
+
+    Frame i depends on the samples from `start + i * hop` up to and without `start + i * hop + receptive_field`;
+    those before the first and after the last sample are zeros.
+    """
+
+    hop: int = 1
+    start: int = 0
+    receptive_field: int = 1
+
+    @property
+    def centre(self) -> float:
+        """Sample on which frame 0 is centred; frame i is centred on `centre + i * hop`."""
+        return self.start + (self.receptive_field - 1) / 2
+
+    def then(self, kernel: int, stride: int, padding: int) -> "Geometry":
+        """The geometry after one more convolution."""
+        return Geometry(
+            hop=self.hop * stride,
+            start=self.start - padding * self.hop,
+            receptive_field=self.receptive_field + (kernel - 1) * self.hop,
+        )
+
+
+class ConvBlock(nn.Module):
+    """Conv1d and ReLU.
+
+    Shape: `(batch, channels, frames)` → `(batch, width, (frames + 2 padding - kernel) // stride + 1)`.
+    """
+
+    def __init__(self, channels: int, width: int, kernel: int, stride: int, padding: int) -> None:
+        super().__init__()
+        self.convolution = nn.Conv1d(channels, width, kernel, stride, padding)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.convolution(x))
+
+    def frames(self, length: int) -> int:
+        """How many frames come of `length` frames (or samples); 0 where there are too few."""
+        (kernel,), (stride,) = self.convolution.kernel_size, self.convolution.stride
+        padded = length + 2 * int(self.convolution.padding[0])
+        return (padded - kernel) // stride + 1 if padded >= kernel else 0
+
+
+State = tuple[Tensor, ...]
+
+
+class Context(nn.Module):
+    """A causal summary c_t of z_1 … z_t. The state carries it across chunks of one utterance.
+
+    Shape: frames `(batch, frames, channels)` → contexts `(batch, frames, hidden)`.
+    """
+
+    width: int
+
+    def forward(self, z: Tensor, state: State = ()) -> tuple[Tensor, State]:
+        """Contexts and the state after the last frame; an empty state is the beginning."""
+        raise NotImplementedError
+
+
+class GRUContext(Context):
+    """A GRU. Without `bptt`, each step treats the previous state as a constant."""
+
+    def __init__(self, channels: int, hidden: int, *, bptt: bool) -> None:
+        super().__init__()
+        self.gru = nn.GRU(channels, hidden, batch_first=True)
+        self.width, self.bptt = hidden, bptt
+
+    def forward(self, z: Tensor, state: State = ()) -> tuple[Tensor, State]:
+        first = state[0] if state else z.new_zeros(1, len(z), self.width)
+        if self.bptt or not torch.is_grad_enabled():
+            c, last = self.gru(z, first)
+            return c, (last,)
+        with torch.no_grad():
+            states, last = self.gru(z, first)
+        previous = torch.cat([first.transpose(0, 1), states[:, :-1]], dim=1)
+        # All states are known and constant: every step is one step of a batch of (batch · frames).
+        c, _ = self.gru(z.reshape(-1, 1, z.shape[2]), previous.reshape(1, -1, self.width))
+        return c.reshape(*z.shape[:2], self.width), (last,)
+
+
+class CausalConvolutions(Context):
+    """A stack of causal convolutions with residuals, the counterpart of a PixelCNN in one dimension."""
+
+    def __init__(self, channels: int, hidden: int, *, layers: int, kernel: int) -> None:
+        super().__init__()
+        self.width, self.kernel = hidden, kernel
+        widths = [channels] + [hidden] * (layers - 1)
+        self.convolutions = nn.ModuleList(nn.Conv1d(width, hidden, kernel) for width in widths)
+
+    def forward(self, z: Tensor, state: State = ()) -> tuple[Tensor, State]:
+        x = z.transpose(1, 2)  # convolutions take (batch, channels, frames)
+        after = []
+        for layer, convolution in enumerate(self.convolutions):
+            past = state[layer] if state else x.new_zeros(*x.shape[:2], self.kernel - 1)
+            seen = torch.cat([past, x], dim=2)
+            after.append(seen[:, :, seen.shape[2] - self.kernel + 1 :])
+            y = F.relu(convolution(seen))
+            x = x + y if layer else y
+        return x.transpose(1, 2), tuple(after)  # back to (batch, frames, hidden)
+
+
+def receptive_fields(kernels: Sequence[int], strides: Sequence[int], paddings: Sequence[int]) -> list[Geometry]:
+    """The geometry after each convolution of a stack."""
+    geometry, after = Geometry(), []
+    for kernel, stride, padding in zip(kernels, strides, paddings, strict=True):
+        geometry = geometry.then(kernel, stride, padding)
+        after.append(geometry)
+    return after

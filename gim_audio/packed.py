@@ -1,0 +1,270 @@
+"""The packed corpus: decoded once, read by memory map, and itself a Kaldi data directory.
+
+PCM16 WAVs lie one after another in `wav.N.ark`, each after its utterance's name and a space, as Kaldi's
+wav archives have it; `wav.scp` has their offsets. Any Kaldi tool can read it.
+"""
+
+import hashlib
+import json
+import shutil
+import struct
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from gim_audio.audio import Waveform
+from gim_audio.errors import DataError
+from gim_audio.files import absent, new_file, write_text
+from gim_audio.kaldi import DataDir, read_table, write_table
+
+__all__ = ["Crops", "PackedCorpus", "pack"]
+
+HEADER = 44
+"""Bytes of the WAV header that `pack` writes."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One archive to write."""
+
+    data: DataDir
+    archive: Path
+    rate: int
+    allow_pipes: bool
+
+
+def pack(
+    data: DataDir,
+    packed: Path,
+    *,
+    rate: int = 16000,
+    nj: int = 1,
+    allow_pipes: bool = False,
+    skip_bad: bool = False,
+    progress: Callable[[int], None] = lambda done: None,
+) -> dict[str, str]:
+    """Decode every utterance of a data directory into a packed corpus.
+
+    Archives are written by `nj` processes into a hidden folder that becomes `packed` at the end; a second
+    run after an interruption keeps those that are whole.
+
+    Args:
+        data: what to pack.
+        packed: the folder to make.
+        rate: sampling rate, Hz.
+        nj: processes.
+        allow_pipes: run the commands in `wav.scp`.
+        skip_bad: leave out utterances that cannot be decoded, instead of refusing to finish.
+        progress: called with the number of utterances that are done.
+
+    Returns:
+        The utterances left out, with the reason.
+
+    Raises:
+        DataError: an utterance cannot be decoded and `skip_bad` is not set, or none is left.
+        GimAudioError: `packed` exists.
+    """
+    absent(packed)
+    staging = packed.parent / f".{packed.name}.partial"
+    plan = hashlib.sha256(repr((data.recordings, data.segments, data.speakers, rate)).encode()).hexdigest()
+    if not (staging / "plan").exists() or (staging / "plan").read_text(encoding="utf-8") != plan:
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(parents=True)
+        write_text(staging / "plan", plan)
+    names = data.utterances
+    size = max(1, min(500, -(-len(names) // 8)))  # so that eight processes have work, and no archive is huge
+    shards = [names[start : start + size] for start in range(0, len(names), size)]
+    jobs = [
+        Job(data.select(shard), staging / f"wav.{number}.ark", rate, allow_pipes)
+        for number, shard in enumerate(shards, start=1)
+    ]
+    index: dict[str, dict[str, list[int]]] = {}
+    digests: dict[str, str] = {}
+    failed: dict[str, str] = {}
+    done = 0
+    with ProcessPoolExecutor(nj, mp_context=get_context("spawn")) as pool:
+        futures = {pool.submit(_pack_archive, job): job for job in jobs}
+        for future in as_completed(futures):
+            job = futures[future]
+            summary = future.result()
+            index[job.archive.name], digests[job.archive.name] = summary["utterances"], summary["digest"]
+            failed |= summary["failed"]
+            done += len(job.data.utterances)
+            progress(done)
+    if failed and not skip_bad:
+        first, reason = next(iter(failed.items()))
+        raise DataError(
+            f"{len(failed)} of {len(names)} utterances cannot be packed, the first is {first}: {reason}: "
+            "mend them, or leave them out with --skip-bad (what is decoded already is kept)"
+        )
+    if len(failed) == len(names):
+        raise DataError(f"{data.path}: none of {len(names)} utterances can be decoded")
+    _write_tables(data, staging, packed.resolve(), index)
+    write_text(staging / "fingerprint", hashlib.sha256(repr(sorted(digests.items())).encode()).hexdigest() + "\n")
+    for leftover in ("plan", *(f"{job.archive.name}.json" for job in jobs)):
+        (staging / leftover).unlink()
+    staging.replace(packed)
+    return failed
+
+
+def _pack_archive(job: Job) -> dict[str, dict[str, list[int]] | dict[str, str] | str]:
+    """Write one archive and its summary, unless an earlier run did."""
+    done = job.archive.with_name(f"{job.archive.name}.json")
+    if done.exists():
+        return json.loads(done.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+    utterances: dict[str, list[int]] = {}
+    failed: dict[str, str] = {}
+    digest = hashlib.sha256()
+    with new_file(job.archive) as temporary, temporary.open("wb") as file:
+        for name, samples in job.data.waveforms(job.rate, allow_pipes=job.allow_pipes):
+            if isinstance(samples, Exception):
+                failed[name] = str(samples)
+                continue
+            pcm = np.clip(np.rint(samples * 32768), -32768, 32767).astype("<i2").tobytes()
+            key = f"{name} ".encode()
+            utterances[name] = [file.tell() + len(key), len(samples)]
+            block = key + _wav_header(len(pcm), job.rate) + pcm
+            digest.update(block)
+            file.write(block)
+    summary = {"utterances": utterances, "failed": failed, "digest": digest.hexdigest()}
+    write_text(done, json.dumps(summary))
+    return summary
+
+
+def _wav_header(size: int, rate: int) -> bytes:
+    return struct.pack(
+        "<4sI4s4sIHHIIHH4sI", b"RIFF", 36 + size, b"WAVE", b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16, b"data", size
+    )
+
+
+def _write_tables(data: DataDir, staging: Path, packed: Path, index: dict[str, dict[str, list[int]]]) -> None:
+    where = {name: (archive, *place) for archive, places in index.items() for name, place in places.items()}
+    kept = data.select(where)
+    recordings = {name: f"{packed / archive}:{offset}" for name, (archive, offset, _) in where.items()}
+    DataDir(recordings, kept.speakers, {}, kept.text).write(staging)
+    write_table(staging / "utt2num_samples", {name: samples for name, (_, _, samples) in where.items()})
+    labels = data.path / "phones.ctm" if data.path else None
+    if labels and labels.exists():
+        lines = labels.read_text(encoding="utf-8").splitlines(keepends=True)
+        write_text(staging / "phones.ctm", "".join(line for line in lines if line.split(maxsplit=1)[0] in where))
+
+
+class PackedCorpus:
+    """A packed corpus, open for reading.
+
+    Args:
+        path: what `pack` made. It may have been moved: archives are found by their names in it.
+
+    Attributes:
+        utterances: names, sorted.
+        speakers: of each utterance.
+        samples: how many each utterance has. Shape: `(utterances,)`.
+        rate: Hz.
+        fingerprint: of the archives' bytes.
+
+    Raises:
+        DataError: it is not a packed corpus, or an archive has another length than the index says.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not (path / "fingerprint").exists():
+            raise DataError(f"{path}: not a packed corpus: `gim-audio pack DATA {path}` makes one")
+        self.path = path
+        self.fingerprint = (path / "fingerprint").read_text(encoding="utf-8").strip()
+        self.speakers = dict(read_table(path / "utt2spk"))
+        self.utterances = list(self.speakers)
+        lengths, places = dict(read_table(path / "utt2num_samples")), dict(read_table(path / "wav.scp"))
+        try:
+            self.samples = np.array([int(lengths[name]) for name in self.utterances])
+            located = [places[name].rpartition(":") for name in self.utterances]
+            self._offsets = np.array([int(offset) + HEADER for _, _, offset in located])
+        except (KeyError, ValueError) as error:
+            raise DataError(f"{path}: wav.scp, utt2spk and utt2num_samples do not agree: pack it again") from error
+        names = [Path(archive).name for archive, _, _ in located]
+        maps = {name: _memory_map(path / name) for name in dict.fromkeys(names)}
+        self._archives = [maps[name] for name in names]
+        for name, archive, offset, samples in zip(
+            self.utterances, self._archives, self._offsets, self.samples, strict=True
+        ):
+            if offset + 2 * samples > len(archive):
+                raise DataError(f"{path}: {name} lies beyond the end of its archive: pack it again")
+        self.rate = int(self._archives[0][self._offsets[0] - 20 : self._offsets[0] - 16].view("<u4")[0])
+
+    def __len__(self) -> int:
+        return len(self.utterances)
+
+    def read(self, index: int, start: int = 0, samples: int | None = None) -> npt.NDArray[np.int16]:
+        """PCM of an utterance from sample `start` on. Shape: `(samples,)`."""
+        if samples is None:
+            samples = int(self.samples[index]) - start
+        first = int(self._offsets[index]) + 2 * start
+        return self._archives[index][first : first + 2 * samples].view("<i2")
+
+    def statistics(self) -> tuple[float, float]:
+        """Mean and standard deviation of all samples in [-1, 1]."""
+        total, squares = 0, 0
+        for index in range(len(self)):
+            pcm = self.read(index).astype(np.int64)
+            total, squares = total + int(pcm.sum()), squares + int((pcm * pcm).sum())
+        mean = total / int(self.samples.sum())
+        variance = squares / int(self.samples.sum()) - mean * mean
+        return mean / 32768, float(np.sqrt(variance)) / 32768
+
+
+def _memory_map(path: Path) -> npt.NDArray[np.uint8]:
+    try:
+        return np.memmap(path, dtype=np.uint8, mode="r")
+    except (FileNotFoundError, ValueError) as error:
+        raise DataError(f"{path}: missing or empty: pack the corpus again") from error
+
+
+class Crops:
+    """Training batches: each a pure function of (corpus, seed, step), so resuming needs only the step.
+
+    In an epoch, every utterance gives one crop, in random order, from a random multiple of `hop`. Batches run
+    on over the end of an epoch.
+
+    Args:
+        corpus: utterances shorter than `crop` are left out; `left_out` counts them.
+        crop: samples.
+        hop: crops start on its multiples.
+        batch: crops a step.
+        seed: of the order and the places.
+
+    Raises:
+        DataError: every utterance is shorter than `crop`.
+    """
+
+    def __init__(self, corpus: PackedCorpus, *, crop: int, hop: int, batch: int, seed: int) -> None:
+        self.corpus, self.crop, self.hop, self.batch, self.seed = corpus, crop, hop, batch, seed
+        self.usable = np.flatnonzero(corpus.samples >= crop)
+        self.left_out = len(corpus) - len(self.usable)
+        if not len(self.usable):
+            raise DataError(
+                f"{corpus.path}: all {len(corpus)} utterances are shorter than a crop of {crop} samples: "
+                "choose a smaller data.crop"
+            )
+        self._order: tuple[int, npt.NDArray[np.int64]] = (-1, self.usable)
+
+    def __call__(self, step: int) -> Waveform:
+        """The batch of a step, counted from 0. Shape: `(batch, crop)`, samples in [-1, 1]."""
+        places = np.random.default_rng((self.seed, 1, step)).random(self.batch)
+        chosen = [self._utterance(step * self.batch + number) for number in range(self.batch)]
+        crops = [self._crop(index, place) for index, place in zip(chosen, places, strict=True)]
+        return np.stack(crops).astype(np.float32) / 32768
+
+    def _utterance(self, position: int) -> int:
+        epoch, place = divmod(position, len(self.usable))
+        if epoch != self._order[0]:  # kept only to save the time of shuffling again
+            self._order = epoch, np.random.default_rng((self.seed, 0, epoch)).permutation(self.usable)
+        return int(self._order[1][place])
+
+    def _crop(self, index: int, place: float) -> npt.NDArray[np.int16]:
+        starts = (int(self.corpus.samples[index]) - self.crop) // self.hop + 1
+        return self.corpus.read(index, int(place * starts) * self.hop, self.crop)
+

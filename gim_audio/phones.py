@@ -1,0 +1,142 @@
+"""The 41 phones, alignments in CTM, and one label a frame with an explicit shift."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from gim_audio.errors import DataError
+from gim_audio.files import write_text
+
+__all__ = ["LABEL_SECONDS", "PHONES", "Alignment", "frame_labels", "normalise", "read_cpc", "read_ctm", "write_ctm"]
+
+PHONES = (
+    "SIL", "SPN", "aa", "ae", "ah", "ao", "aw", "ay", "b", "ch", "d", "dh", "eh", "er", "ey", "f", "g", "hh",
+    "ih", "iy", "jh", "k", "l", "m", "n", "ng", "ow", "oy", "p", "r", "s", "sh", "t", "th", "uh", "uw", "v",
+    "w", "y", "z", "zh",
+)  # fmt: skip
+"""Silence, spoken noise and the 39 ARPAbet phones without stress: the classes of the published probe."""
+
+LABEL_SECONDS = 0.010
+"""Hop of the alignments that the published labels come from."""
+
+_WINDOW_SECONDS = 0.025  # Kaldi's label t is centred on its window: 10 t + 12.5 ms
+_BY_NAME = {phone.lower(): index for index, phone in enumerate(PHONES)}
+_ALIASES = {"": 0, "sp": 0, "<eps>": 0, "pau": 0, "spn": 1, "nsn": 1, "<unk>": 1, "ax": _BY_NAME["ah"]}
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """Phones of one utterance, in order of time.
+
+    Shape: each array `(phones,)`; times in seconds from the utterance's start, labels index `PHONES`.
+    """
+
+    starts: npt.NDArray[np.float64]
+    ends: npt.NDArray[np.float64]
+    labels: npt.NDArray[np.int64]
+
+    def cut(self, start: float, end: float) -> "Alignment":
+        """What lies between two times, in seconds from `start`."""
+        inside = (self.ends > start) & (self.starts < end)
+        return Alignment(
+            np.clip(self.starts[inside] - start, 0, None), np.clip(self.ends[inside], None, end) - start, self.labels[inside]
+        )
+
+
+def normalise(name: str) -> int:
+    """The class of a phone's name: with or without stress (`AH0`) and word position (`ah_B`).
+
+    Raises:
+        DataError: it is none of the 41.
+    """
+    plain = name.lower().split("_")[0].rstrip("012")
+    index = _BY_NAME.get(plain, _ALIASES.get(plain))
+    if index is None:
+        raise DataError(f"phone `{name}` is none of the 41: {' '.join(PHONES)}")
+    return index
+
+
+def read_ctm(path: Path) -> dict[str, Alignment]:
+    """Alignments of a CTM file: `utterance channel start duration phone` a line, times in seconds.
+
+    Raises:
+        DataError: a line has not five fields, times overlap, or a phone is unknown.
+    """
+    rows: dict[str, list[tuple[float, float, int]]] = {}
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file: `gim-audio data labels` makes it of an alignment") from error
+    for number, line in enumerate(lines, start=1):
+        try:
+            utterance, _, start, length, phone = line.split()[:5]
+            rows.setdefault(utterance, []).append((float(start), float(start) + float(length), normalise(phone)))
+        except (ValueError, DataError) as error:
+            reason = error if isinstance(error, DataError) else "expected `utterance channel start duration phone`"
+            raise DataError(f"{path}, line {number}: {reason}") from error
+    return {name: _alignment(path, name, sorted(phones)) for name, phones in sorted(rows.items())}
+
+
+def _alignment(path: Path, name: str, phones: list[tuple[float, float, int]]) -> Alignment:
+    starts, ends, labels = (np.array(column) for column in zip(*phones, strict=True))
+    if (ends <= starts).any() or (starts[1:] < ends[:-1] - LABEL_SECONDS / 2).any():
+        raise DataError(f"{path}: {name}: phones overlap or have no duration")
+    return Alignment(starts, ends, labels.astype(np.int64))
+
+
+def read_cpc(path: Path) -> dict[str, Alignment]:
+    """Alignments in the CPC authors' text format: an utterance and one number from 0 to 40 for each 10 ms.
+
+    The numbers are taken in the order of `PHONES` (the phone list of Kaldi's LibriSpeech recipe: silence,
+    spoken noise, then the alphabet). Only the names depend on it: accuracies do not.
+    """
+    alignments = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        utterance, *fields = line.split()
+        try:
+            labels = np.array([int(label) for label in fields], dtype=np.int64)
+            if not len(labels) or labels.min() < 0 or labels.max() >= len(PHONES):
+                raise ValueError
+        except ValueError as error:
+            raise DataError(f"{path}, line {number}: expected an utterance and numbers from 0 to 40") from error
+        first = np.flatnonzero(np.r_[True, labels[1:] != labels[:-1]])
+        last = np.r_[first[1:], len(labels)]
+        alignments[utterance] = Alignment(first * LABEL_SECONDS, last * LABEL_SECONDS, labels[first])
+    return alignments
+
+
+def write_ctm(path: Path, alignments: Mapping[str, Alignment]) -> None:
+    """Write alignments as CTM, sorted by utterance."""
+    write_text(path, "".join(_lines(sorted(alignments.items()))))
+
+
+def _lines(alignments: Iterable[tuple[str, Alignment]]) -> Iterable[str]:
+    for name, alignment in alignments:
+        for start, end, label in zip(alignment.starts, alignment.ends, alignment.labels, strict=True):
+            yield f"{name} 1 {start:.4f} {end - start:.4f} {PHONES[label]}\n"
+
+
+def frame_labels(alignment: Alignment, frames: int, *, centre: float, hop: float, shift: int) -> npt.NDArray[np.int64]:
+    """One phone for each frame, -1 where the alignment says nothing.
+
+    A frame takes label t of the 10 ms grid, t = (label whose window is centred nearest to the frame) + 1 -
+    shift. For the reference encoder, whose frame i is centred on sample 160 i + 20, that is t = i - shift:
+    a shift of 2 is the published code's, 1 is centred for alignments that follow Kaldi's windows, 0 is centred
+    for alignments in true time.
+
+    Args:
+        alignment: of the utterance.
+        frames: how many.
+        centre: time on which frame 0 is centred, in seconds.
+        hop: seconds from one frame to the next.
+        shift: in labels of 10 ms.
+    """
+    times = centre + hop * np.arange(frames)
+    nearest = np.floor((times - _WINDOW_SECONDS / 2) / LABEL_SECONDS + 0.5)
+    moments = (nearest + 1 - shift + 0.5) * LABEL_SECONDS
+    index = np.searchsorted(alignment.starts, moments, side="right") - 1
+    known = (index >= 0) & (moments < alignment.ends[index])
+    return np.where(known, alignment.labels[index], -1)

@@ -1,0 +1,64 @@
+"""A watch over training: losses that blow up, units that die, outputs that collapse."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from gim_audio.errors import GimAudioError
+
+__all__ = ["LossWatch", "dead_units", "effective_rank"]
+
+
+class LossWatch:
+    """Refuses a loss that is not finite, or far above the module's own recent past.
+
+    Args:
+        recent: each module's average so far, to go on after a resume.
+    """
+
+    FACTOR = 10.0
+    """How far above its recent average (or chance, if that is higher) a loss is taken for divergence."""
+    DECAY = 0.98
+
+    def __init__(self, modules: int, chance: float, recent: Sequence[float] = ()) -> None:
+        self.chance = chance
+        self.recent = list(recent) or [chance] * modules
+
+    def check(self, module: int, step: int, loss: float) -> None:
+        """Take note of a loss.
+
+        Raises:
+            GimAudioError: it is not finite, or has blown up; the optimizer must not step.
+        """
+        if not math.isfinite(loss):
+            raise GimAudioError(f"the loss of module {module} is {loss} at step {step}")
+        limit = self.FACTOR * max(self.recent[module - 1], self.chance)
+        if loss > limit:
+            raise GimAudioError(
+                f"the loss of module {module} blew up at step {step}: {loss:.4g}, "
+                f"after {self.recent[module - 1]:.4g} on average"
+            )
+        self.recent[module - 1] += (1 - self.DECAY) * (loss - self.recent[module - 1])
+
+
+def dead_units(features: Tensor) -> float:
+    """Share of channels that never vary. Shape: `(…, channels)`."""
+    flat = features.flatten(0, -2).float()
+    return float((flat.amax(0) - flat.amin(0) <= 1e-6 * flat.abs().max()).float().mean())
+
+
+def effective_rank(features: Tensor) -> float:
+    """exp of the entropy of the covariance's normalised spectrum (Roy and Vetterli 2007).
+
+    It is 1 where all frames lie on a line, and the number of channels where they are white.
+    Shape: `(…, channels)`.
+    """
+    flat = features.flatten(0, -2).float()
+    centred = flat - flat.mean(0)
+    spectrum = torch.linalg.eigvalsh(centred.T @ centred).clamp(min=0)
+    if not spectrum.sum() > 0:
+        return 0.0
+    share = spectrum / spectrum.sum()
+    return float(torch.exp(-torch.special.xlogy(share, share).sum()))

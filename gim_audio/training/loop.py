@@ -1,0 +1,205 @@
+"""The step and the loop: each module updates straight after its own forward pass."""
+
+import ctypes
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+from torch import Tensor
+
+from gim_audio.config import Config, ModelConfig
+from gim_audio.errors import CheckpointError, ConfigError, DataError, GimAudioError
+from gim_audio.files import absent, write_text
+from gim_audio.model.checkpoint import resolve
+from gim_audio.model.gim import GreedyInfoMax
+from gim_audio.packed import Crops, PackedCorpus
+from gim_audio.provenance import provenance
+from gim_audio.training.health import LossWatch, dead_units, effective_rank
+from gim_audio.training.state import restore, save
+
+__all__ = ["pick_device", "train", "train_step"]
+
+Metrics = dict[str, Any]
+
+
+def train(
+    config: Config,
+    corpus: PackedCorpus,
+    experiment: Path,
+    *,
+    resume: bool = False,
+    say: Callable[[str], None] = print,
+    progress: Callable[[Metrics], None] = lambda metrics: None,
+) -> None:
+    """Train all modules jointly, each by its own loss; checkpoints and `metrics.jsonl` go to `experiment`.
+
+    Args:
+        config: of the experiment; `auto` standardisation is measured on the corpus.
+        corpus: to draw crops from.
+        experiment: a new folder, or with `resume` the one to go on with.
+        resume: go on from the latest checkpoint, to the same weights as a run that never stopped.
+        say: takes a line for the user.
+        progress: takes each step's metrics.
+
+    Raises:
+        GimAudioError: `experiment` exists, was trained with another configuration or corpus, or a loss
+            diverged.
+    """
+    if corpus.rate != config.model.rate:
+        raise DataError(f"{corpus.path}: packed at {corpus.rate} Hz, the model wants {config.model.rate} Hz")
+    device = pick_device(config.training.device)
+    keep_freed_memory()
+    config = config.model_copy(update={"model": _standardised(config.model, corpus)})
+    fresh = not (resume and (experiment / "latest").exists())
+    if fresh and not resume:
+        absent(experiment)
+    elif not fresh:
+        _same_experiment(experiment, config)
+
+    crops = Crops(
+        corpus,
+        crop=config.data.crop,
+        hop=config.model.hop,
+        batch=config.training.batch,
+        seed=config.training.seed,
+    )
+    if crops.left_out:
+        say(f"{crops.left_out} of {len(corpus)} utterances are shorter than a crop and left out of training")
+
+    torch.manual_seed(config.training.seed)
+    model = GreedyInfoMax.build(config.model, config.objective).to(device)
+    optimizers = [
+        torch.optim.Adam(module.parameters(), lr=config.training.learning_rate, fused=True) for module in model.stack
+    ]
+    watch = LossWatch(len(model.stack), math.log(config.objective.negatives.number + 1))
+    state: dict[str, Any] = {"step": 0, "recent_losses": watch.recent, "corpus": corpus.fingerprint}
+    if fresh:
+        experiment.mkdir(parents=True, exist_ok=True)
+        write_text(experiment / "config.yaml", config.to_yaml())
+        write_text(experiment / "provenance.json", json.dumps(provenance(), indent=2) + "\n")
+        save(experiment, config, model, optimizers, state)
+    else:
+        state = restore(experiment, model, optimizers)
+        watch.recent = state["recent_losses"]
+        if state["corpus"] != corpus.fingerprint:
+            raise DataError(f"{corpus.path}: not the corpus that {experiment} was trained on")
+        say(f"resuming {experiment} from step {state['step']} of {config.training.steps}")
+
+    with _open_metrics(experiment / "metrics.jsonl", state["step"]) as metrics_file:
+        for step in range(state["step"], config.training.steps):
+            started = time.perf_counter()
+            waveform = torch.from_numpy(crops(step)).to(device, non_blocking=True)
+            try:
+                metrics = train_step(model, optimizers, waveform, watch, config, step)
+            except GimAudioError as error:
+                raise GimAudioError(f"{error}: training stops; the last good checkpoint is {resolve(experiment)}") from error
+            done = step + 1
+            metrics = {"step": done, **metrics, "seconds": round(time.perf_counter() - started, 4)}
+            if done % config.training.diagnose_every == 0:
+                metrics |= _diagnose(model, waveform)
+            metrics_file.write(json.dumps(metrics) + "\n")
+            if done % config.training.checkpoint_every == 0 or done == config.training.steps:
+                metrics_file.flush()
+                save(experiment, config, model, optimizers, state | {"step": done, "recent_losses": watch.recent})
+            progress(metrics)
+
+
+def train_step(
+    model: GreedyInfoMax,
+    optimizers: Sequence[torch.optim.Optimizer],
+    waveform: Tensor,
+    watch: LossWatch,
+    config: Config,
+    step: int,
+) -> Metrics:
+    """One update of every module. Windows and negatives are drawn from the seed and the step."""
+    generator = torch.Generator().manual_seed(config.training.seed * 1_000_000_007 + step)
+    dtype = torch.bfloat16 if config.training.precision == "bf16" else torch.float32
+    losses, accuracies = [], []
+    for number, score in enumerate(model.scores(waveform, generator, dtype), start=1):
+        loss = float(score.loss.detach())
+        watch.check(number, step + 1, loss)
+        score.loss.backward()  # type: ignore[no-untyped-call]
+        optimizers[number - 1].step()
+        optimizers[number - 1].zero_grad(set_to_none=True)
+        losses.append(loss)
+        accuracies.append(float(score.accuracy))
+    return {"loss": losses, "accuracy": accuracies}
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is a GPU where there is one.
+
+    Raises:
+        ConfigError: the device is unknown or not here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"training.device: {name} cannot be used here ({reason})") from error
+    return device
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep what is freed: asking the kernel anew for each activation costs a step up to half its time."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt:
+        m_trim_threshold, m_mmap_max = -1, -4  # <malloc.h>
+        mallopt(m_mmap_max, 0)
+        mallopt(m_trim_threshold, 2**31 - 1)
+
+
+def _standardised(model: ModelConfig, corpus: PackedCorpus) -> ModelConfig:
+    if "auto" not in {model.mean, model.deviation}:
+        return model
+    mean, deviation = corpus.statistics()
+    return model.model_copy(
+        update={
+            "mean": mean if model.mean == "auto" else model.mean,
+            "deviation": deviation if model.deviation == "auto" else model.deviation,
+        }
+    )
+
+
+def _same_experiment(experiment: Path, config: Config) -> None:
+    """A resumed run may train longer or save more often; anything else would be another run."""
+    from gim_audio.config import load
+
+    free = {"steps", "checkpoint_every", "diagnose_every", "device"}
+    before = load(resolve(experiment) / "config.yaml").model_dump()
+    now = config.model_dump()
+    for settings in (before, now):
+        settings["training"] = {key: value for key, value in settings["training"].items() if key not in free}
+    for section, settings in before.items():
+        for key, value in settings.items():
+            if now[section][key] != value:
+                raise CheckpointError(
+                    f"{experiment}: was trained with {section}.{key}={value}, not {now[section][key]}: "
+                    "resume with the same settings, or train in another folder"
+                )
+
+
+def _open_metrics(path: Path, step: int) -> TextIO:
+    """Open for appending after dropping what was written after the checkpoint."""
+    if path.exists():
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        whole = [line for line in lines if line.endswith("}\n")]
+        write_text(path, "".join(line for line in whole if json.loads(line)["step"] <= step))
+    return path.open("a", encoding="utf-8")
+
+
+@torch.no_grad()
+def _diagnose(model: GreedyInfoMax, waveform: Tensor) -> Metrics:
+    features, _ = model(waveform)
+    return {
+        "dead_units": [round(dead_units(f), 4) for f in features],
+        "effective_rank": [round(effective_rank(f), 2) for f in features],
+    }

@@ -1,0 +1,68 @@
+"""Resume exactly: weights, optimizers and step, in a folder that is never overwritten."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from gim_audio.config import Config
+from gim_audio.errors import CheckpointError
+from gim_audio.files import new_folder, replace_link
+from gim_audio.model.checkpoint import resolve, save_model
+from gim_audio.model.gim import GreedyInfoMax
+
+__all__ = ["restore", "save"]
+
+
+def save(
+    experiment: Path,
+    config: Config,
+    model: GreedyInfoMax,
+    optimizers: Sequence[torch.optim.Optimizer],
+    state: dict[str, Any],
+) -> Path:
+    """Write `step-NNNNNN/` and point `latest` at it.
+
+    Batches, windows and negatives are functions of the seed and the step, so `state` is small: the step, what
+    the watch over the losses remembers, and which corpus it was.
+    """
+    folder = experiment / f"step-{state['step']:06d}"
+    with new_folder(folder) as temporary:
+        save_model(temporary, config, model)
+        moments = {
+            f"{number}.{parameter}.{name}": tensor
+            for number, optimizer in enumerate(optimizers)
+            for parameter, values in optimizer.state_dict()["state"].items()
+            for name, tensor in values.items()
+        }
+        save_file(moments, temporary / "optimizer.safetensors")
+        (temporary / "state.json").write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
+    replace_link(experiment / "latest", folder.name)
+    return folder
+
+
+def restore(
+    experiment: Path, model: GreedyInfoMax, optimizers: Sequence[torch.optim.Optimizer]
+) -> dict[str, Any]:
+    """Load the latest checkpoint into a model and its optimizers, in place; returns its state.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged or of another model.
+    """
+    folder = resolve(experiment)
+    try:
+        model.load_state_dict(load_file(folder / "model.safetensors"))
+        moments: list[dict[int, dict[str, Tensor]]] = [{} for _ in optimizers]
+        for key, tensor in load_file(folder / "optimizer.safetensors").items():
+            number, parameter, name = key.split(".")
+            moments[int(number)].setdefault(int(parameter), {})[name] = tensor
+        for optimizer, moment in zip(optimizers, moments, strict=True):
+            optimizer.load_state_dict({"state": moment, "param_groups": optimizer.state_dict()["param_groups"]})
+        return json.loads((folder / "state.json").read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+    except (SafetensorError, OSError, RuntimeError, ValueError) as error:
+        raise CheckpointError(f"{folder}: cannot be resumed: {' '.join(str(error).split())}") from error
