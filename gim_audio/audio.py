@@ -57,16 +57,17 @@ def to_mono(samples: npt.NDArray[np.float32], own_rate: int, rate: int) -> Wavef
     return np.asarray(soxr.resample(mono, own_rate, rate), dtype=np.float32)
 
 
-def duration(path: Path) -> float:
+def duration(source: Path | bytes, name: str = "") -> float:
     """Length in seconds from the header alone.
 
     Raises:
         AudioError: the file is missing or not audio.
     """
+    name = name or str(source)
     try:
-        return float(soundfile.info(str(path)).duration)
+        return float(soundfile.info(io.BytesIO(source) if isinstance(source, bytes) else str(source)).duration)
     except (soundfile.LibsndfileError, OSError) as error:
-        raise AudioError(_explain(path, str(path), str(error))) from error
+        raise AudioError(_explain(source, name, str(error))) from error
 
 
 def _explain(source: Path | bytes, name: str, error: str) -> str:

@@ -9,8 +9,19 @@ import numpy.typing as npt
 
 from gim_audio.errors import DataError
 from gim_audio.files import write_text
+from gim_audio.kaldi import DataDir
 
-__all__ = ["LABEL_SECONDS", "PHONES", "Alignment", "frame_labels", "normalise", "read_cpc", "read_ctm", "write_ctm"]
+__all__ = [
+    "LABEL_SECONDS",
+    "PHONES",
+    "Alignment",
+    "frame_labels",
+    "labels_of",
+    "normalise",
+    "read_alignments",
+    "read_ctm",
+    "write_ctm",
+]
 
 PHONES = (
     "SIL", "SPN", "aa", "ae", "ah", "ao", "aw", "ay", "b", "ch", "d", "dh", "eh", "er", "ey", "f", "g", "hh",
@@ -85,6 +96,38 @@ def _alignment(path: Path, name: str, phones: list[tuple[float, float, int]]) ->
     if (ends <= starts).any() or (starts[1:] < ends[:-1] - LABEL_SECONDS / 2).any():
         raise DataError(f"{path}: {name}: phones overlap or have no duration")
     return Alignment(starts, ends, labels.astype(np.int64))
+
+
+def read_alignments(path: Path) -> dict[str, Alignment]:
+    """Alignments in CTM or in the CPC authors' text format, told apart by the first line.
+
+    Raises:
+        DataError: the file is missing or in neither format.
+    """
+    try:
+        with path.open(encoding="utf-8") as file:
+            first = file.readline().split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as text ({getattr(error, 'strerror', 'not UTF-8')})") from error
+    return read_cpc(path) if len(first) > 1 and all(field.isdigit() for field in first[1:]) else read_ctm(path)
+
+
+def labels_of(data: DataDir, alignments: Mapping[str, Alignment]) -> dict[str, Alignment]:
+    """The alignments of a data directory's utterances, cut out of their recordings' where need be.
+
+    Raises:
+        DataError: none of the utterances has one.
+    """
+    found = {}
+    for name in data.utterances:
+        cut = data.segments.get(name)
+        if name in alignments:
+            found[name] = alignments[name]
+        elif cut and cut.recording in alignments:
+            found[name] = alignments[cut.recording].cut(cut.start, cut.end)
+    if not found:
+        raise DataError(f"{data.path}: none of its {len(data.utterances)} utterances is in the alignments")
+    return found
 
 
 def read_cpc(path: Path) -> dict[str, Alignment]:

@@ -1,0 +1,153 @@
+"""`gim-audio data …` and `gim-audio pack`."""
+
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from gim_audio.cli.progress import progress, say
+
+PATH = click.Path(path_type=Path)
+
+
+@click.group()
+def data() -> None:
+    """Make, check, label and split Kaldi data directories."""
+
+
+@data.command(
+    epilog="Example: gim-audio data librispeech corpora data/dev --subset dev-clean-2 --download",
+)
+@click.argument("corpus", type=PATH)
+@click.argument("out", metavar="DATA", type=PATH)
+@click.option("--subset", required=True, help="train-clean-100, dev-clean, train-clean-5, …")
+@click.option("--utterances", type=PATH, help="Keep those that this file lists, one a line.")
+@click.option("--download", is_flag=True, help="Fetch the subset into CORPUS first, unless it is there.")
+@click.option("--mirror", help="Where to fetch from, instead of www.openslr.org/resources.")
+def librispeech(
+    corpus: Path, out: Path, subset: str, utterances: Path | None, download: bool, mirror: str | None
+) -> None:
+    """A LibriSpeech tree in its own layout to a data directory. CORPUS is the folder that holds LibriSpeech/."""
+    from gim_audio.corpora import librispeech as corpora
+    from gim_audio.errors import DataError
+    from gim_audio.files import absent
+
+    absent(out)
+    if download:
+        if subset not in corpora.SUBSETS:
+            raise DataError(f"no subset {subset} to download: choose one of {', '.join(corpora.SUBSETS)}")
+        with progress(f"downloading {subset}", 1) as update:
+            corpora.download(
+                corpus,
+                subset,
+                mirror=mirror or corpora.MIRROR,
+                progress=lambda done, total: update(done / max(done, total), f"{done / 1e6:.0f} MB"),
+            )
+    listed = utterances.read_text(encoding="utf-8").split() if utterances else None
+    found = corpora.read_tree(corpus, subset, listed)
+    found.write(out)
+    of = f" of {len(listed)} listed" if listed is not None else ""
+    say(f"{out}: {len(found.utterances)}{of} utterances, {len(set(found.speakers.values()))} speakers")
+
+
+@data.command(epilog="Example: gim-audio data synthetic data/toy --hours 0.5 --speakers 24 --seed 1")
+@click.argument("out", metavar="DATA", type=PATH)
+@click.option("--hours", required=True, type=click.FloatRange(0, min_open=True))
+@click.option("--speakers", required=True, type=click.IntRange(1))
+@click.option("--seed", default=1, show_default=True, type=click.IntRange(0))
+def synthetic(out: Path, hours: float, speakers: int, seed: int) -> None:
+    """Make the built-in spoken corpus, with exact phone times; the same bytes for the same seed."""
+    from gim_audio.corpora.synthetic import make
+
+    with progress("speaking", hours) as update:
+        make(out, hours=hours, speakers=speakers, seed=seed, progress=update)
+    say(f"{out}: {hours} hours, {speakers} speakers")
+
+
+@data.command(epilog="Example: gim-audio data check data/train --fix")
+@click.argument("path", metavar="DATA", type=PATH)
+@click.option("--fix", "mend", is_flag=True, help="Sort, and drop what cannot be used; keeps the old files.")
+def check(path: Path, mend: bool) -> None:
+    """List everything that is wrong with a data directory."""
+    from gim_audio.errors import DataError
+    from gim_audio.kaldi import DataDir
+    from gim_audio.kaldi import check as find_problems
+    from gim_audio.kaldi import fix
+
+    problems = find_problems(path)
+    for problem in problems:
+        click.echo(problem)
+    if problems and not mend:
+        raise DataError(f"{path}: {len(problems)} problems: --fix mends what can be mended")
+    if problems:
+        for line in fix(path):
+            say(line)
+    found = DataDir.read(path)
+    say(f"{path}: {len(found.utterances)} utterances, {len(set(found.speakers.values()))} speakers, nothing wrong")
+
+
+@data.command(epilog="Example: gim-audio data labels data/train converted_aligned_phones.txt")
+@click.argument("path", metavar="DATA", type=PATH)
+@click.argument("alignments", type=PATH)
+def labels(path: Path, alignments: Path) -> None:
+    """Take phone labels from ALIGNMENTS (CTM, or the CPC authors' text format) to DATA/phones.ctm."""
+    from gim_audio.kaldi import DataDir
+    from gim_audio.phones import labels_of, read_alignments, write_ctm
+
+    found = DataDir.read(path)
+    labelled = labels_of(found, read_alignments(alignments))
+    write_ctm(path / "phones.ctm", labelled)
+    say(f"{path}/phones.ctm: {len(labelled)} of {len(found.utterances)} utterances have labels")
+
+
+@data.command(epilog="Example: gim-audio data split data/all data/train data/test --by utterances --share 0.8")
+@click.argument("path", metavar="DATA", type=PATH)
+@click.argument("first", type=PATH)
+@click.argument("rest", type=PATH)
+@click.option("--by", type=click.Choice(["utterances", "speakers", "time"]), required=True)
+@click.option("--share", default=0.75, show_default=True, type=click.FloatRange(0, 1, min_open=True, max_open=True))
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
+def split(
+    path: Path, first: Path, rest: Path, by: Literal["utterances", "speakers", "time"], share: float, seed: int
+) -> None:
+    """Cut a data directory in two, labels included: FIRST gets about SHARE of it.
+
+    By utterances, every speaker is in both parts; by speakers, in one; by time, each utterance is cut into
+    two segments.
+    """
+    from gim_audio.files import absent
+    from gim_audio.kaldi import DataDir
+    from gim_audio.kaldi import split as cut
+    from gim_audio.phones import labels_of, read_ctm, write_ctm
+
+    absent(first)
+    absent(rest)
+    alignments = read_ctm(path / "phones.ctm") if (path / "phones.ctm").exists() else None
+    for out, part in zip((first, rest), cut(DataDir.read(path), by, share, seed), strict=True):
+        part.write(out)
+        if alignments is not None:
+            write_ctm(out / "phones.ctm", labels_of(part, alignments))
+        say(f"{out}: {len(part.utterances)} utterances, {len(set(part.speakers.values()))} speakers")
+
+
+@click.command(epilog="Example: gim-audio pack data/train packed/train --nj 4")
+@click.argument("path", metavar="DATA", type=PATH)
+@click.argument("packed", type=PATH)
+@click.option("--nj", default=1, show_default=True, type=click.IntRange(1), help="Processes.")
+@click.option("--rate", default=16000, show_default=True, type=click.IntRange(1), help="Hz.")
+@click.option("--allow-pipes", is_flag=True, help="Run the commands in wav.scp.")
+@click.option("--skip-bad", is_flag=True, help="Leave out utterances that cannot be decoded, and list them.")
+def pack(path: Path, packed: Path, nj: int, rate: int, allow_pipes: bool, skip_bad: bool) -> None:
+    """Decode a data directory once, into a packed corpus that training reads by memory map."""
+    from gim_audio.kaldi import DataDir
+    from gim_audio.packed import PackedCorpus
+    from gim_audio.packed import pack as run
+
+    found = DataDir.read(path)
+    with progress("packing", len(found.utterances)) as update:
+        failed = run(found, packed, rate=rate, nj=nj, allow_pipes=allow_pipes, skip_bad=skip_bad, progress=update)
+    for name, reason in failed.items():
+        say(f"left out {name}: {reason}")
+    corpus = PackedCorpus(packed)
+    hours = corpus.samples.sum() / corpus.rate / 3600
+    say(f"{packed}: {len(corpus)} utterances, {hours:.2f} hours" + (f"; {len(failed)} left out" if failed else ""))

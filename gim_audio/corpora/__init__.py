@@ -1,0 +1,1 @@
+"""Corpora to data directories: LibriSpeech, and a spoken one that is made on the spot."""

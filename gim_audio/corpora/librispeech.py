@@ -1,0 +1,170 @@
+"""LibriSpeech (and Mini LibriSpeech) to a data directory: from a local tree, or downloaded first."""
+
+import shutil
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+from gim_audio.errors import DataError
+from gim_audio.files import free_bytes
+from gim_audio.kaldi import DataDir
+
+__all__ = ["SUBSETS", "download", "read_tree"]
+
+SUBSETS = {
+    "train-clean-100": (12, "2a93770f6d5c6c964bc36631d331a522"),
+    "train-clean-360": (12, "c0e676e450a7ff2f54aeade5171606fa"),
+    "train-other-500": (12, "d1a0fd59409feb2c614ce4d30c387708"),
+    "dev-clean": (12, "42e2234ba48799c1f50f24a7926300a1"),
+    "dev-other": (12, "c8d0bcc9cca99d4f8b62fcc847357931"),
+    "test-clean": (12, "32fa31d27d2e1cad72775fee3f4849a9"),
+    "test-other": (12, "fb5a50374b501bb3bac4815ee91d3135"),
+    "train-clean-5": (31, "5df7d4e78065366204ca6845bb08f490"),
+    "dev-clean-2": (31, "6d7ab67ac6a1d2c993d050e16d61080d"),
+}
+"""OpenSLR resource and MD5 of each archive, as in openslr.org/resources/12/md5sum.txt and /31/md5sum.txt."""
+
+MIRROR = "https://www.openslr.org/resources"
+ATTEMPTS = 5
+EXTRACTED = 1.1
+"""Size of the extracted files over that of their archive: FLAC does not compress further."""
+
+Progress = Callable[[int, int], None]
+
+
+def read_tree(corpus: Path, subset: str, listed: Collection[str] | None = None) -> DataDir:
+    """The data directory of a subset in the corpus's own layout, `SUBSET/SPEAKER/CHAPTER/UTTERANCE.flac`.
+
+    Args:
+        corpus: the folder that holds `LibriSpeech/` or the subset itself.
+        subset: such as `train-clean-100`.
+        listed: utterances to keep; those of them that the tree lacks are not an error.
+
+    Raises:
+        DataError: the subset is not there, or nothing of it is listed.
+    """
+    root = find(corpus, subset)
+    if root is None:
+        raise DataError(f"{corpus}: no folder LibriSpeech/{subset} in it: give the corpus's folder, or --download")
+    files = {file.stem: file.resolve() for file in root.glob("*/*/*.flac")}
+    names = sorted(files if listed is None else files.keys() & set(listed))
+    if not names:
+        raise DataError(f"{root}: none of its {len(files)} utterances is listed" if files else f"{root}: no FLAC files")
+    text = dict(
+        line.split(maxsplit=1)
+        for transcripts in root.glob("*/*/*.trans.txt")
+        for line in transcripts.read_text(encoding="utf-8").splitlines()
+        if " " in line
+    )
+    return DataDir(
+        recordings={name: str(files[name]) for name in names},
+        speakers={name: name.split("-")[0] for name in names},
+        text={name: text[name] for name in names} if text.keys() >= set(names) else {},
+        path=root,
+    )
+
+
+def find(corpus: Path, subset: str) -> Path | None:
+    """The folder of a subset, if it is there."""
+    places = (corpus / "LibriSpeech" / subset, corpus / subset)
+    return next((place for place in places if place.is_dir()), None)
+
+
+def download(
+    corpus: Path, subset: str, *, mirror: str = MIRROR, progress: Progress = lambda done, total: None
+) -> None:
+    """Fetch a subset into `corpus/LibriSpeech/`, unless it is there; a cut download goes on where it was.
+
+    Args:
+        corpus: a folder; it is made.
+        subset: one of `SUBSETS`.
+        mirror: address that has `/12` and `/31` below it.
+        progress: called with bytes done and in all.
+
+    Raises:
+        DataError: the server cannot be reached, the archive has a wrong checksum, or the disk is too small.
+    """
+    import pooch
+
+    if find(corpus, subset):
+        return
+    resource, checksum = SUBSETS[subset]
+    url = f"{mirror}/{resource}/{subset}.tar.gz"
+    corpus.mkdir(parents=True, exist_ok=True)
+    try:
+        archive = pooch.retrieve(
+            url,
+            known_hash=f"md5:{checksum}",
+            fname=f"{subset}.tar.gz",
+            path=corpus,
+            downloader=_Resume(corpus / f".{subset}.tar.gz.partial", progress),
+        )
+    except ValueError as error:  # pooch's word for a wrong hash
+        raise DataError(f"{url}: wrong checksum, {corpus} keeps nothing of it: try again or another --mirror") from error
+    with tempfile.TemporaryDirectory(prefix=f".{subset}.", dir=corpus) as temporary:
+        with tarfile.open(archive) as tar:
+            tar.extractall(temporary, filter="data")
+        extracted = find(Path(temporary), subset)
+        if extracted is None:
+            raise DataError(f"{url}: holds no LibriSpeech/{subset}")
+        (corpus / "LibriSpeech").mkdir(exist_ok=True)
+        extracted.replace(corpus / "LibriSpeech" / subset)
+    Path(archive).unlink()
+
+
+class _Resume:
+    """A downloader for pooch that keeps what it has got and asks for the rest."""
+
+    def __init__(self, partial: Path, progress: Progress) -> None:
+        self.partial, self.progress = partial, progress
+
+    def __call__(self, url: str, output_file: str, pooch: Any) -> None:  # noqa: ARG002 - pooch's signature
+        import requests
+
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                self._fetch(url)
+            except requests.HTTPError as error:
+                raise DataError(f"{url}: the server answers {error.response.status_code}: try another --mirror") from error
+            except (requests.RequestException, ConnectionError) as error:
+                if attempt == ATTEMPTS:
+                    raise DataError(
+                        f"{url}: the connection broke {ATTEMPTS} times ({type(error).__name__}): "
+                        f"run it again, it goes on from {self._size()} bytes"
+                    ) from error
+                time.sleep(min(2**attempt / 4, 8))
+            else:
+                shutil.move(self.partial, output_file)
+                return
+
+    def _size(self) -> int:
+        return self.partial.stat().st_size if self.partial.exists() else 0
+
+    def _fetch(self, url: str) -> None:
+        import requests
+
+        done = self._size()
+        headers = {"Range": f"bytes={done}-"} if done else {}
+        with requests.get(url, headers=headers, stream=True, timeout=30) as response:
+            if done and response.status_code == requests.codes.requested_range_not_satisfiable:
+                return  # all of it is here; the checksum will tell
+            response.raise_for_status()
+            if response.status_code != requests.codes.partial_content:
+                done = 0  # the server starts from the beginning
+            rest = int(response.headers.get("Content-Length", 0))
+            total = done + rest
+            if free_bytes(self.partial.parent) < rest + EXTRACTED * total:
+                raise DataError(
+                    f"{self.partial.parent}: {(rest + EXTRACTED * total) / 1e9:.1f} GB are needed for {url}, "
+                    f"{free_bytes(self.partial.parent) / 1e9:.1f} GB are free"
+                )
+            with self.partial.open("r+b" if done else "wb") as file:
+                file.seek(done)
+                for block in response.iter_content(1 << 20):
+                    done += file.write(block)
+                    self.progress(done, total)
+        if rest and done < total:
+            raise ConnectionError(f"{done} of {total} bytes")

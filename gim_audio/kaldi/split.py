@@ -1,0 +1,74 @@
+"""Cut a data directory in two: by utterances of each speaker, by speakers, or each utterance in time."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+
+from gim_audio import audio
+from gim_audio.errors import DataError
+from gim_audio.kaldi.datadir import DataDir, Segment, locate, speakers_to_utterances
+
+__all__ = ["split"]
+
+By = Literal["utterances", "speakers", "time"]
+
+
+def split(data: DataDir, by: By, share: float, seed: int = 0) -> tuple[DataDir, DataDir]:
+    """The first part, with about `share` of the data, and the rest.
+
+    Args:
+        data: to cut.
+        by: `utterances` keeps every speaker in both parts, `speakers` in one of them; `time` makes of each
+            utterance two segments, UTTERANCE-a and UTTERANCE-b.
+        share: between 0 and 1.
+        seed: of the random choice.
+
+    Raises:
+        DataError: a part would be empty.
+    """
+    if by == "time":
+        return _by_time(data, share)
+    generator = np.random.default_rng(seed)
+    spoken = {speaker: names.split() for speaker, names in sorted(speakers_to_utterances(data.speakers).items())}
+    if by == "speakers":
+        chosen = set(_some(list(spoken), share, generator))
+        first = [name for name, speaker in data.speakers.items() if speaker in chosen]
+    else:
+        first = [name for names in spoken.values() for name in _some(names, share, generator)]
+    rest = sorted(set(data.speakers) - set(first))
+    if not first or not rest:
+        raise DataError(f"{data.path}: cannot be cut by {by} at {share}: one part would be empty")
+    return data.select(first), data.select(rest)
+
+
+def _some(names: list[str], share: float, generator: np.random.Generator) -> list[str]:
+    """A random share of the names, and of two or more names neither none nor all."""
+    count = round(share * len(names))
+    if len(names) > 1:
+        count = min(max(count, 1), len(names) - 1)
+    return [names[index] for index in generator.permutation(len(names))[:count]]
+
+
+def _by_time(data: DataDir, share: float) -> tuple[DataDir, DataDir]:
+    cuts = {name: (cut.recording, cut.start, cut.end) for name, cut in data.segments.items()} or {
+        name: (name, 0.0, audio.duration(locate(extended), name=extended))
+        for name, extended in data.recordings.items()
+    }
+
+    def part(suffix: str, between: Callable[[float, float], tuple[float, float]]) -> DataDir:
+        return replace(
+            data,
+            segments={f"{name}-{suffix}": Segment(rec, *between(start, end)) for name, (rec, start, end) in cuts.items()},
+            speakers={f"{name}-{suffix}": speaker for name, speaker in data.speakers.items()},
+            text={},  # nobody knows which words fall into which part
+        )
+
+    def middle(start: float, end: float) -> float:
+        return round(start + share * (end - start), 2)
+
+    return (
+        part("a", lambda start, end: (start, middle(start, end))),
+        part("b", lambda start, end: (middle(start, end), end)),
+    )
