@@ -4,7 +4,17 @@ from importlib import import_module
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["Config", "DataDir", "Featurizer", "GreedyInfoMax", "PackedCorpus", "load_config", "load_model", "pack", "train"]
+__all__ = [
+    "Config",
+    "DataDir",
+    "Featurizer",
+    "GreedyInfoMax",
+    "PackedCorpus",
+    "load_config",
+    "load_model",
+    "pack",
+    "train",
+]
 
 _HOMES = {
     "Config": "config",

@@ -33,6 +33,8 @@ def read(source: Path | bytes, rate: int, name: str = "") -> Waveform:
             not numbers.
     """
     name = name or str(source)
+    if isinstance(source, Path) and _is_cut(source):
+        raise AudioError(f"{name}: is shorter than its header says: the file is cut short")
     try:
         with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
             own_rate, frames = file.samplerate, file.frames
@@ -55,6 +57,18 @@ def to_mono(samples: npt.NDArray[np.float32], own_rate: int, rate: int) -> Wavef
     if own_rate == rate:
         return np.ascontiguousarray(mono)
     return np.asarray(soxr.resample(mono, own_rate, rate), dtype=np.float32)
+
+
+def _is_cut(path: Path) -> bool:
+    """Whether a WAV ends before the length in its header; libsndfile reads such a file without a word."""
+    try:
+        with path.open("rb") as file:
+            header = file.read(8)
+    except OSError:
+        return False  # reading it will tell
+    claimed = int.from_bytes(header[4:], "little")
+    streamed = claimed >= 0x7FFFF000  # what a writer puts that does not know the length
+    return header[:4] == b"RIFF" and not streamed and claimed > path.stat().st_size - 8
 
 
 def duration(source: Path | bytes, name: str = "") -> float:

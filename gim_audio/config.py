@@ -41,7 +41,7 @@ class ContextConfig(Section):
     """conv: how many causal convolutions."""
     kernel: Annotated[int, Field(ge=2)] = 5
     """conv: frames that each of them sees, the present one included."""
-    on: Literal["last", "each"] = "last"
+    at: Literal["last", "each"] = "last"
     """One context on the last convolution, or one for each module."""
 
 
@@ -85,7 +85,7 @@ class ModelConfig(Section):
                     f"convolution {layer}: kernel {kernel} must be at least the stride ({stride}) "
                     f"and more than the padding ({padding})"
                 )
-        lone_context = self.context.kind != "none" and self.context.on == "last"
+        lone_context = self.context.kind != "none" and self.context.at == "last"
         last = convolutions if lone_context else convolutions - 1
         if list(self.isolate_after) != sorted(set(self.isolate_after)) or any(n > last for n in self.isolate_after):
             raise ValueError(

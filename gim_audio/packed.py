@@ -13,6 +13,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -112,11 +113,12 @@ def pack(
     return failed
 
 
-def _pack_archive(job: Job) -> dict[str, dict[str, list[int]] | dict[str, str] | str]:
+def _pack_archive(job: Job) -> dict[str, Any]:
     """Write one archive and its summary, unless an earlier run did."""
     done = job.archive.with_name(f"{job.archive.name}.json")
     if done.exists():
-        return json.loads(done.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+        finished: dict[str, Any] = json.loads(done.read_text(encoding="utf-8"))
+        return finished
     utterances: dict[str, list[int]] = {}
     failed: dict[str, str] = {}
     digest = hashlib.sha256()
@@ -138,12 +140,29 @@ def _pack_archive(job: Job) -> dict[str, dict[str, list[int]] | dict[str, str] |
 
 def _wav_header(size: int, rate: int) -> bytes:
     return struct.pack(
-        "<4sI4s4sIHHIIHH4sI", b"RIFF", 36 + size, b"WAVE", b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16, b"data", size
+        "<4sI4s4sIHHIIHH4sI",
+        b"RIFF",
+        36 + size,
+        b"WAVE",
+        b"fmt ",
+        16,
+        1,
+        1,
+        rate,
+        2 * rate,
+        2,
+        16,
+        b"data",
+        size,
     )
 
 
 def _write_tables(data: DataDir, staging: Path, packed: Path, index: dict[str, dict[str, list[int]]]) -> None:
-    where = {name: (archive, *place) for archive, places in index.items() for name, place in places.items()}
+    where = {
+        name: (archive, offset, samples)
+        for archive, places in index.items()
+        for name, (offset, samples) in places.items()
+    }
     kept = data.select(where)
     recordings = {name: f"{packed / archive}:{offset}" for name, (archive, offset, _) in where.items()}
     DataDir(recordings, kept.speakers, {}, kept.text).write(staging)
@@ -256,7 +275,7 @@ class Crops:
         places = np.random.default_rng((self.seed, 1, step)).random(self.batch)
         chosen = [self._utterance(step * self.batch + number) for number in range(self.batch)]
         crops = [self._crop(index, place) for index, place in zip(chosen, places, strict=True)]
-        return np.stack(crops).astype(np.float32) / 32768
+        return np.stack(crops).astype(np.float32) / np.float32(32768)
 
     def _utterance(self, position: int) -> int:
         epoch, place = divmod(position, len(self.usable))
@@ -267,4 +286,3 @@ class Crops:
     def _crop(self, index: int, place: float) -> npt.NDArray[np.int16]:
         starts = (int(self.corpus.samples[index]) - self.crop) // self.hop + 1
         return self.corpus.read(index, int(place * starts) * self.hop, self.crop)
-

@@ -53,7 +53,9 @@ class Alignment:
         """What lies between two times, in seconds from `start`."""
         inside = (self.ends > start) & (self.starts < end)
         return Alignment(
-            np.clip(self.starts[inside] - start, 0, None), np.clip(self.ends[inside], None, end) - start, self.labels[inside]
+            np.clip(self.starts[inside] - start, 0, None),
+            np.clip(self.ends[inside], None, end) - start,
+            self.labels[inside],
         )
 
 
@@ -92,10 +94,11 @@ def read_ctm(path: Path) -> dict[str, Alignment]:
 
 
 def _alignment(path: Path, name: str, phones: list[tuple[float, float, int]]) -> Alignment:
-    starts, ends, labels = (np.array(column) for column in zip(*phones, strict=True))
+    starts = np.array([start for start, _, _ in phones], dtype=np.float64)
+    ends = np.array([end for _, end, _ in phones], dtype=np.float64)
     if (ends <= starts).any() or (starts[1:] < ends[:-1] - LABEL_SECONDS / 2).any():
         raise DataError(f"{path}: {name}: phones overlap or have no duration")
-    return Alignment(starts, ends, labels.astype(np.int64))
+    return Alignment(starts, ends, np.array([label for _, _, label in phones], dtype=np.int64))
 
 
 def read_alignments(path: Path) -> dict[str, Alignment]:
@@ -147,7 +150,8 @@ def read_cpc(path: Path) -> dict[str, Alignment]:
             raise DataError(f"{path}, line {number}: expected an utterance and numbers from 0 to 40") from error
         first = np.flatnonzero(np.r_[True, labels[1:] != labels[:-1]])
         last = np.r_[first[1:], len(labels)]
-        alignments[utterance] = Alignment(first * LABEL_SECONDS, last * LABEL_SECONDS, labels[first])
+        starts, ends = (LABEL_SECONDS * edge.astype(np.float64) for edge in (first, last))
+        alignments[utterance] = Alignment(starts, ends, labels[first])
     return alignments
 
 

@@ -70,9 +70,8 @@ def synthetic(out: Path, hours: float, speakers: int, seed: int) -> None:
 def check(path: Path, mend: bool) -> None:
     """List everything that is wrong with a data directory."""
     from gim_audio.errors import DataError
-    from gim_audio.kaldi import DataDir
+    from gim_audio.kaldi import DataDir, fix
     from gim_audio.kaldi import check as find_problems
-    from gim_audio.kaldi import fix
 
     problems = find_problems(path)
     for problem in problems:
@@ -108,7 +107,12 @@ def labels(path: Path, alignments: Path) -> None:
 @click.option("--share", default=0.75, show_default=True, type=click.FloatRange(0, 1, min_open=True, max_open=True))
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
 def split(
-    path: Path, first: Path, rest: Path, by: Literal["utterances", "speakers", "time"], share: float, seed: int
+    path: Path,
+    first: Path,
+    rest: Path,
+    by: Literal["utterances", "speakers", "time"],
+    share: float,
+    seed: int,
 ) -> None:
     """Cut a data directory in two, labels included: FIRST gets about SHARE of it.
 

@@ -50,7 +50,7 @@ def progress(what: str, total: float | None) -> Iterator[Update]:
 
 
 class _PlainLines:
-    """A line now and then, and one at the end."""
+    """A line now and then; none for what is done before the first is due."""
 
     def __init__(self, what: str, total: float | None) -> None:
         self.what, self.total = what, total
@@ -58,7 +58,7 @@ class _PlainLines:
 
     def __call__(self, done: float, detail: str = "") -> None:
         now = time.monotonic()
-        if now - self.last >= LINES_EVERY or (self.total is not None and done >= self.total):
+        if now - self.last >= LINES_EVERY:
             share = f" {done / self.total:.0%}" if self.total else f" {done:.0f}"
             say(f"{self.what}{share} {detail}".rstrip())
             self.last = now

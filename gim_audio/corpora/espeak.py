@@ -13,22 +13,24 @@ __all__ = ["ESPEAK_TO_PHONES", "VARIANTS", "Espeak", "Speech"]
 VARIANTS = (
     "m1 f1 m2 f2 m3 f3 m4 f4 m5 f5 m6 m7 m8 Alex Alicia Andrea Andy Annie Denis Diogo Gene Hugo Jacky Lee Marco "
     "Mario Michael Mike adam anika antonio aunty belinda benjamin boris caleb david ed grandma grandpa ian iven "
-    "iven2 iven3 john linda max miguel pablo paul pedro quincy rob robert sandro shelby steph steph2 travis victor zac"
+    "iven2 iven3 john linda max miguel pablo paul pedro quincy rob robert sandro shelby steph steph2 travis "
+    "victor zac "
 ).split()
 """Voice variants that sound like people; whispers, robots and monsters are left out."""
 
 ESPEAK_TO_PHONES: dict[str, tuple[str, ...]] = {
-    "_": ("SIL",), "_:": ("SIL",), "_::": ("SIL",), "_!": ("SIL",), "_|": ("SIL",), "||": ("SIL",),
-    "0": ("aa",), "0#": ("aa",), "A:": ("aa",), "A": ("aa",), "A@": ("aa", "r"), "a": ("ae",), "aa": ("ae",), "a#": ("ah",),
+    "_": ("SIL",), "_:": ("SIL",), "_::": ("SIL",), "_!": ("SIL",), "_|": ("SIL",), "||": ("SIL",), "0": ("aa",),
+    "0#": ("aa",), "A:": ("aa",), "A": ("aa",), "A@": ("aa", "r"), "a": ("ae",), "aa": ("ae",), "a#": ("ah",),
     "V": ("ah",), "@": ("ah",), "@2": ("ah",), "@5": ("ah",), "@#": ("ah",), "@L": ("ah", "l"), "O": ("ao",),
-    "O:": ("ao",), "O2": ("ao",), "O@": ("ao", "r"), "o@": ("ao", "r"), "aU": ("aw",), "aU@": ("aw", "er"), "aI": ("ay",),
-    "aI@": ("ay", "er"), "aI3": ("ay", "er"), "b": ("b",), "tS": ("ch",), "d": ("d",), "D": ("dh",), "E": ("eh",),
-    "E2": ("eh",), "e@": ("eh", "r"), "3": ("er",), "3:": ("er",), "@r": ("er",), "eI": ("ey",), "f": ("f",), "g": ("g",),
-    "h": ("hh",), "I": ("ih",), "I2": ("ih",), "I#": ("ih",), "i@3": ("ih", "r"), "i@": ("iy", "ah"), "i": ("iy",), "i:": ("iy",),
-    "dZ": ("jh",), "k": ("k",), "l": ("l",), "m": ("m",), "m-": ("m",), "n": ("n",), "n-": ("n",), "N": ("ng",), "oU": ("ow",),
-    "oU#": ("ow",), "OI": ("oy",), "p": ("p",), "r": ("r",), "r-": ("r",), "s": ("s",), "S": ("sh",), "t": ("t",), "t2": ("t",),
-    "t#": ("d",), "?": ("t",), "T": ("th",), "U": ("uh",), "U@": ("uh", "r"), "u": ("uw",), "u:": ("uw",), "v": ("v",), "w": ("w",),
-    "j": ("y",), ";": ("y",), "@-": ("ah",), "z": ("z",), "z#": ("z",), "Z": ("zh",),
+    "O:": ("ao",), "O2": ("ao",), "O@": ("ao", "r"), "o@": ("ao", "r"), "aU": ("aw",), "aU@": ("aw", "er"),
+    "aI": ("ay",), "aI@": ("ay", "er"), "aI3": ("ay", "er"), "b": ("b",), "tS": ("ch",), "d": ("d",), "D": ("dh",),
+    "E": ("eh",), "E2": ("eh",), "e@": ("eh", "r"), "3": ("er",), "3:": ("er",), "@r": ("er",), "eI": ("ey",),
+    "f": ("f",), "g": ("g",), "h": ("hh",), "I": ("ih",), "I2": ("ih",), "I#": ("ih",), "i@3": ("ih", "r"),
+    "i@": ("iy", "ah"), "i": ("iy",), "i:": ("iy",), "dZ": ("jh",), "k": ("k",), "l": ("l",), "m": ("m",),
+    "m-": ("m",), "n": ("n",), "n-": ("n",), "N": ("ng",), "oU": ("ow",), "oU#": ("ow",), "OI": ("oy",),
+    "p": ("p",), "r": ("r",), "r-": ("r",), "s": ("s",), "S": ("sh",), "t": ("t",), "t2": ("t",), "t#": ("d",),
+    "?": ("t",), "T": ("th",), "U": ("uh",), "U@": ("uh", "r"), "u": ("uw",), "u:": ("uw",), "v": ("v",),
+    "w": ("w",), "j": ("y",), ";": ("y",), "@-": ("ah",), "z": ("z",), "z#": ("z",), "Z": ("zh",),
 }  # fmt: skip
 """American English mnemonics (without stress marks) to the 41 phones; a unit of two is cut in the middle."""
 
@@ -97,7 +99,9 @@ class Espeak:
             index += 1
         return 0
 
-    def say(self, text: str, *, variant: str, words_a_minute: int, pitch: int, pitch_range: int, noise_seed: int) -> Speech:
+    def say(
+        self, text: str, *, variant: str, words_a_minute: int, pitch: int, pitch_range: int, noise_seed: int
+    ) -> Speech:
         """Speak American English.
 
         Args:
@@ -117,5 +121,5 @@ class Espeak:
         ctypes.CDLL(None).srand(noise_seed)  # frication of the Klatt voices
         encoded = text.encode()
         self._library.espeak_Synth(encoded, c_size_t(len(encoded) + 1), 0, 0, 0, 1, None, None)
-        samples = np.concatenate(self._blocks).astype(np.float32) / 32768
+        samples = np.concatenate(self._blocks).astype(np.float32) / np.float32(32768)
         return Speech(samples, self.rate, self._events)

@@ -73,9 +73,7 @@ def find(corpus: Path, subset: str) -> Path | None:
     return next((place for place in places if place.is_dir()), None)
 
 
-def download(
-    corpus: Path, subset: str, *, mirror: str = MIRROR, progress: Progress = lambda done, total: None
-) -> None:
+def download(corpus: Path, subset: str, *, mirror: str = MIRROR, progress: Progress = lambda done, total: None) -> None:
     """Fetch a subset into `corpus/LibriSpeech/`, unless it is there; a cut download goes on where it was.
 
     Args:
@@ -103,7 +101,9 @@ def download(
             downloader=_Resume(corpus / f".{subset}.tar.gz.partial", progress),
         )
     except ValueError as error:  # pooch's word for a wrong hash
-        raise DataError(f"{url}: wrong checksum, {corpus} keeps nothing of it: try again or another --mirror") from error
+        raise DataError(
+            f"{url}: wrong checksum, {corpus} keeps nothing of it: try again or another --mirror"
+        ) from error
     with tempfile.TemporaryDirectory(prefix=f".{subset}.", dir=corpus) as temporary:
         with tarfile.open(archive) as tar:
             tar.extractall(temporary, filter="data")
@@ -128,7 +128,7 @@ class _Resume:
             try:
                 self._fetch(url)
             except requests.HTTPError as error:
-                raise DataError(f"{url}: the server answers {error.response.status_code}: try another --mirror") from error
+                raise DataError(f"{url}: the server refuses ({error}): try another --mirror") from error
             except (requests.RequestException, ConnectionError) as error:
                 if attempt == ATTEMPTS:
                     raise DataError(

@@ -22,24 +22,28 @@ __all__ = ["make"]
 RATE = 16000
 
 ADJECTIVES = (
-    "azure bright careful cheerful cloudy curious dusty eager early faithful famous foolish frozen gentle golden good "
-    "hasty heavy huge joyful lazy little loud loyal narrow noisy odd old patient pleasant proud quiet royal shallow "
-    "sharp shy silver strange thirsty thorough tired usual warm weary whole wooden yellow young"
+    "azure bright careful cheerful cloudy curious dusty eager early faithful famous foolish frozen gentle golden "
+    "good hasty heavy huge joyful lazy little loud loyal narrow noisy odd old patient pleasant proud quiet royal "
+    "shallow sharp shy silver strange thirsty thorough tired usual warm weary whole wooden yellow young "
 ).split()
 NOUNS = (
-    "author badger beach bird bishop bottle boy bridge bush butcher camera captain car chair child church clock cloud "
-    "cook cousin dog doctor engine father feather field fire fish forest garage garden girl goose guest harbour hedge "
-    "horse house island jacket judge juice jungle king kitchen lawyer letter lion mirage mountain mouse mother nephew "
-    "nurse ocean oyster path pigeon pillow poet potter river road rouge sailor shadow shepherd singer sister soldier "
-    "spoon stranger teacher thief thumb toy treasure uncle valley village voice watch weather window wolf wood yacht zebra"
+    "author badger beach bird bishop bottle boy bridge bush butcher camera captain car chair child church clock "
+    "cloud cook cousin dog doctor engine father feather field fire fish forest garage garden girl goose guest "
+    "harbour hedge horse house island jacket judge juice jungle king kitchen lawyer letter lion mirage mountain "
+    "mouse mother nephew nurse ocean oyster path pigeon pillow poet potter river road rouge sailor shadow "
+    "shepherd singer sister soldier spoon stranger teacher thief thumb toy treasure uncle valley village voice "
+    "watch weather window wolf wood yacht zebra "
 ).split()
 VERBS = (
-    "admired annoyed answered avoided believed bought carried caught chased choked counted covered crossed described "
-    "employed enjoyed feared followed found heard judged joined knew launched left liked loathed measured missed moved "
-    "noticed opened painted passed praised pushed reached remembered saw shook showed sold stole thanked threw touched "
-    "troubled understood used visited washed watched wished"
+    "admired annoyed answered avoided believed bought carried caught chased choked counted covered crossed "
+    "described employed enjoyed feared followed found heard judged joined knew launched left liked loathed "
+    "measured missed moved noticed opened painted passed praised pushed reached remembered saw shook showed sold "
+    "stole thanked threw touched troubled understood used visited washed watched wished "
 ).split()
-PREPOSITIONS = "above across after against along among around before behind below beside beyond near through toward under with without".split()  # noqa: E501
+PREPOSITIONS = (
+    "above across after against along among around before behind below beside beyond near through toward under "
+    "with without "
+).split()
 OPENINGS = (
     "In the morning; At last; Once again; Without any doubt; Last Thursday; Long ago; For pleasure; As usual; "
     "Beyond measure; Every other year; To his great joy; Under the azure sky"
@@ -123,12 +127,12 @@ def _sentence(generator: np.random.Generator) -> str:
 
     def thing() -> str:
         article = pick(["the", "the", "his", "her", "their", "our", "this", "each"])
-        return f"{article} {pick(ADJECTIVES)} {pick(NOUNS)}" if generator.random() < 0.7 else f"{article} {pick(NOUNS)}"  # noqa: PLR2004
+        return f"{article} {pick(ADJECTIVES)} {pick(NOUNS)}" if generator.random() < 0.7 else f"{article} {pick(NOUNS)}"
 
     sentence = f"{thing()} {pick(VERBS)} {thing()}"
-    if generator.random() < 0.6:  # noqa: PLR2004
+    if generator.random() < 0.6:
         sentence += f" {pick(PREPOSITIONS)} {thing()}"
-    if generator.random() < 0.25:  # noqa: PLR2004
+    if generator.random() < 0.25:
         sentence = f"{pick(OPENINGS)}, {sentence}"
     return sentence[0].upper() + sentence[1:] + "."
 
@@ -159,7 +163,8 @@ def _record(speech: Speech, voice: Voice, generator: np.random.Generator) -> Wav
     noise *= _rms(samples) / _rms(noise) * 10 ** (-generator.uniform(15, 45) / 20)
     noisy = samples + noise
     level = 10 ** (generator.uniform(-32, -14) / 20)
-    return np.clip(noisy * level / _rms(noisy), -1, 1 - 2**-15).astype(np.float32)
+    mixed: Waveform = np.clip(noisy * level / _rms(noisy), -1, 1 - 2**-15).astype(np.float32)
+    return mixed
 
 
 def _rms(samples: npt.NDArray[np.float64]) -> float:
@@ -167,7 +172,7 @@ def _rms(samples: npt.NDArray[np.float64]) -> float:
 
 
 def align(speech: Speech) -> Alignment:
-    """eSpeak's phones as classes of the 41, from the first sample to the last."""
+    """ESpeak's phones as classes of the 41, from the first sample to the last."""
     starts: list[float] = [0.0]
     labels: list[int] = [normalise("SIL")]
     total = len(speech.samples)

@@ -5,4 +5,14 @@ from gim_audio.kaldi.check import check, fix
 from gim_audio.kaldi.datadir import DataDir, Segment, read_table, write_table
 from gim_audio.kaldi.split import split
 
-__all__ = ["ArchiveWriter", "DataDir", "Segment", "check", "fix", "read_scp", "read_table", "split", "write_table"]
+__all__ = [
+    "ArchiveWriter",
+    "DataDir",
+    "Segment",
+    "check",
+    "fix",
+    "read_scp",
+    "read_table",
+    "split",
+    "write_table",
+]

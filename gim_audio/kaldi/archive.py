@@ -37,7 +37,7 @@ class ArchiveWriter:
         if kinds not in {"ark", "ark,scp"} or len(paths) != len(kinds.split(",")) or not all(paths):
             raise GimAudioError(f"{specifier}: expected ark,scp:FILE.ark,FILE.scp or ark:FILE.ark")
         self.archive = Path(paths[0])
-        self.script = Path(paths[1]) if len(paths) == 2 else None  # noqa: PLR2004
+        self.script = Path(paths[1]) if len(paths) == 2 else None
         for path in filter(None, (self.archive, self.script)):
             absent(path)
         self.folder = self.archive.parent

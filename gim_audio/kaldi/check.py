@@ -1,7 +1,7 @@
 """What is wrong with a data directory, and how to put it right."""
 
 import re
-from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 
 from gim_audio.errors import DataError
@@ -25,7 +25,7 @@ def check(path: Path) -> list[str]:
     problems = []
     for name, rows in tables.items():
         keys = [key for key, _ in rows]
-        for before, after in zip(keys, keys[1:], strict=False):
+        for before, after in pairwise(keys):
             if after == before:
                 problems.append(f"{path}/{name}: {after} stands twice")
             elif after < before:
@@ -97,12 +97,11 @@ def fix(path: Path) -> list[str]:
         if (path / name).exists():
             write_text(backup / name, (path / name).read_text(encoding="utf-8"))
     mended.write(path)
-    per_utterance: Mapping[str, list[tuple[str, str]]] = {name: tables[name] for name in TABLES[5:]}
-    if per_utterance["phones.ctm"]:
-        kept = sorted((row for row in per_utterance["phones.ctm"] if row[0] in keep), key=lambda row: row[0])
+    if tables["phones.ctm"]:
+        kept = sorted((row for row in tables["phones.ctm"] if row[0] in keep), key=lambda row: row[0])
         write_text(path / "phones.ctm", "".join(f"{key} {value}\n" for key, value in kept))
-    if per_utterance["utt2num_samples"]:
-        write_table(path / "utt2num_samples", {k: v for k, v in per_utterance["utt2num_samples"] if k in keep})
+    if tables["utt2num_samples"]:
+        write_table(path / "utt2num_samples", {k: v for k, v in tables["utt2num_samples"] if k in keep})
     named = {key for name in ("utt2spk", "text") for key, _ in tables[name]}
     named |= {key for key, _ in tables["segments" if tables["segments"] else "wav.scp"]}
     return [f"kept {len(keep)} of {len(named)} utterances", f"the files as they were: {backup}"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from gim_audio import audio
-from gim_audio.errors import DataError
+from gim_audio.errors import AudioError, DataError
 from gim_audio.files import write_text
 
 __all__ = ["DataDir", "Segment", "locate", "read_table", "write_table"]
@@ -114,9 +114,12 @@ class DataDir:
             try:
                 if decoded is None or decoded[0] != recording:
                     source = locate(self.recordings[recording], allow_pipes=allow_pipes)
-                    decoded = recording, audio.read(source, rate, name=f"{recording} ({self.recordings[recording]})")
+                    decoded = (
+                        recording,
+                        audio.read(source, rate, name=self.recordings[recording]),
+                    )
                 yield name, _cut(decoded[1], rate, name, cut) if cut else decoded[1]
-            except (audio.AudioError, DataError) as error:
+            except (AudioError, DataError) as error:
                 yield name, error
 
 

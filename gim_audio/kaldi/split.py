@@ -53,14 +53,15 @@ def _some(names: list[str], share: float, generator: np.random.Generator) -> lis
 
 def _by_time(data: DataDir, share: float) -> tuple[DataDir, DataDir]:
     cuts = {name: (cut.recording, cut.start, cut.end) for name, cut in data.segments.items()} or {
-        name: (name, 0.0, audio.duration(locate(extended), name=extended))
-        for name, extended in data.recordings.items()
+        name: (name, 0.0, audio.duration(locate(extended), name=extended)) for name, extended in data.recordings.items()
     }
 
     def part(suffix: str, between: Callable[[float, float], tuple[float, float]]) -> DataDir:
         return replace(
             data,
-            segments={f"{name}-{suffix}": Segment(rec, *between(start, end)) for name, (rec, start, end) in cuts.items()},
+            segments={
+                f"{name}-{suffix}": Segment(rec, *between(start, end)) for name, (rec, start, end) in cuts.items()
+            },
             speakers={f"{name}-{suffix}": speaker for name, speaker in data.speakers.items()},
             text={},  # nobody knows which words fall into which part
         )

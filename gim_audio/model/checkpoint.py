@@ -17,7 +17,10 @@ __all__ = ["fingerprint", "load_model", "resolve", "save_model", "steps"]
 def save_model(folder: Path, config: Config, model: GreedyInfoMax) -> None:
     """Write the configuration and the weights into an existing folder."""
     (folder / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
-    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / "model.safetensors")
+    save_file(
+        {name: tensor.contiguous() for name, tensor in model.state_dict().items()},
+        folder / "model.safetensors",
+    )
 
 
 def load_model(path: Path) -> tuple[Config, GreedyInfoMax]:

@@ -2,15 +2,24 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from gim_audio.config import ContextConfig, ModelConfig, ObjectiveConfig
-from gim_audio.model.layers import CausalConvolutions, Context, ConvBlock, Geometry, GRUContext, State, receptive_fields
+from gim_audio.model.layers import (
+    CausalConvolutions,
+    Context,
+    ConvBlock,
+    Geometry,
+    GRUContext,
+    State,
+    receptive_fields,
+)
 from gim_audio.model.objectives import InfoNCE, Score
 
-__all__ = ["GreedyInfoMax", "GreedyModule"]
+__all__ = ["GreedyInfoMax", "GreedyModule", "module_names"]
 
 
 class GreedyModule(nn.Module):
@@ -40,7 +49,7 @@ class GreedyModule(nn.Module):
     def frames(self, length: int) -> int:
         """How many frames come of `length` frames (or samples)."""
         for block in self.encoder:
-            length = block.frames(length)
+            length = cast("ConvBlock", block).frames(length)
         return length
 
 
@@ -57,10 +66,15 @@ class GreedyInfoMax(nn.Module):
     deviation: Tensor
 
     def __init__(
-        self, modules: Sequence[GreedyModule], geometries: Sequence[Geometry], rate: int, mean: float, deviation: float
+        self,
+        modules: Sequence[GreedyModule],
+        geometries: Sequence[Geometry],
+        rate: int,
+        mean: float,
+        deviation: float,
     ) -> None:
         super().__init__()
-        self.stack = nn.ModuleList(modules)
+        self.stack = cast("Sequence[GreedyModule]", nn.ModuleList(modules))
         self.geometries = tuple(geometries)
         self.rate = rate
         self.register_buffer("mean", torch.tensor(mean))
@@ -80,7 +94,7 @@ class GreedyInfoMax(nn.Module):
         if cuts[-1] != len(blocks):
             cuts.append(len(blocks))
         groups = [blocks[start:stop] for start, stop in pairwise(cuts)]
-        contexts = [model.context.on == "each"] * len(groups)
+        contexts = [model.context.at == "each"] * len(groups)
         if model.isolate_after and model.isolate_after[-1] == len(blocks):
             groups.append([])  # the context is a module of its own
             contexts.append(True)
@@ -157,6 +171,20 @@ class GreedyInfoMax(nn.Module):
         while not self.frames(samples)[-1]:
             samples += 1
         return samples
+
+
+def module_names(model: GreedyInfoMax) -> list[str]:
+    """What each module is made of, such as `conv1`, `conv2-4` or `conv5+gru`."""
+    names, seen = [], 0
+    for module in model.stack:
+        parts = []
+        if count := len(module.encoder):
+            parts.append(f"conv{seen + 1}" if count == 1 else f"conv{seen + 1}-{seen + count}")
+            seen += count
+        if module.context is not None:
+            parts.append("gru" if isinstance(module.context, GRUContext) else "causal")
+        names.append("+".join(parts))
+    return names
 
 
 def _context(config: ContextConfig, channels: int) -> Context | None:

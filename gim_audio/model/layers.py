@@ -47,6 +47,7 @@ class ConvBlock(nn.Module):
         self.convolution = nn.Conv1d(channels, width, kernel, stride, padding)
 
     def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
         return F.relu(self.convolution(x))
 
     def frames(self, length: int) -> int:
@@ -81,6 +82,7 @@ class GRUContext(Context):
         self.width, self.bptt = hidden, bptt
 
     def forward(self, z: Tensor, state: State = ()) -> tuple[Tensor, State]:
+        """See `Context.forward`."""
         first = state[0] if state else z.new_zeros(1, len(z), self.width)
         if self.bptt or not torch.is_grad_enabled():
             c, last = self.gru(z, first)
@@ -103,6 +105,7 @@ class CausalConvolutions(Context):
         self.convolutions = nn.ModuleList(nn.Conv1d(width, hidden, kernel) for width in widths)
 
     def forward(self, z: Tensor, state: State = ()) -> tuple[Tensor, State]:
+        """See `Context.forward`."""
         x = z.transpose(1, 2)  # convolutions take (batch, channels, frames)
         after = []
         for layer, convolution in enumerate(self.convolutions):

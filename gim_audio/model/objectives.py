@@ -94,7 +94,8 @@ class InfoNCE(nn.Module):
         steps, rows = self.steps_ahead, len(contexts)
         padded = F.pad(contexts, (0, 0, steps * batch, 0))
         return torch.stack(
-            [head(padded.narrow(0, (steps - k) * batch, rows)) for k, head in enumerate(self.heads, start=1)], dim=1
+            [head(padded.narrow(0, (steps - k) * batch, rows)) for k, head in enumerate(self.heads, start=1)],
+            dim=1,
         )
 
     def _draw(self, targets: Tensor, frames: int, batch: int, generator: torch.Generator) -> Tensor:

@@ -50,7 +50,7 @@ def dead_units(features: Tensor) -> float:
 
 
 def effective_rank(features: Tensor) -> float:
-    """exp of the entropy of the covariance's normalised spectrum (Roy and Vetterli 2007).
+    """Exp of the entropy of the covariance's normalised spectrum (Roy and Vetterli 2007).
 
     It is 1 where all frames lie on a line, and the number of channels where they are white.
     Shape: `(…, channels)`.

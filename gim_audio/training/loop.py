@@ -12,16 +12,17 @@ import torch
 from torch import Tensor
 
 from gim_audio.config import Config, ModelConfig
-from gim_audio.errors import CheckpointError, ConfigError, DataError, GimAudioError
+from gim_audio.errors import CheckpointError, DataError, GimAudioError
 from gim_audio.files import absent, write_text
 from gim_audio.model.checkpoint import resolve
+from gim_audio.model.devices import pick_device
 from gim_audio.model.gim import GreedyInfoMax
 from gim_audio.packed import Crops, PackedCorpus
 from gim_audio.provenance import provenance
 from gim_audio.training.health import LossWatch, dead_units, effective_rank
 from gim_audio.training.state import restore, save
 
-__all__ = ["pick_device", "train", "train_step"]
+__all__ = ["train", "train_step"]
 
 Metrics = dict[str, Any]
 
@@ -96,7 +97,9 @@ def train(
             try:
                 metrics = train_step(model, optimizers, waveform, watch, config, step)
             except GimAudioError as error:
-                raise GimAudioError(f"{error}: training stops; the last good checkpoint is {resolve(experiment)}") from error
+                raise GimAudioError(
+                    f"{error}: training stops; the last good checkpoint is {resolve(experiment)}"
+                ) from error
             done = step + 1
             metrics = {"step": done, **metrics, "seconds": round(time.perf_counter() - started, 4)}
             if done % config.training.diagnose_every == 0:
@@ -104,7 +107,13 @@ def train(
             metrics_file.write(json.dumps(metrics) + "\n")
             if done % config.training.checkpoint_every == 0 or done == config.training.steps:
                 metrics_file.flush()
-                save(experiment, config, model, optimizers, state | {"step": done, "recent_losses": watch.recent})
+                save(
+                    experiment,
+                    config,
+                    model,
+                    optimizers,
+                    state | {"step": done, "recent_losses": watch.recent},
+                )
             progress(metrics)
 
 
@@ -129,23 +138,6 @@ def train_step(
         losses.append(loss)
         accuracies.append(float(score.accuracy))
     return {"loss": losses, "accuracy": accuracies}
-
-
-def pick_device(name: str) -> torch.device:
-    """`auto` is a GPU where there is one.
-
-    Raises:
-        ConfigError: the device is unknown or not here.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"training.device: {name} cannot be used here ({reason})") from error
-    return device
 
 
 def keep_freed_memory() -> None:

@@ -46,9 +46,7 @@ def save(
     return folder
 
 
-def restore(
-    experiment: Path, model: GreedyInfoMax, optimizers: Sequence[torch.optim.Optimizer]
-) -> dict[str, Any]:
+def restore(experiment: Path, model: GreedyInfoMax, optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, Any]:
     """Load the latest checkpoint into a model and its optimizers, in place; returns its state.
 
     Raises:

@@ -1,0 +1,124 @@
+"""`gim-audio probe …` and `gim-audio report`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from gim_audio.cli.progress import progress, say
+
+if TYPE_CHECKING:
+    from gim_audio.kaldi import DataDir
+    from gim_audio.phones import Alignment
+
+PATH = click.Path(path_type=Path)
+
+
+@click.command(
+    epilog="Example: gim-audio probe phones exp/gim --train packed/train --test packed/test --out phones.json"
+)
+@click.argument("task", type=click.Choice(["phones", "speakers"]))
+@click.argument("exp")
+@click.option("--train", required=True, type=PATH, help="A data directory; for phones with phones.ctm.")
+@click.option("--test", required=True, type=PATH, help="The same.")
+@click.option("--out", required=True, type=PATH, help="The results, as JSON.")
+@click.option("--module", "modules", default="all", show_default=True, help="A number from 1, or all.")
+@click.option(
+    "--protocol",
+    type=click.Choice(["ref", "strict"]),
+    default="strict",
+    show_default=True,
+    help="ref: as published. strict: logistic regression to convergence.",
+)
+@click.option(
+    "--shift",
+    default=1,
+    show_default=True,
+    help="Phone labels are later by this many steps of 10 ms: 2 is the published code's, 1 is centred for labels on "
+    "Kaldi's windows, 0 for labels in true time.",
+)
+@click.option("--frames", default=400_000, show_default=True, type=click.IntRange(1), help="Most to train phones on.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
+@click.option("--device", default="auto", show_default=True)
+@click.option("--allow-pipes", is_flag=True, help="Run the commands in wav.scp.")
+def probe(
+    task: str,
+    exp: str,
+    train: Path,
+    test: Path,
+    out: Path,
+    modules: str,
+    protocol: Literal["ref", "strict"],
+    shift: int,
+    frames: int,
+    seed: int,
+    device: str,
+    allow_pipes: bool,
+) -> None:
+    """Read phones or speakers off frozen features with a linear classifier.
+
+    EXP: an experiment, a checkpoint, or mfcc, fbank, random. All modules are probed from one encoding of the
+    audio. Intervals are by bootstrap over speakers.
+    """
+    from gim_audio.errors import ConfigError
+    from gim_audio.featurize import load_encoder, pick_module
+    from gim_audio.files import absent
+    from gim_audio.kaldi import DataDir
+    from gim_audio.model.devices import pick_device
+    from gim_audio.probes import probe_phones, probe_speakers, write_result
+
+    absent(out)
+    if modules != "all" and not modules.isdigit():
+        raise ConfigError(f"--module {modules}: a number, or all")
+    sets = DataDir.read(train), DataDir.read(test)
+    encoder = load_encoder(exp, pick_device(device))
+    chosen = [pick_module(encoder, int(modules))] if modules != "all" else list(range(1, len(encoder.modules) + 1))
+    with progress(f"{task}: encoding", sum(len(data.utterances) for data in sets)) as update:
+        if task == "phones":
+            result = probe_phones(
+                encoder,
+                *((data, _alignments(data)) for data in sets),
+                protocol=protocol,
+                shift=shift,
+                modules=chosen,
+                most_frames=frames,
+                seed=seed,
+                allow_pipes=allow_pipes,
+                progress=update,
+            )
+        else:
+            result = probe_speakers(
+                encoder,
+                *sets,
+                protocol=protocol,
+                modules=chosen,
+                seed=seed,
+                allow_pipes=allow_pipes,
+                progress=update,
+            )
+    write_result(out, result, exp, encoder, train, test)
+    shifted = f", label shift {shift}" if task == "phones" else ""
+    say(f"{task}, {exp}, {protocol}{shifted}; majority {result.counts['majority']:.1%}")
+    for row in result.modules:
+        low, high = row["interval"]
+        click.echo(f"{row['module']} {row['name']:12} {row['accuracy']:.1%}  ({low:.1%} to {high:.1%})")
+
+
+def _alignments(data: "DataDir") -> "dict[str, Alignment]":
+    from gim_audio.phones import labels_of, read_ctm
+
+    assert data.path  # noqa: S101 - it was read from there
+    return labels_of(data, read_ctm(data.path / "phones.ctm"))
+
+
+@click.command(epilog="Example: gim-audio report exp/gim --out exp/gim/report.html --markdown RESULTS.md")
+@click.argument("experiments", metavar="EXP...", nargs=-1, required=True, type=PATH)
+@click.option("--out", required=True, type=PATH, help="One HTML file; its figures are also written beside it as PNGs.")
+@click.option("--markdown", type=PATH, help="The tables, as Markdown.")
+@click.option("--title", default="gim-audio", show_default=True)
+def report(experiments: tuple[Path, ...], out: Path, markdown: Path | None, title: str) -> None:
+    """Tables and figures of experiments: metrics.jsonl, and the probes' results in EXP/results/*.json."""
+    from gim_audio.report import write_report
+
+    for file in write_report(list(experiments), out, markdown, title):
+        say(f"wrote {file}")

@@ -1,0 +1,7 @@
+"""Audio to features: any module of a model, whole files of any length, or a named baseline."""
+
+from gim_audio.featurize.encoders import Encoder, Features, Featurizer, load_encoder, pick_module
+from gim_audio.featurize.inputs import gather
+from gim_audio.featurize.run import featurize
+
+__all__ = ["Encoder", "Features", "Featurizer", "featurize", "gather", "load_encoder", "pick_module"]

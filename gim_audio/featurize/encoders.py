@@ -1,0 +1,158 @@
+"""Waveforms to matrices of features, one a module."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from gim_audio.audio import Waveform
+from gim_audio.config import Config
+from gim_audio.errors import AudioError, ConfigError
+from gim_audio.model.checkpoint import fingerprint, load_model
+from gim_audio.model.gim import GreedyInfoMax, module_names
+from gim_audio.model.layers import Geometry, State
+
+__all__ = ["Encoder", "Features", "Featurizer", "KaldiFeatures", "load_encoder", "pick_module"]
+
+Features = npt.NDArray[np.float32]
+
+CHUNK_SECONDS = 10
+"""Long files are encoded in pieces of this length, with equal results and bounded memory."""
+
+
+class Encoder(Protocol):
+    """What turns a waveform into features, one matrix a module.
+
+    Attributes:
+        name: of the model or baseline, with the fingerprint of its weights.
+        modules: what each module is made of.
+        geometries: of each module's frames.
+        rate: of the waveforms, Hz.
+        shortest: the fewest samples that give a frame of every module.
+    """
+
+    name: str
+    modules: list[str]
+    geometries: Sequence[Geometry]
+    rate: int
+    shortest: int
+
+    def encode(self, waveform: Waveform, depth: int | None = None) -> list[Features]:
+        """Features of modules 1 to `depth` (all of them). Shape: `(samples,)` → each `(frames, channels)`.
+
+        Raises:
+            AudioError: the waveform has fewer than `shortest` samples.
+        """
+
+
+class Featurizer:
+    """A trained model as an encoder.
+
+    Example:
+        >>> featurizer = Featurizer.random(Config())
+        >>> features = featurizer.encode(np.zeros(16000, dtype=np.float32))
+        >>> [f.shape for f in features][-1]
+        (100, 256)
+    """
+
+    def __init__(self, model: GreedyInfoMax, name: str, device: torch.device | str = "cpu") -> None:
+        self.device = torch.device(device)
+        self.model = model.to(self.device).eval()
+        self.name = f"{name} {fingerprint(model)}"
+        self.modules, self.rate = module_names(model), model.rate
+        self.geometries: Sequence[Geometry] = model.geometries
+        self.shortest = model.shortest
+        hop = self.geometries[-1].hop
+        self._left = -min(g.start for g in self.geometries) + hop
+        self._left -= self._left % hop  # chunks begin where the strides of a whole pass do
+        self._right = max(g.start + g.receptive_field for g in self.geometries)
+        self._chunk = CHUNK_SECONDS * self.rate // hop * hop
+
+    @classmethod
+    def load(cls, path: Path | str, device: torch.device | str = "cpu") -> "Featurizer":
+        """The model of an experiment folder or checkpoint."""
+        return cls(load_model(Path(path))[1], str(path), device)
+
+    @classmethod
+    def random(cls, config: Config, device: torch.device | str = "cpu") -> "Featurizer":
+        """An untrained model: the initialisation that training would begin with."""
+        torch.manual_seed(config.training.seed)
+        return cls(GreedyInfoMax.build(config.model, config.objective), "random", device)
+
+    @torch.no_grad()
+    def encode(self, waveform: Waveform, depth: int | None = None) -> list[Features]:
+        """See `Encoder.encode`. Pieces of a long waveform overlap by the receptive field and carry the context."""
+        if len(waveform) < self.shortest:
+            raise AudioError(f"{len(waveform)} samples at {self.rate} Hz: at least {self.shortest} are needed")
+        samples = torch.from_numpy(np.ascontiguousarray(waveform)).to(self.device)
+        stack = list(self.model.stack)[:depth]
+        states: list[State] = [()] * len(stack)
+        pieces: list[list[Features]] = [[] for _ in stack]
+        starts = range(0, max(1, len(samples) // self._chunk) * self._chunk, self._chunk)
+        for start in starts:
+            begin = max(0, start - self._left)
+            last = start == starts[-1]
+            stop = len(samples) if last else start + self._chunk
+            x = self.model.standardise(samples[None, begin : stop + self._right])
+            for number, (module, geometry) in enumerate(zip(stack, self.geometries, strict=False)):
+                z = module.encoder(x)
+                first = (start - begin) // geometry.hop
+                inside = z[:, :, first:] if last else z[:, :, first : first + self._chunk // geometry.hop]
+                c, states[number] = _summarise(module.context, inside.transpose(1, 2), states[number])
+                pieces[number].append(c[0].cpu().numpy())
+                x = z
+        return [np.concatenate(piece) for piece in pieces]
+
+
+def _summarise(context: torch.nn.Module | None, z: Tensor, state: State) -> tuple[Tensor, State]:
+    return context(z, state) if context is not None else (z, state)
+
+
+class KaldiFeatures:
+    """MFCC (13 with their first and second differences) or 80 log mel energies, as Kaldi computes them."""
+
+    def __init__(self, kind: str, rate: int = 16000) -> None:
+        self.kind, self.name, self.rate = kind, kind, rate
+        self.modules = [kind]
+        self.shortest = rate * 25 // 1000
+        self.geometries: Sequence[Geometry] = [Geometry(hop=rate // 100, start=0, receptive_field=self.shortest)]
+
+    def encode(self, waveform: Waveform, depth: int | None = None) -> list[Features]:  # noqa: ARG002 - one module
+        """See `Encoder.encode`."""
+        from torchaudio.compliance import kaldi
+        from torchaudio.functional import compute_deltas
+
+        if len(waveform) < self.shortest:
+            raise AudioError(f"{len(waveform)} samples at {self.rate} Hz: at least {self.shortest} are needed")
+        pcm = torch.from_numpy(np.ascontiguousarray(waveform))[None] * 32768  # Kaldi's scale
+        if self.kind == "fbank":
+            energies = kaldi.fbank(pcm, num_mel_bins=80, sample_frequency=self.rate)
+            return [energies.numpy()]
+        cepstra = kaldi.mfcc(pcm, sample_frequency=self.rate).T
+        first = compute_deltas(cepstra)
+        return [torch.cat([cepstra, first, compute_deltas(first)]).T.contiguous().numpy()]
+
+
+def load_encoder(name: str, device: torch.device | str = "cpu") -> Encoder:
+    """An experiment, one of its checkpoints, or a baseline: `mfcc`, `fbank` or `random`."""
+    if name in {"mfcc", "fbank"} and not Path(name).exists():
+        return KaldiFeatures(name)
+    if name == "random" and not Path(name).exists():
+        return Featurizer.random(Config(), device)
+    return Featurizer.load(name, device)
+
+
+def pick_module(encoder: Encoder, module: int | None) -> int:
+    """A module's number from 1, the last one by default.
+
+    Raises:
+        ConfigError: there are fewer.
+    """
+    count = len(encoder.modules)
+    if module is not None and not 1 <= module <= count:
+        raise ConfigError(f"--module {module}: {encoder.name} has modules 1 to {count}: {', '.join(encoder.modules)}")
+    return module or count

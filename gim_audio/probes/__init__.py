@@ -1,0 +1,15 @@
+"""Linear probes: how much about phones and speakers a linear classifier reads off frozen features.
+
+Each utterance is encoded once. Every module is probed at the last module's frame rate: frames of a faster
+module are averaged around the centre of each of its frames.
+
+Two protocols. `ref` is the published code's: a linear layer on the features as they are, Adam, a fixed number
+of epochs. `strict` is multinomial logistic regression on standardised features, with an L2 penalty, to
+convergence; a speaker is decided from a whole utterance.
+"""
+
+from gim_audio.probes.phones import probe_phones
+from gim_audio.probes.speakers import probe_speakers
+from gim_audio.probes.tally import Result, write_result
+
+__all__ = ["Result", "probe_phones", "probe_speakers", "write_result"]

@@ -1,0 +1,106 @@
+"""Linear classifiers: logistic regression to convergence, or a linear layer trained as published."""
+
+import warnings
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from gim_audio.featurize import Features
+from gim_audio.probes.encoding import Examples, Labels
+
+__all__ = ["Classifier", "Protocol", "Published", "fit", "settings"]
+
+Protocol = Literal["ref", "strict"]
+
+PENALTY = 1.0
+"""scikit-learn's C: the inverse of the L2 penalty's weight against the sum of the losses."""
+ITERATIONS = 300
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """x ↦ argmax (W x + b). Shape: weight `(classes, channels)`, bias `(classes,)`; `names` are the classes."""
+
+    weight: Features
+    bias: Features
+    names: Labels
+    note: dict[str, Any] = field(default_factory=dict)
+    """What is worth saying about the fit."""
+
+    def predict(self, features: Features) -> Labels:
+        """Shape: `(examples, channels)` → `(examples,)`."""
+        decided: Labels = self.names[(features @ self.weight.T + self.bias).argmax(axis=1)]
+        return decided
+
+
+@dataclass(frozen=True)
+class Published:
+    """Settings of the published probe; a batch is a number of examples, or None for an utterance."""
+
+    learning_rate: float
+    epochs: int
+    batch: int | None
+
+
+def fit(protocol: Protocol, examples: Examples, classes: int, published: Published, seed: int) -> list[Classifier]:
+    """One classifier a module."""
+    if protocol == "strict":
+        return [logistic_regression(features, examples.labels) for features in examples.features]
+    return [adam(features, examples, classes, published, seed) for features in examples.features]
+
+
+def settings(protocol: Protocol, published: Published) -> dict[str, Any]:
+    """What to print beside a result."""
+    if protocol == "strict":
+        return {"optimiser": "L-BFGS", "penalty_C": PENALTY, "most_iterations": ITERATIONS}
+    return {"optimiser": "Adam", **asdict(published)}
+
+
+def logistic_regression(features: Features, labels: Labels) -> Classifier:
+    """Multinomial logistic regression on standardised features by scikit-learn's L-BFGS."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    scaler = StandardScaler().fit(features)
+    model = LogisticRegression(C=PENALTY, max_iter=ITERATIONS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the result says how many iterations there were
+        model.fit(scaler.transform(features), labels)
+    iterations = int(model.n_iter_[0])
+    weight, bias = model.coef_, model.intercept_
+    if len(weight) == 1:  # two classes share one row
+        weight, bias = np.vstack([-weight, weight]), np.concatenate([-bias, bias])
+    weight = weight / scaler.scale_
+    return Classifier(
+        weight.astype(np.float32),
+        (bias - weight @ scaler.mean_).astype(np.float32),
+        model.classes_,
+        {"iterations": iterations, "converged": iterations < ITERATIONS},
+    )
+
+
+def adam(features: Features, examples: Examples, classes: int, published: Published, seed: int) -> Classifier:
+    """A linear layer (Xavier) on features as they are, trained by Adam; the last epoch counts."""
+    import torch
+    from torch import nn
+
+    torch.manual_seed(seed)
+    layer = nn.Linear(features.shape[1], classes)
+    nn.init.xavier_uniform_(layer.weight)
+    optimizer = torch.optim.Adam(layer.parameters(), lr=published.learning_rate)
+    x, y = torch.from_numpy(features), torch.from_numpy(examples.labels)
+    bounds = [*examples.starts, len(y)]
+    for _ in range(published.epochs):
+        if published.batch:
+            order = list(torch.split(torch.randperm(len(y)), published.batch))
+        else:
+            order = [torch.arange(bounds[i], bounds[i + 1]) for i in torch.randperm(len(examples.starts)).tolist()]
+        for batch in order:
+            if not len(batch):
+                continue  # an utterance without labels
+            optimizer.zero_grad(set_to_none=True)
+            nn.functional.cross_entropy(layer(x[batch]), y[batch]).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+    return Classifier(layer.weight.detach().numpy(), layer.bias.detach().numpy(), np.arange(classes))

@@ -1,0 +1,82 @@
+"""Right answers by speaker, and the result that is made of them."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gim_audio.featurize import Encoder
+from gim_audio.files import write_text
+from gim_audio.provenance import provenance
+
+__all__ = ["Result", "Tally", "write_result"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """Accuracies of the modules, and what they were measured on."""
+
+    task: str
+    protocol: str
+    modules: list[dict[str, Any]]
+    counts: dict[str, int | float]
+    settings: dict[str, int | float | str]
+
+
+@dataclass
+class Tally:
+    """Right answers of each module by speaker, for the bootstrap."""
+
+    right: dict[str, npt.NDArray[np.float64]] = field(default_factory=dict)
+    total: dict[str, int] = field(default_factory=dict)
+
+    def add(self, speaker: str, right: Sequence[int], total: int) -> None:
+        """Count answers about one utterance."""
+        self.right[speaker] = self.right.get(speaker, np.zeros(len(right))) + right
+        self.total[speaker] = self.total.get(speaker, 0) + total
+
+    def rows(
+        self, modules: Sequence[int], names: Sequence[str], notes: Sequence[dict[str, Any]]
+    ) -> list[dict[str, Any]]:
+        """Accuracy of each module with a 95% interval, by bootstrap over speakers (1,000 samples, seed 0)."""
+        right = np.stack(list(self.right.values()))
+        total = np.array(list(self.total.values()), dtype=np.float64)
+        chosen = np.random.default_rng(0).integers(len(total), size=(1000, len(total)))
+        samples = right[chosen].sum(axis=1) / total[chosen].sum(axis=1)[:, None]
+        low, high = np.percentile(samples, [2.5, 97.5], axis=0)
+        accuracies = right.sum(axis=0) / total.sum()
+        return [
+            {
+                "module": module,
+                "name": names[module - 1],
+                "accuracy": float(accuracies[number]),
+                "interval": [float(low[number]), float(high[number])],
+                **notes[number],
+            }
+            for number, module in enumerate(modules)
+        ]
+
+
+def write_result(path: Path, result: Result, experiment: str, encoder: Encoder, train: Path, test: Path) -> None:
+    """Write a result as JSON, with what was probed, on which data, and where."""
+    record = {
+        "experiment": experiment,
+        "model": encoder.name,
+        "trained_steps": trained_steps(experiment),
+        "train": str(train),
+        "test": str(test),
+        **asdict(result),
+        "provenance": provenance(),
+    }
+    write_text(path, json.dumps(record, indent=2) + "\n")
+
+
+def trained_steps(experiment: str) -> int | None:
+    """Training steps behind a checkpoint; None where nothing was trained."""
+    folder = Path(experiment)
+    state = next((file for file in (folder / "state.json", folder / "latest/state.json") if file.exists()), None)
+    return json.loads(state.read_text(encoding="utf-8"))["step"] if state else None

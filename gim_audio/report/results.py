@@ -1,0 +1,75 @@
+"""What experiments left behind: configuration, metrics, and the results of probes."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gim_audio.errors import DataError
+
+__all__ = ["Experiment", "Probe", "read_experiment"]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One file of results.
+
+    Attributes:
+        task: phones or speakers.
+        kind: trained, random, or a baseline's name.
+        record: everything that the probe wrote.
+    """
+
+    task: str
+    kind: str
+    record: dict[str, Any]
+
+    @property
+    def modules(self) -> list[dict[str, Any]]:
+        """Number, name, accuracy and interval of each module."""
+        modules: list[dict[str, Any]] = self.record["modules"]
+        return modules
+
+    @property
+    def best(self) -> dict[str, Any]:
+        """The module with the highest accuracy."""
+        return max(self.modules, key=lambda row: float(row["accuracy"]))
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A folder that `train` made, and the probes' results in its `results/`."""
+
+    path: Path
+    config: str
+    metrics: list[dict[str, Any]]
+    probes: list[Probe]
+    provenance: dict[str, str]
+
+    def probe(self, task: str, kind: str) -> Probe | None:
+        """The result of a task for trained or random weights or a baseline, if it was measured."""
+        return next((probe for probe in self.probes if (probe.task, probe.kind) == (task, kind)), None)
+
+
+def read_experiment(path: Path) -> Experiment:
+    """Read an experiment's folder.
+
+    Raises:
+        DataError: it is none, or a file in it is damaged.
+    """
+    if not (path / "metrics.jsonl").exists():
+        raise DataError(f"{path}: no metrics.jsonl: is it an experiment that `gim-audio train` made?")
+    try:
+        metrics = [json.loads(line) for line in (path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+        records = [json.loads(file.read_text(encoding="utf-8")) for file in sorted((path / "results").glob("*.json"))]
+        probes = [Probe(record["task"], _kind(record), record) for record in records]
+        provenance = json.loads((path / "provenance.json").read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, KeyError) as error:
+        raise DataError(f"{path}: damaged results ({error}): remove the file and probe again") from error
+    return Experiment(path, (path / "config.yaml").read_text(encoding="utf-8"), metrics, probes, provenance)
+
+
+def _kind(record: dict[str, Any]) -> str:
+    if record["trained_steps"] is None:
+        return str(record["model"]).split()[0]
+    return "trained" if record["trained_steps"] else "random"

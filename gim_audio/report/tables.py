@@ -1,0 +1,100 @@
+"""Tables and sentences about one experiment; cells are plain text."""
+
+from dataclasses import dataclass
+
+from gim_audio.report.published import SOURCE, TABLE
+from gim_audio.report.results import Experiment, Probe
+
+__all__ = ["Table", "facts", "published", "results", "verdicts"]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A caption, a head and rows."""
+
+    caption: str
+    head: list[str]
+    rows: list[list[str]]
+
+
+TASKS = ("phones", "speakers")
+NAMES = {"mfcc": "MFCC with differences", "fbank": "80 log mel energies"}
+
+
+def results(experiment: Experiment) -> Table:
+    """Accuracy of every module, trained and at initialisation, then the baselines."""
+    head = ["features"]
+    for task in TASKS:
+        head += [f"{task} %", "95% interval", "same, untrained"]
+    trained = {task: experiment.probe(task, "trained") for task in TASKS}
+    random = {task: experiment.probe(task, "random") for task in TASKS}
+    names = next(([(r["module"], r["name"]) for r in probe.modules] for probe in trained.values() if probe), [])
+    rows = []
+    for module, name in names:
+        row = [f"module {module}: {name}"]
+        for task in TASKS:
+            row += [*_cells(trained[task], module), _cells(random[task], module)[0]]
+        rows.append(row)
+    for kind, name in NAMES.items():
+        measured = [experiment.probe(task, kind) for task in TASKS]
+        if any(measured):
+            rows.append([name, *(cell for probe in measured for cell in (*_cells(probe, 1), ""))])
+    chance = [f"{p.record['counts']['majority']:.1%}".rstrip("%") if p else "" for p in trained.values()]
+    rows.append(["always the most frequent class", *(cell for value in chance for cell in (value, "", ""))])
+    return Table("Accuracy of linear probes, measured", head, rows)
+
+
+def _cells(probe: Probe | None, module: int) -> tuple[str, str]:
+    row = next((row for row in probe.modules if row["module"] == module), None) if probe else None
+    if row is None:
+        return "", ""
+    low, high = row["interval"]
+    return f"{100 * row['accuracy']:.1f}", f"{100 * low:.1f} to {100 * high:.1f}"
+
+
+def published() -> Table:
+    """The literature's numbers, marked as such."""
+    rows = [[name, f"{phones:.1f}", f"{speakers:.1f}"] for name, (phones, speakers) in TABLE.items()]
+    return Table(f"Published, not measured here: {SOURCE}", ["features", "phones %", "speakers %"], rows)
+
+
+def verdicts(experiment: Experiment) -> list[str]:
+    """What the table says, for or against us."""
+    sentences = []
+    for task in TASKS:
+        trained = experiment.probe(task, "trained")
+        if trained is None:
+            continue
+        best = trained.best
+        named = f"{task.capitalize()}: the best module ({best['module']}, {best['name']}, {best['accuracy']:.1%})"
+        for kind, name in (("random", "its own random initialisation at its best"), ("mfcc", "MFCC")):
+            if other := experiment.probe(task, kind):
+                difference = 100 * (best["accuracy"] - other.best["accuracy"])
+                verb = "beats" if difference > 0 else "does not beat"
+                sentences.append(f"{named} {verb} {name} ({other.best['accuracy']:.1%}): {difference:+.1f} points.")
+    return sentences
+
+
+def facts(experiment: Experiment) -> Table:
+    """Settings and provenance, a line each."""
+    rows = [[f"training: {key}", value] for key, value in experiment.provenance.items()]
+    if experiment.metrics:
+        seconds = [row["seconds"] for row in experiment.metrics]
+        rows.append(["training: steps", str(experiment.metrics[-1]["step"])])
+        rows.append(
+            ["training: time", f"{sum(seconds) / 60:.1f} min, {sorted(seconds)[len(seconds) // 2]:.2f} s a step"]
+        )
+    for probe in experiment.probes:
+        what = f"{probe.task}, {probe.kind}"
+        where = probe.record["provenance"]
+        settings = {**probe.record["settings"], **probe.record["counts"]}
+        shown = ", ".join(f"{key} {_short(value)}" for key, value in settings.items())
+        rows.append([what, f"{probe.record['protocol']} protocol: {shown}"])
+        rows.append([f"{what}: command", where["command"]])
+        place = ", ".join(where[key] for key in ("commit", "date", "hardware"))
+        rows.append([f"{what}: where", f"{place}, torch {where['torch']}"])
+    return Table("Settings and provenance", ["what", "value"], rows)
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
