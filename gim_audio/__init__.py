@@ -10,6 +10,7 @@ __all__ = [
     "Featurizer",
     "GreedyInfoMax",
     "PackedCorpus",
+    "audio",
     "load_config",
     "load_model",
     "pack",
@@ -17,21 +18,23 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Config": "config",
-    "DataDir": "kaldi",
-    "Featurizer": "featurize",
-    "GreedyInfoMax": "model.gim",
-    "PackedCorpus": "packed",
-    "load_model": "model.checkpoint",
-    "pack": "packed",
-    "train": "training",
+    "Config": ("config", "Config"),
+    "DataDir": ("kaldi", "DataDir"),
+    "Featurizer": ("featurize", "Featurizer"),
+    "GreedyInfoMax": ("model.gim", "GreedyInfoMax"),
+    "PackedCorpus": ("packed", "PackedCorpus"),
+    "load_config": ("config", "load"),
+    "load_model": ("model.checkpoint", "load_model"),
+    "pack": ("packed", "pack"),
+    "train": ("training", "train"),
 }
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name on first use, so that `import gim_audio` costs nothing."""
-    if name == "load_config":
-        return import_module("gim_audio.config").load
-    if name in _HOMES:
-        return getattr(import_module(f"gim_audio.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'gim_audio' has no attribute '{name}'")
+    if name == "audio":
+        return import_module("gim_audio.audio")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'gim_audio' has no attribute '{name}'")
+    module, attribute = _HOMES[name]
+    return getattr(import_module(f"gim_audio.{module}"), attribute)

@@ -1,9 +1,13 @@
 """LibriSpeech (and Mini LibriSpeech) to a data directory: from a local tree, or downloaded first."""
 
+import http
+import http.client
 import shutil
 import tarfile
 import tempfile
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
@@ -89,6 +93,7 @@ def download(corpus: Path, subset: str, *, mirror: str = MIRROR, progress: Progr
 
     if find(corpus, subset):
         return
+    pooch.get_logger().setLevel("WARNING")
     resource, checksum = SUBSETS[subset]
     url = f"{mirror}/{resource}/{subset}.tar.gz"
     corpus.mkdir(parents=True, exist_ok=True)
@@ -122,17 +127,17 @@ class _Resume:
         self.partial, self.progress = partial, progress
 
     def __call__(self, url: str, output_file: str, pooch: Any) -> None:  # noqa: ARG002 - pooch's signature
-        import requests
-
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 self._fetch(url)
-            except requests.HTTPError as error:
-                raise DataError(f"{url}: the server refuses ({error}): try another --mirror") from error
-            except (requests.RequestException, ConnectionError) as error:
+            except urllib.error.HTTPError as error:
+                raise DataError(
+                    f"{url}: the server refuses ({error.code} {error.reason}): try another --mirror"
+                ) from error
+            except (OSError, http.client.HTTPException) as error:
                 if attempt == ATTEMPTS:
                     raise DataError(
-                        f"{url}: the connection broke {ATTEMPTS} times ({type(error).__name__}): "
+                        f"{url}: the connection broke {ATTEMPTS} times ({' '.join(str(error).split())}): "
                         f"run it again, it goes on from {self._size()} bytes"
                     ) from error
                 time.sleep(min(2**attempt / 4, 8))
@@ -144,15 +149,16 @@ class _Resume:
         return self.partial.stat().st_size if self.partial.exists() else 0
 
     def _fetch(self, url: str) -> None:
-        import requests
-
         done = self._size()
-        headers = {"Range": f"bytes={done}-"} if done else {}
-        with requests.get(url, headers=headers, stream=True, timeout=30) as response:
-            if done and response.status_code == requests.codes.requested_range_not_satisfiable:
+        request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})  # noqa: S310
+        try:
+            response = urllib.request.urlopen(request, timeout=30)  # noqa: S310 - the user names the mirror
+        except urllib.error.HTTPError as error:
+            if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and done:
                 return  # all of it is here; the checksum will tell
-            response.raise_for_status()
-            if response.status_code != requests.codes.partial_content:
+            raise
+        with response:
+            if response.status != http.HTTPStatus.PARTIAL_CONTENT:
                 done = 0  # the server starts from the beginning
             rest = int(response.headers.get("Content-Length", 0))
             total = done + rest
@@ -163,7 +169,7 @@ class _Resume:
                 )
             with self.partial.open("r+b" if done else "wb") as file:
                 file.seek(done)
-                for block in response.iter_content(1 << 20):
+                while block := response.read1(1 << 20):
                     done += file.write(block)
                     self.progress(done, total)
         if rest and done < total:

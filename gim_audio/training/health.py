@@ -1,7 +1,6 @@
 """A watch over training: losses that blow up, units that die, outputs that collapse."""
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -14,17 +13,17 @@ __all__ = ["LossWatch", "dead_units", "effective_rank"]
 class LossWatch:
     """Refuses a loss that is not finite, or far above the module's own recent past.
 
-    Args:
-        recent: each module's average so far, to go on after a resume.
+    Attributes:
+        recent: each module's average so far; a resumed run sets it to what it was.
     """
 
     FACTOR = 10.0
     """How far above its recent average (or chance, if that is higher) a loss is taken for divergence."""
     DECAY = 0.98
 
-    def __init__(self, modules: int, chance: float, recent: Sequence[float] = ()) -> None:
+    def __init__(self, modules: int, chance: float) -> None:
         self.chance = chance
-        self.recent = list(recent) or [chance] * modules
+        self.recent = [chance] * modules
 
     def check(self, module: int, step: int, loss: float) -> None:
         """Take note of a loss.

@@ -106,7 +106,6 @@ def train(
                 metrics |= _diagnose(model, waveform)
             metrics_file.write(json.dumps(metrics) + "\n")
             if done % config.training.checkpoint_every == 0 or done == config.training.steps:
-                metrics_file.flush()
                 save(
                     experiment,
                     config,
@@ -185,7 +184,7 @@ def _open_metrics(path: Path, step: int) -> TextIO:
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
         whole = [line for line in lines if line.endswith("}\n")]
         write_text(path, "".join(line for line in whole if json.loads(line)["step"] <= step))
-    return path.open("a", encoding="utf-8")
+    return path.open("a", encoding="utf-8", buffering=1)
 
 
 @torch.no_grad()

@@ -1,0 +1,90 @@
+#!/usr/bin/env bash
+# Greedy InfoMax on LibriSpeech: linear phone and speaker probes of every module.
+#
+#   ./run.sh [--corpus FOLDER] [--subset SUBSET] [--conf FILE] [--name NAME] [--labels FILE] [--shift N]
+#            [--speaker-split utterances|time] [--split FOLDER] [--stage N] [--stop-stage M] [--nj J]
+#
+#   --corpus         a folder that holds LibriSpeech/, or where to download it to
+#   --subset         train-clean-100 (6.3 GB to download), train-clean-5 (0.3 GB), ...
+#   --labels         phone alignments: a CTM, or the CPC authors' converted_aligned_phones.txt; without them
+#                    there is no phone probe
+#   --shift          of those labels: 2 is the published code's, 1 is centred for alignments on Kaldi's windows
+#   --split          a folder with cpc_train.txt and cpc_test.txt
+#   --speaker-split  cpc: the lists, as published; time: the first three quarters of each training utterance and
+#                    its last quarter, for a corpus with one utterance a speaker
+#   stages: 1 download, 2 prepare, 3 pack, 4 train, 5 phones, 6 speakers, 7 report
+#
+# Interrupted, it goes on where it was when it is started again.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+stage=1 stop_stage=7 nj=2
+corpus=data/corpora subset=train-clean-100
+name=gim conf=conf/gim.yaml
+labels='' shift=2
+split=../../data/librispeech speaker_split=cpc
+. ../shared/parse_options.sh
+. ./path.sh
+. ./cmd.sh
+. ../shared/stages.sh
+. ../shared/probe.sh
+
+exp=exp/$name
+data=data/$name
+
+download() {
+  [ -d "$corpus/LibriSpeech/$subset" ] || [ -d "$corpus/$subset" ] ||
+    gim-audio data librispeech "$corpus" $data/all --subset "$subset" --download
+}
+
+prepare() {
+  local part
+  for part in train test; do
+    unless $data/$part gim-audio data librispeech "$corpus" $data/$part --subset "$subset" \
+      --utterances "$split/cpc_$part.txt"
+    [ -z "$labels" ] || gim-audio data labels $data/$part "$labels"
+  done
+  if [ "$speaker_split" = time ]; then
+    unless $data/same_test gim-audio data split $data/train $data/same_train $data/same_test --by time --share 0.75
+  fi
+}
+
+pack() {
+  local part
+  for part in train test same_train same_test; do
+    [ ! -d $data/$part ] || unless $data/packed/$part gim-audio pack $data/$part $data/packed/$part --nj "$nj"
+  done
+}
+
+train() {
+  $train_cmd gim-audio train "$conf" --data $data/packed/train --out "$exp" --resume
+}
+
+phones() {
+  if [ -z "$labels" ]; then
+    echo "no --labels: no phone probe"
+  else
+    probe phones $data/packed/train $data/packed/test --shift "$shift"
+  fi
+}
+
+speakers() {
+  if [ "$speaker_split" = time ]; then
+    probe speakers $data/packed/same_train $data/packed/same_test
+  else
+    probe speakers $data/packed/train $data/packed/test
+  fi
+}
+
+report() {
+  gim-audio report "$exp" --out "$exp/report.html" --markdown RESULTS.md --title "Greedy InfoMax on LibriSpeech"
+  echo "the table: recipes/librispeech/RESULTS.md    the figures: recipes/librispeech/$exp/report.html"
+}
+
+run_stage 1 download
+run_stage 2 prepare
+run_stage 3 pack
+run_stage 4 train
+run_stage 5 phones
+run_stage 6 speakers
+run_stage 7 report

@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# From nothing to a table of phone and speaker accuracies, on a spoken corpus made on the spot.
+#
+#   ./run.sh [--stage N] [--stop-stage M] [--nj J] [--name NAME] [--conf FILE] [--hours H] [--speakers S] [--seed N]
+#
+#   stages: 1 data, 2 pack, 3 train, 4 phones, 5 speakers, 6 report
+#
+# Interrupted, it goes on where it was when it is started again.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+stage=1 stop_stage=6 nj=2
+name=gim conf=conf/gim.yaml
+hours=0.5 speakers=24 seed=1
+. ../shared/parse_options.sh
+. ./path.sh
+. ./cmd.sh
+. ../shared/stages.sh
+. ../shared/probe.sh
+
+exp=exp/$name
+corpus=data/synthetic-$hours-$speakers-$seed
+
+data() {
+  unless $corpus/all gim-audio data synthetic $corpus/all --hours "$hours" --speakers "$speakers" --seed "$seed"
+  # Phones: six speakers that training never heard. Speakers: other utterances of those that it did.
+  unless $corpus/test gim-audio data split $corpus/all $corpus/train $corpus/test --by speakers --share 0.75
+  unless $corpus/same_test gim-audio data split $corpus/train $corpus/same_train $corpus/same_test --by utterances
+}
+
+pack() {
+  local set
+  for set in train test same_train same_test; do
+    unless $corpus/packed/$set gim-audio pack $corpus/$set $corpus/packed/$set --nj "$nj"
+  done
+}
+
+train() {
+  $train_cmd gim-audio train "$conf" --data $corpus/packed/train --out "$exp" --resume
+}
+
+phones() { # the built-in corpus has true times: a shift of 0 is centred
+  probe phones $corpus/packed/train $corpus/packed/test --shift 0
+}
+
+speakers() {
+  probe speakers $corpus/packed/same_train $corpus/packed/same_test
+}
+
+report() {
+  gim-audio report "$exp" --out "$exp/report.html" --markdown RESULTS.md --title "Greedy InfoMax on the built-in corpus"
+  echo "the table: recipes/mini/RESULTS.md    the figures: recipes/mini/$exp/report.html"
+}
+
+run_stage 1 data
+run_stage 2 pack
+run_stage 3 train
+run_stage 4 phones
+run_stage 5 speakers
+run_stage 6 report

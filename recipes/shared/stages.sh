@@ -1,0 +1,24 @@
+# run_stage NUMBER NAME: run the function NAME, once; its output goes to $exp/log/NAME.log too.
+# A stage that was interrupted runs again; one that succeeded leaves $exp/.done.NAME and is passed over.
+run_stage() {
+  local number=$1 name=$2
+  if [ "$number" -lt "$stage" ] || [ "$number" -gt "$stop_stage" ]; then return; fi
+  if [ -e "$exp/.done.$name" ]; then
+    echo "stage $number: $name: done already"
+    return
+  fi
+  echo "stage $number: $name"
+  mkdir -p "$exp/log"
+  (
+    set -euo pipefail
+    "$name"
+  ) 2>&1 | tee -a "$exp/log/$name.log"
+  touch "$exp/.done.$name"
+}
+
+# unless PATH COMMAND...: run a command that makes PATH in one piece, if it is not there.
+unless() {
+  local path=$1
+  shift
+  [ -e "$path" ] || "$@"
+}

@@ -1,0 +1,91 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from gim_audio.cli import main
+from gim_audio.config import Config, load
+from gim_audio.kaldi import DataDir
+from gim_audio.packed import PackedCorpus, pack
+
+ROOT = Path(__file__).resolve().parent.parent
+
+TINY = """\
+model:
+  channels: 8
+  context: {hidden: 6}
+objective: {steps_ahead: 3, negatives: {number: 4}, window: 16}
+data: {crop: 4000}
+training: {steps: 6, batch: 3, checkpoint_every: 3, learning_rate: 1.0e-3, diagnose_every: 3}
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path) -> Config:
+    """A model small enough to train in milliseconds."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY)
+    return load(path)
+
+
+@pytest.fixture
+def run(capsys):
+    """Run the command line as a person does: status, standard output, standard error."""
+
+    def call(*arguments):
+        status = 0
+        try:
+            main([str(argument) for argument in arguments])
+        except SystemExit as done:
+            status = done.code or 0
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return call
+
+
+def make_data(folder: Path, lengths: dict[str, int], rate: int = 16000) -> DataDir:
+    """A data directory of noise: utterance names `speaker-number` to samples."""
+    generator = np.random.default_rng(7)
+    folder.mkdir(parents=True, exist_ok=True)
+    recordings = {}
+    for name, samples in sorted(lengths.items()):
+        file = folder / f"{name}.wav"
+        soundfile.write(file, 0.1 * generator.standard_normal(samples), rate, subtype="PCM_16")
+        recordings[name] = str(file)
+    data = DataDir(recordings, {name: name.split("-")[0] for name in sorted(lengths)}, path=folder)
+    data.write(folder)
+    return data
+
+
+@pytest.fixture
+def noise(tmp_path) -> DataDir:
+    """Three speakers, seven utterances of 0.3 to 1 second."""
+    lengths = {"a-1": 9000, "a-2": 16000, "b-1": 5000, "b-2": 12345, "b-3": 8000, "c-1": 4000, "c-2": 15999}
+    return make_data(tmp_path / "noise", lengths)
+
+
+@pytest.fixture
+def corpus(noise, tmp_path) -> PackedCorpus:
+    """The same, packed."""
+    pack(noise, tmp_path / "packed")
+    return PackedCorpus(tmp_path / "packed")
+
+
+@pytest.fixture(scope="session")
+def spoken(tmp_path_factory) -> Path:
+    """Ninety seconds of the built-in corpus, four speakers."""
+    folder = tmp_path_factory.mktemp("spoken") / "data"
+    main(["data", "synthetic", str(folder), "--hours", "0.025", "--speakers", "4", "--seed", "3"])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sample() -> Path:
+    """Real speech, where the machine has it."""
+    folder = Path(os.environ.get("LIBRISPEECH_SAMPLE", ROOT.parent / "shared" / "librispeech-sample"))
+    if not folder.is_dir():
+        pytest.skip(f"no LibriSpeech sample in {folder}: set LIBRISPEECH_SAMPLE to one")
+    return folder

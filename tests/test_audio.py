@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+import soundfile
+
+from gim_audio import audio
+from gim_audio.errors import AudioError
+
+
+def tone(rate, seconds=0.5, frequency=440.0):
+    return 0.5 * np.sin(2 * np.pi * frequency * np.arange(round(rate * seconds)) / rate)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3", "aiff"])
+@pytest.mark.parametrize("rate", [8000, 16000, 44100, 48000])
+def test_any_format_and_rate(tmp_path, suffix, rate):
+    path = tmp_path / f"tone.{suffix}"
+    soundfile.write(path, tone(rate), rate)
+    samples = audio.read(path, 16000)
+    assert samples.dtype == np.float32
+    assert abs(len(samples) - 8000) <= (1500 if suffix in {"mp3", "ogg"} else 1)
+    middle = samples[2000:6000] * np.hanning(4000)
+    peak = np.abs(np.fft.rfft(middle)).argmax() * 16000 / 4000
+    assert peak == pytest.approx(440, abs=4)  # one bin of the transform
+    assert np.sqrt(np.mean(samples[2000:6000] ** 2)) == pytest.approx(0.5 / np.sqrt(2), rel=0.05)
+
+
+def test_channels_are_averaged(tmp_path):
+    both = np.stack([tone(16000), np.zeros(8000), tone(16000)], axis=1)
+    soundfile.write(tmp_path / "three.wav", both, 16000, subtype="FLOAT")
+    np.testing.assert_allclose(audio.read(tmp_path / "three.wav", 16000), tone(16000) * 2 / 3, atol=1e-6)
+
+
+def test_pcm_is_exact(tmp_path):
+    pcm = np.random.default_rng(0).integers(-(2**15), 2**15, 5000).astype(np.int16)
+    soundfile.write(tmp_path / "a.flac", pcm, 16000)
+    np.testing.assert_array_equal(audio.read(tmp_path / "a.flac", 16000) * 32768, pcm)
+
+
+def test_resampling_removes_what_cannot_be_kept(tmp_path):
+    soundfile.write(tmp_path / "high.wav", tone(44100, frequency=12000), 44100, subtype="FLOAT")
+    assert np.abs(audio.read(tmp_path / "high.wav", 16000)[500:-500]).max() < 1e-3
+
+
+def bad_files(folder):
+    good = folder / "good.flac"
+    soundfile.write(good, np.random.default_rng(0).standard_normal(20000) * 0.1, 16000)
+    soundfile.write(folder / "good.wav", np.zeros(1000), 16000)
+    (folder / "empty.wav").touch()
+    (folder / "text.wav").write_text("this is a text that calls itself a recording\n" * 20)
+    (folder / "cut.flac").write_bytes(good.read_bytes()[: good.stat().st_size // 2])
+    (folder / "cut.wav").write_bytes((folder / "good.wav").read_bytes()[:1000])
+    soundfile.write(folder / "nothing.wav", np.zeros(0), 16000)
+    soundfile.write(folder / "nan.wav", np.full(100, np.nan), 16000, subtype="FLOAT")
+    (folder / "folder.wav").mkdir()
+    return {
+        "empty.wav": "is empty",
+        "text.wav": "cannot be decoded",
+        "cut.flac": "cannot be decoded|cut short",
+        "cut.wav": "cut short",
+        "nothing.wav": "holds no samples",
+        "nan.wav": "not finite",
+        "folder.wav": "is a folder",
+        "missing.wav": "no such file",
+    }
+
+
+def test_bad_files_are_named_and_explained(tmp_path):
+    for name, message in bad_files(tmp_path).items():
+        with pytest.raises(AudioError, match=message) as error:
+            audio.read(tmp_path / name, 16000)
+        assert str(tmp_path / name) in str(error.value)
+        assert "\n" not in str(error.value)
+    with pytest.raises(AudioError, match="no such file"):
+        audio.duration(tmp_path / "missing.wav")
+    assert audio.duration(tmp_path / "good.flac") == pytest.approx(1.25)
+
+
+def test_real_speech(sample):
+    path = next(sample.rglob("*.flac"))
+    pcm, rate = soundfile.read(path, dtype="int16")
+    np.testing.assert_array_equal(audio.read(path, rate) * 32768, pcm)

@@ -1,0 +1,200 @@
+import json
+
+import kaldiio
+import numpy as np
+import pytest
+import soundfile
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_audio import bad_files, tone
+
+from gim_audio.config import load
+from gim_audio.errors import AudioError, ConfigError, DataError
+from gim_audio.featurize import Featurizer, gather, load_encoder, pick_module
+from gim_audio.training import train
+
+SMALL = ["model.channels=8", "model.context.hidden=6"]
+CONTEXTS = ["{kind: gru, hidden: 6}", "{kind: conv, hidden: 6, at: each}", "{kind: none}"]
+
+
+def featurizer(context=CONTEXTS[0]):
+    isolate_after = "[1,2,3,4,5]" if "gru" in context else "[1,3]"
+    return Featurizer.random(
+        load(None, ["model.channels=8", f"model.context={context}", f"model.isolate_after={isolate_after}"])
+    )
+
+
+@pytest.mark.parametrize("context", CONTEXTS)
+@given(samples=st.integers(41, 30000), chunk=st.integers(1, 40))
+@settings(deadline=None, max_examples=40)
+def test_pieces_equal_the_whole(context, samples, chunk):
+    """Whatever the piece length, features equal one pass over the whole file, but for rounding in float32."""
+    encoder = featurizer(context)
+    waveform = (0.06 * np.random.default_rng(samples).standard_normal(samples)).astype(np.float32)
+    encoder._chunk = 160 * chunk
+    with torch.no_grad():
+        whole, _ = encoder.model(torch.from_numpy(waveform)[None])
+    pieces = encoder.encode(waveform)
+    assert [len(piece) for piece in pieces] == encoder.model.frames(samples)
+    for piece, expected in zip(pieces, whole, strict=True):
+        np.testing.assert_allclose(piece, expected[0].numpy(), atol=1e-5)
+
+
+def test_the_shortest_file():
+    encoder = Featurizer.random(load(None, SMALL))
+    assert [len(f) for f in encoder.encode(np.zeros(41, np.float32))][-1] == 1
+    with pytest.raises(AudioError, match="40 samples at 16000 Hz: at least 41"):
+        encoder.encode(np.zeros(40, np.float32))
+
+
+def test_only_the_modules_below_are_computed():
+    encoder = featurizer()
+    waveform = np.random.default_rng(0).standard_normal(5000).astype(np.float32)
+    all_modules, two = encoder.encode(waveform), encoder.encode(waveform, depth=2)
+    assert len(two) == 2
+    np.testing.assert_array_equal(two[1], all_modules[1])
+
+
+def test_baselines_are_kaldis():
+    waveform = tone(16000, 1.0, 500).astype(np.float32)  # five periods a frame
+    mfcc, fbank = load_encoder("mfcc"), load_encoder("fbank")
+    cepstra, energies = mfcc.encode(waveform)[0], fbank.encode(waveform)[0]
+    assert cepstra.shape == (1 + (16000 - 400) // 160, 39)
+    assert energies.shape == (98, 80)
+    # 500 Hz falls into the mel band around it: Kaldi's filters run from 20 Hz to 8 kHz, evenly in 1127 ln(1 + f / 700).
+    mel = lambda f: 1127 * np.log(1 + f / 700)  # noqa: E731
+    band = (mel(500) - mel(20)) / (mel(8000) - mel(20)) * 81 - 1
+    assert abs(np.median(energies.argmax(axis=1)) - band) <= 1
+    steady = cepstra[20:-20]
+    assert np.abs(steady[:, 13:]).max() < 1e-2 * np.abs(steady[:, :13]).max()  # nothing changes in a steady tone
+    with pytest.raises(AudioError, match="at least 400"):
+        mfcc.encode(waveform[:399])
+
+
+@pytest.fixture
+def experiment(tiny, corpus, tmp_path):
+    train(tiny, corpus, tmp_path / "exp", say=lambda _: None)
+    return tmp_path / "exp"
+
+
+def test_a_folder_of_numpy_files(experiment, noise, tmp_path, run):
+    status, _, err = run("featurize", experiment, noise.path, tmp_path / "out", "--module", 4)
+    assert (status, err.splitlines()[-1]) == (0, f"{tmp_path}/out: 7 utterances")
+    encoder = load_encoder(str(experiment))
+    counts = dict(line.split() for line in (tmp_path / "out/utt2num_frames").read_text().splitlines())
+    for name, waveform in noise.waveforms(16000):
+        features = np.load(tmp_path / f"out/{name}.npy")
+        np.testing.assert_array_equal(features, encoder.encode(waveform)[3])
+        assert int(counts[name]) == len(features)
+    description = json.loads((tmp_path / "out/features.json").read_text())
+    assert (description["module_name"], description["hop_samples"]) == ("conv4", 80)
+    assert float((tmp_path / "out/frame_shift").read_text()) == 0.005
+    assert float((tmp_path / "out/frame_offset").read_text()) == -20 / 16000
+    assert description["model"].startswith(str(experiment))
+
+
+def test_a_kaldi_archive(experiment, noise, tmp_path, run):
+    status, _, _ = run("featurize", experiment, noise.path, f"ark,scp:{tmp_path}/k/f.ark,{tmp_path}/k/f.scp")
+    assert status == 0
+    run("featurize", experiment, noise.path, tmp_path / "out")
+    found = kaldiio.load_scp(f"{tmp_path}/k/f.scp")
+    assert sorted(found) == noise.utterances
+    for name in noise.utterances:
+        np.testing.assert_array_equal(found[name], np.load(tmp_path / f"out/{name}.npy"))
+    assert (tmp_path / "k/utt2num_frames").read_text() == (tmp_path / "out/utt2num_frames").read_text()
+
+
+def test_inputs(noise, corpus, tmp_path):
+    files = sorted(noise.path.glob("*.wav"))
+    assert gather([str(files[0]), str(files[1])]).utterances == ["a-1", "a-2"]
+    (noise.path / "wav.scp").rename(tmp_path / "wav.scp")
+    assert gather([str(noise.path)]).utterances == noise.utterances
+    assert gather([f"scp:{tmp_path}/wav.scp"]).utterances == noise.utterances
+    assert gather([str(corpus.path)]).utterances == noise.utterances
+    (tmp_path / "hollow").mkdir()
+    with pytest.raises(DataError, match="neither a data directory nor a folder with audio"):
+        gather([str(tmp_path / "hollow")])
+    (tmp_path / "hollow/a-1.flac").touch()
+    with pytest.raises(DataError, match="would both be a-1"):
+        gather([str(files[0]), str(tmp_path / "hollow")])
+
+
+@pytest.mark.parametrize(
+    "name", ["empty.wav", "text.wav", "cut.flac", "cut.wav", "nan.wav", "missing.wav", "short.wav"]
+)
+def test_one_bad_file_is_one_line_and_status_2(tmp_path, run, name):
+    bad_files(tmp_path)
+    soundfile.write(tmp_path / "short.wav", np.zeros(399), 16000)
+    status, out, err = run("featurize", "mfcc", tmp_path / name, tmp_path / "out")
+    assert (status, out) == (2, "")
+    assert len(err.strip().splitlines()) == 1
+    assert str(tmp_path / name) in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_good_files_survive_bad_ones(tmp_path, run):
+    folder = tmp_path / "audio"
+    folder.mkdir()
+    bad = [name for name in bad_files(folder) if name not in {"folder.wav", "missing.wav"}]
+    (folder / "folder.wav").rmdir()
+    (folder / "good.wav").rename(folder / "fine.wav")
+    (folder / "cut.wav").rename(folder / "cut2.wav")
+    for rate in (8000, 44100):
+        soundfile.write(folder / f"rate{rate}.mp3", tone(rate), rate)
+    soundfile.write(folder / "stereo 1.wav", np.zeros((44100, 2)), 44100)
+    status, _, err = run("featurize", "mfcc", folder, tmp_path / "out")
+    lines = err.strip().splitlines()
+    assert status == 2
+    assert lines[-1].endswith(f"{len(bad)} of {len(bad) + 5} utterances failed, 5 are in {tmp_path}/out")
+    assert len([line for line in lines if line.startswith("failed: ")]) == len(bad)
+    assert sorted(p.name for p in (tmp_path / "out").glob("*.npy")) == [
+        "fine.npy",
+        "good.npy",
+        "rate44100.npy",
+        "rate8000.npy",
+        "stereo 1.npy",
+    ]
+    status, _, err = run("featurize", "mfcc", folder / "stereo 1.wav", f"ark:{tmp_path}/s.ark")
+    assert status == 2
+    assert "no names with spaces" in err
+
+
+def test_nothing_is_overwritten(experiment, noise, tmp_path, run):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/mine").touch()
+    status, _, err = run("featurize", experiment, noise.path, tmp_path / "out")
+    assert (status, "exists already" in err) == (2, True)
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["mine"]
+
+
+def test_wrong_names(experiment, noise, tmp_path, run):
+    for arguments, message in [
+        ([tmp_path / "none", noise.path, tmp_path / "o"], "no such experiment (nor is it mfcc, fbank or random)"),
+        ([experiment, noise.path, tmp_path / "o", "--module", 7], "has modules 1 to 6: conv1, conv2"),
+        ([experiment, noise.path, "ark,scp:only.ark"], "expected ark,scp:FILE.ark,FILE.scp"),
+        ([experiment, noise.path, tmp_path / "o", "--device", "gpu7"], "device gpu7 cannot be used here"),
+    ]:
+        status, _, err = run("featurize", *arguments)
+        assert status == 2
+        assert message in err
+        assert len(err.strip().splitlines()) == 1
+    with pytest.raises(ConfigError):
+        pick_module(load_encoder("mfcc"), 2)
+
+
+def test_random_is_the_reference_model():
+    encoder = load_encoder("random")
+    assert encoder.modules[-1] == "gru"
+    assert encoder.encode(np.zeros(20480, np.float32))[-1].shape == (128, 256)
+    assert encoder.name == load_encoder("random").name
+
+
+def test_a_real_recording(sample, tmp_path, run):
+    file = next(sample.rglob("103-1240-0000.flac"))
+    status, _, _ = run("featurize", "random", file, tmp_path / "out")
+    assert status == 0
+    seconds = soundfile.info(file).duration
+    frames, width = np.load(tmp_path / "out/103-1240-0000.npy").shape
+    assert width == 256
+    assert abs(frames - 100 * seconds) <= 1

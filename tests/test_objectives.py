@@ -1,0 +1,116 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from reference import infonce
+
+from gim_audio.errors import ConfigError
+from gim_audio.model.objectives import InfoNCE
+
+KINDS = ["batch", "exact", "utterance", "pool"]
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("batch", "frames", "window"), [(1, 12, 20), (3, 12, 20), (3, 25, 10), (2, 11, 11)])
+def test_agrees_with_the_loops(kind, batch, frames, window):
+    torch.manual_seed(1)
+    objective = InfoNCE(5, 7, steps_ahead=4, kind=kind, number=6, window=window)
+    z, c = torch.randn(batch, frames, 7), torch.randn(batch, frames, 5)
+    score = objective(z, c, generator())
+    weights = [head.weight.detach().double().numpy() for head in objective.heads]
+    loss, accuracy = infonce(z.double().numpy(), c.double().numpy(), weights, kind, 6, window, generator())
+    assert float(score.loss.detach()) == pytest.approx(loss, rel=1e-5)
+    assert float(score.accuracy) == pytest.approx(accuracy, abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["batch", "exact", "utterance"])
+def test_zeroed_heads_guess(kind):
+    objective = InfoNCE(5, 7, steps_ahead=12, kind=kind, number=10, window=128)
+    for head in objective.heads:
+        torch.nn.init.zeros_(head.weight)
+    score = objective(torch.randn(8, 300, 7), torch.randn(8, 300, 5), generator())
+    assert float(score.loss.detach()) == pytest.approx(math.log(11), abs=1e-6)
+    assert float(score.accuracy) == 0  # a tie is not a right answer
+
+
+def candidates(kind, batch, frames, number, window, seed=0):
+    """Which frames are scored, read off the scores: frames are one-hot, and every prediction is (0, 1, 2, …)."""
+    total = batch * frames
+    objective = InfoNCE(1, total, steps_ahead=3, kind=kind, number=number, window=window)
+    for head in objective.heads:
+        head.weight.data = torch.arange(total, dtype=torch.float32)[:, None]
+    z = torch.eye(total).view(frames, batch, total).transpose(0, 1)
+    seen = {}
+    objective._judge = lambda scores, batch: seen.update(scores=scores)
+    objective(z, torch.ones(batch, frames, 1), generator(seed))
+    scores = seen["scores"].detach()
+    return {k: scores[k * batch :, k - 1].numpy() for k in (1, 2, 3)}
+
+
+def test_published_sampling():
+    """Ten permutations of all frames: no repeats within one, shared by all k, uniform, and may hit the positive."""
+    batch, frames, hits, counts = 4, 40, 0, np.zeros(160)
+    drawn = 0
+    for seed in range(60):
+        found = candidates("batch", batch, frames, 10, 16, seed)
+        negatives = found[1][:, 1:]
+        assert all(len(set(column)) == len(column) for column in negatives.T)
+        np.testing.assert_array_equal(found[3], found[1][2 * batch :])  # row = target, whatever k predicts it
+        hits += (negatives == found[1][:, :1]).sum()
+        counts += np.bincount(negatives.astype(int).ravel(), minlength=160)
+        drawn += negatives.size
+    expected = drawn / 160
+    # Each count is a sum of 60 · 10 draws of at most one in 160: its deviation is below √expected.
+    assert abs(counts - expected).max() < 5 * math.sqrt(expected)
+    assert abs(hits - expected) < 5 * math.sqrt(expected)
+
+
+def test_positives_come_from_one_window():
+    for seed in range(20):
+        positives = candidates("batch", 2, 30, 3, 8, seed)[1][:, 0].reshape(-1, 2)
+        times = positives // 2
+        np.testing.assert_array_equal(times[:, 0], times[0, 0] + np.arange(7))
+        np.testing.assert_array_equal(positives % 2, np.tile([0, 1], (7, 1)))
+
+
+def test_exact_never_hits_the_positive_and_draws_for_each_step():
+    found = candidates("exact", 2, 8, 50, 8)
+    assert not (found[1][:, 1:] == found[1][:, :1]).any()
+    assert set(found[1][:, 1:].ravel()) == set(range(16))
+    assert not np.array_equal(found[3], found[1][4:])
+
+
+def test_utterance_negatives_stay_in_the_utterance():
+    found = candidates("utterance", 3, 8, 40, 8)[2]
+    assert (found[:, 1:] % 3 == found[:, :1] % 3).all()
+    assert not (found[:, 1:] == found[:, :1]).any()
+    assert {len(set(row)) for row in found} == {8}  # all other frames, and the positive
+
+
+def test_pool_is_one_set_for_all():
+    found = candidates("pool", 2, 10, 12, 10)
+    pools = {frozenset(row[1:][np.isfinite(row[1:])]) | {row[0]} for row in found[1]}
+    pool = frozenset.intersection(*pools)
+    assert 11 <= len(pool) <= 12
+    assert all(row[0] not in row[1:] for row in found[1])
+
+
+def test_pool_larger_than_the_batch_is_refused():
+    objective = InfoNCE(2, 2, steps_ahead=1, kind="pool", number=99, window=8)
+    with pytest.raises(ConfigError, match="pool of 99 from a batch of 20"):
+        objective(torch.randn(2, 10, 2), torch.randn(2, 10, 2), generator())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_reach_positives_negatives_and_contexts(kind):
+    objective = InfoNCE(5, 7, steps_ahead=2, kind=kind, number=4, window=6)
+    z, c = torch.randn(2, 30, 7, requires_grad=True), torch.randn(2, 30, 5, requires_grad=True)
+    objective(z, c, generator()).loss.backward()
+    outside = (z.grad.abs().sum(2) > 0).sum() - (c.grad.abs().sum(2) > 0).sum()
+    assert outside > 0 or kind == "utterance"  # negatives lie outside the window of contexts
+    assert all(head.weight.grad.abs().sum() > 0 for head in objective.heads)

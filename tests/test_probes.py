@@ -1,0 +1,187 @@
+import json
+
+import numpy as np
+import pytest
+from conftest import make_data
+
+from gim_audio.config import load
+from gim_audio.errors import DataError
+from gim_audio.featurize import Featurizer
+from gim_audio.model.layers import Geometry
+from gim_audio.phones import Alignment
+from gim_audio.probes import probe_phones, probe_speakers
+from gim_audio.probes.encoding import Examples, join, pool_frames
+from gim_audio.probes.solvers import Published, adam, logistic_regression
+from gim_audio.probes.tally import Tally
+
+
+class Loudness:
+    """An encoder whose only feature is the level of each 10 ms: enough to tell loud from quiet."""
+
+    name, modules, rate, shortest = "loudness", ["level", "nothing"], 16000, 160
+    geometries = (Geometry(160, 0, 160), Geometry(160, 0, 160))
+
+    def encode(self, waveform, depth=None):
+        frames = waveform[: len(waveform) // 160 * 160].reshape(-1, 160)
+        level = np.sqrt((frames**2).mean(axis=1, keepdims=True)).astype(np.float32)
+        return [level, np.zeros_like(level)]
+
+
+def noisy_data(folder, speakers, utterances=4):
+    """Utterances that are quiet for their first half and loud for their second, louder for later speakers."""
+    import soundfile
+
+    data = make_data(folder, {f"{s}-{u}": 8000 for s in speakers for u in range(utterances)})
+    alignments = {}
+    for name, file in data.recordings.items():
+        samples, _ = soundfile.read(file)
+        samples[:4000] *= 0.1
+        soundfile.write(file, samples * (1 + "abc".index(name[0])) * 0.5, 16000)
+        alignments[name] = Alignment(np.array([0.0, 0.25]), np.array([0.25, 0.5]), np.array([0, 2]))
+    return data, alignments
+
+
+@pytest.mark.parametrize("protocol", ["ref", "strict"])
+def test_phones_that_loudness_tells_apart(tmp_path, protocol):
+    train, test = noisy_data(tmp_path / "a", "ab"), noisy_data(tmp_path / "b", "ac")
+    result = probe_phones(Loudness(), train, test, protocol=protocol, shift=0, modules=[1, 2])
+    level, nothing = result.modules
+    if protocol == "strict":
+        assert level["accuracy"] > 0.95
+        assert nothing["accuracy"] == 0.5
+    else:  # the published one stops long before it has learnt from so few frames
+        assert level["accuracy"] < 0.95
+    assert result.counts["majority"] == 0.5
+    assert result.counts["train_frames"] == result.counts["train_frames_labelled"] == 8 * 50
+    assert result.settings["shift"] == 0
+
+
+def test_the_shift_moves_the_labels(tmp_path):
+    train = noisy_data(tmp_path / "a", "ab")
+    right = {s: probe_phones(Loudness(), train, train, shift=s, modules=[1]).modules[0]["accuracy"] for s in (0, 10)}
+    assert right[0] > 0.95 > right[10]
+
+
+def test_frames_beyond_the_limit_are_left_out(tmp_path):
+    train = noisy_data(tmp_path / "a", "ab")
+    result = probe_phones(Loudness(), train, train, modules=[1], most_frames=100)
+    assert 60 < result.counts["train_frames"] < 140
+    assert result.counts["train_frames_labelled"] == 8 * 49  # the last label of each has no frame at shift 1
+    assert result.counts["test_frames"] == 8 * 49
+
+
+@pytest.mark.parametrize("protocol", ["ref", "strict"])
+def test_speakers_that_loudness_tells_apart(tmp_path, protocol):
+    data, _ = noisy_data(tmp_path / "a", "abc", 6)
+    train = data.select([n for n in data.utterances if n[-1] < "4"])
+    test = data.select([n for n in data.utterances if n[-1] >= "4"])
+    result = probe_speakers(Loudness(), train, test, protocol=protocol, modules=[1, 2])
+    assert result.modules[1]["accuracy"] == pytest.approx(1 / 3)
+    if protocol == "strict":
+        assert result.modules[0]["accuracy"] == 1
+    assert result.counts["train_windows"] == 120
+
+
+def test_what_cannot_be_probed(tmp_path):
+    data, alignments = noisy_data(tmp_path / "a", "ab")
+    with pytest.raises(DataError, match="speaker b .1 in all. is not in"):
+        probe_speakers(Loudness(), data.select([n for n in data.utterances if n[0] == "a"]), data, modules=[1])
+    with pytest.raises(DataError, match="one class only"):
+        probe_speakers(Loudness(), data.select(["a-0"]), data.select(["a-1"]), modules=[1])
+    with pytest.raises(DataError, match="no labels, or of one class only"):
+        probe_phones(Loudness(), (data, {}), (data, alignments), modules=[1])
+    with pytest.raises(DataError, match="no labelled frames to test on"):
+        probe_phones(Loudness(), (data, alignments), (data, {}), modules=[1])
+    (tmp_path / "a/a-0.wav").write_bytes(b"")
+    with pytest.raises(DataError, match="a-0: .*is empty"):
+        probe_phones(Loudness(), (data, alignments), (data, alignments), modules=[1])
+
+
+def test_pooled_frames_are_centred_on_the_slower_ones():
+    """A ramp in time stays the same ramp: the mean of frames around a centre is the value at that centre."""
+    geometries = Featurizer.random(load(None, ["model.channels=2"])).geometries
+    grid = geometries[-1]
+    for own in geometries:
+        ramp = (own.centre + own.hop * np.arange(16000 // own.hop, dtype=np.float32))[:, None]
+        pooled = pool_frames(ramp, own, grid, 100)
+        expected = grid.centre + grid.hop * np.arange(100)
+        np.testing.assert_allclose(pooled[2:-2, 0], expected[2:-2], atol=own.hop / 2 if own.hop < 160 else 0)
+        if own.hop in {5, 20, 40}:  # their grids allow exactly that
+            np.testing.assert_allclose(pooled[2:-2, 0], expected[2:-2], atol=1e-2)
+
+
+def test_regression_agrees_with_scikit_learn():
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    generator = np.random.default_rng(0)
+    features = (generator.standard_normal((400, 6)) * [1, 10, 100, 1, 1, 1] + 5).astype(np.float32)
+    for classes in (2, 4):
+        labels = (
+            (features[:, 1] - 5) / 10 + generator.standard_normal(400) > np.linspace(-1, 1, classes - 1)[:, None]
+        ).sum(0) * 3
+        ours = logistic_regression(features, labels)
+        theirs = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(features, labels)
+        assert (ours.predict(features) == theirs.predict(features)).mean() > 0.99
+        assert ours.note["converged"]
+
+
+def test_the_published_solver_learns_by_utterance():
+    generator = np.random.default_rng(0)
+    features = generator.standard_normal((3000, 4)).astype(np.float32)
+    labels = (features[:, 0] > 0).astype(np.int64)
+    examples = Examples([features], labels, list(range(0, 3000, 100)))
+    fitted = adam(features, examples, 2, Published(1e-2, 20, None), seed=0)
+    assert (fitted.predict(features) == labels).mean() > 0.97
+    again = adam(features, examples, 2, Published(1e-2, 20, None), seed=0)
+    np.testing.assert_array_equal(fitted.weight, again.weight)
+    assert fitted.weight.shape == (2, 4)
+
+
+def test_examples_keep_their_utterances():
+    parts = [([np.ones((2, 3), np.float32)], np.array([0, 1])), ([np.zeros((1, 3), np.float32)], np.array([1]))]
+    examples = join(parts, "here")
+    assert examples.starts == [0, 2]
+    assert examples.features[0].shape == (3, 3)
+
+
+def test_the_bootstrap_is_over_speakers():
+    """Intervals come from how much speakers differ, however many frames each has."""
+    same, different = Tally(), Tally()
+    for speaker in range(40):
+        same.add(str(speaker), [700], 1000)
+        different.add(str(speaker), [1000 if speaker % 2 else 400], 1000)
+    (equal,), (unequal,) = same.rows([1], ["x"], [{}]), different.rows([1], ["x"], [{}])
+    assert equal["accuracy"] == unequal["accuracy"] == 0.7
+    assert equal["interval"] == [0.7, 0.7]
+    low, high = unequal["interval"]
+    expected = 1.96 * 0.3 / np.sqrt(40)  # 95% of a mean of 40 values, each 0.3 from it
+    assert (high - low) / 2 == pytest.approx(expected, rel=0.15)
+
+
+def test_command_line(spoken, tmp_path, run):
+    run("data", "split", spoken, tmp_path / "a", tmp_path / "b", "--by", "utterances", "--share", 0.6)
+    out = tmp_path / "r/phones.json"
+    arguments = ["--train", tmp_path / "a", "--test", tmp_path / "b"]
+    status, printed, err = run("probe", "phones", "mfcc", *arguments, "--out", out, "--shift", 0)
+    assert status == 0
+    assert "label shift 0" in err
+    record = json.loads(out.read_text())
+    assert record["settings"]["shift"] == 0
+    assert record["train"] == str(tmp_path / "a")
+    accuracy = record["modules"][0]["accuracy"]
+    assert f"{accuracy:.1%}" in printed
+    assert accuracy > 3 * record["counts"]["majority"]
+    assert record["modules"][0]["interval"][0] <= accuracy <= record["modules"][0]["interval"][1]
+    status, _, err = run("probe", "phones", "mfcc", *arguments, "--out", out)
+    assert (status, "exists already" in err) == (2, True)
+    status, printed, _ = run(
+        "probe", "speakers", "fbank", *arguments, "--out", tmp_path / "r/s.json", "--protocol", "ref"
+    )
+    assert status == 0
+    assert json.loads((tmp_path / "r/s.json").read_text())["settings"]["epochs"] == 50
+    (tmp_path / "b/phones.ctm").unlink()
+    for more, message in [(["--module", "x"], "a number, or all"), ([], "data labels")]:
+        status, _, err = run("probe", "phones", "mfcc", *arguments, "--out", tmp_path / "r/t.json", *more)
+        assert (status, message in err, len(err.strip().splitlines())) == (2, True, 1)

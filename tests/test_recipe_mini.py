@@ -1,0 +1,107 @@
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, TINY
+
+OPTIONS = ["--hours", "0.02", "--speakers", "4", "--conf", "conf/tiny.yaml", "--name", "tiny"]
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    """A copy of the recipes, with a configuration that takes seconds; gim-audio is the one that runs the tests."""
+    shutil.copytree(ROOT / "recipes", tmp_path / "recipes", ignore=shutil.ignore_patterns("data", "exp", "RESULTS.md"))
+    (tmp_path / "recipes/mini/conf/tiny.yaml").write_text(TINY.replace("steps: 6", "steps: 40"))
+    return tmp_path / "recipes/mini"
+
+
+def start(recipe, *options):
+    environment = os.environ | {
+        "GIM_AUDIO_ENV": "active",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "OMP_NUM_THREADS": "1",
+    }
+    command = [str(recipe / "run.sh"), *options]
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+
+
+def test_from_nothing_to_a_table_killed_on_the_way(recipe):
+    process = start(recipe, *OPTIONS)
+    while not (recipe / "exp/tiny/step-000006").exists():
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not (recipe / "exp/tiny/.done.train").exists()
+
+    process = start(recipe, *OPTIONS)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    assert "stage 1: data: done already" in output
+    assert "resuming exp/tiny from step" in output
+    results = (recipe / "RESULTS.md").read_text()
+    assert "| module 6: gru |" in results
+    assert "Published, not measured here" in results
+    assert (recipe / "exp/tiny/report.html").exists()
+    assert (recipe / "exp/tiny/log/train.log").exists()
+
+    before = {file: file.stat().st_mtime_ns for file in recipe.rglob("*") if file.is_file()}
+    output, _ = start(recipe, *OPTIONS).communicate(timeout=60)
+    assert output.count("done already") == 6
+    assert {file: file.stat().st_mtime_ns for file in recipe.rglob("*") if file.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--stagee", "3"], "unknown option --stagee"),
+        (["--stage"], "--stage needs a value"),
+        (["--stage", "two"], "a whole number is needed"),
+        (["three"], "unexpected argument three"),
+        (["--PATH", "x"], "unknown option --PATH"),
+    ],
+)
+@pytest.mark.parametrize("name", ["mini", "librispeech"])
+def test_wrong_options_are_refused(recipe, name, options, message):
+    process = start(recipe.parent / name, *options)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert message in output
+
+
+def test_help_lists_the_stages(recipe):
+    process = start(recipe, "--help")
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "stages: 1 data, 2 pack, 3 train" in output
+
+
+def test_librispeech_recipe_on_the_sample(recipe, sample, tmp_path):
+    librispeech = recipe.parent / "librispeech"
+    shutil.copytree(ROOT / "data", tmp_path / "data")
+    (librispeech / "conf/tiny.yaml").write_text(TINY)
+    options = [
+        "--corpus",
+        str(sample),
+        "--labels",
+        str(sample / "phones.ctm"),
+        "--shift",
+        "1",
+        "--speaker-split",
+        "time",
+    ]
+    process = start(librispeech, *options, "--conf", "conf/tiny.yaml", "--name", "tiny")
+    output, _ = process.communicate(timeout=500)
+    assert process.returncode == 0, output
+    results = (librispeech / "RESULTS.md").read_text()
+    row = next(line for line in results.splitlines() if line.startswith("| MFCC"))
+    assert 46 < float(row.split("|")[2]) < 50  # the real frames, labels and split: no tiny model in this number
+    assert "train_utterances 198" in results
+    assert "test_utterances 53" in results

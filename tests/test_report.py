@@ -1,0 +1,89 @@
+import json
+import re
+
+import pytest
+from PIL import Image
+
+from gim_audio.errors import DataError
+from gim_audio.report import write_report
+from gim_audio.report.published import TABLE
+from gim_audio.training import train
+
+
+def result(task, steps, accuracies, model="exp 123"):
+    return {
+        "experiment": "e", "model": model, "trained_steps": steps, "train": "a", "test": "b", "task": task, "protocol": "strict",
+        "modules": [
+            {"module": n, "name": name, "accuracy": a, "interval": [a - 0.02, a + 0.01]}
+            for n, (name, a) in enumerate(zip(["conv1", "conv2", "conv3", "conv4", "conv5", "gru"], accuracies, strict=False), 1)
+        ],
+        "counts": {"majority": 0.2025, "test_frames": 1234}, "settings": {"shift": 1},
+        "provenance": {"command": "gim-audio probe <x>", "commit": "abc", "date": "today", "hardware": "a computer", "torch": "2"},
+    }  # fmt: skip
+
+
+@pytest.fixture
+def experiment(tiny, corpus, tmp_path):
+    folder = tmp_path / "exp"
+    train(tiny, corpus, folder, say=lambda _: None)
+    (folder / "results").mkdir()
+    results = {
+        "p": result("phones", 6, [0.30, 0.31, 0.32, 0.33, 0.34, 0.431]),
+        "pr": result("phones", 0, [0.28, 0.27, 0.26, 0.25, 0.24, 0.297]),
+        "pm": result("phones", None, [0.48], "mfcc"),
+        "s": result("speakers", 6, [0.5, 0.6, 0.7, 0.8, 0.9, 0.95]),
+    }
+    for name, record in results.items():
+        (folder / f"results/{name}.json").write_text(json.dumps(record))
+    return folder
+
+
+def test_page_figures_and_tables(experiment, tmp_path, run):
+    status, _, err = run(
+        "report", experiment, "--out", tmp_path / "r.html", "--markdown", tmp_path / "R.md", "--title", "A <title>"
+    )
+    assert status == 0
+    assert [line.split()[-1] for line in err.splitlines()] == [
+        f"{tmp_path}/{name}" for name in ("r.html", "r-training.png", "r-accuracy.png", "R.md")
+    ]
+    page, tables = (tmp_path / "r.html").read_text(), (tmp_path / "R.md").read_text()
+    assert not re.search(r'(src|href)="(?!data:)', page)  # nothing outside the page is needed
+    assert "A &lt;title&gt;" in page
+    for name in ("training", "accuracy"):
+        with Image.open(tmp_path / f"r-{name}.png") as image:
+            assert image.width > 1000
+            assert len(image.convert("L").getcolors(256)) > 20
+    assert page.count("data:image/png;base64,") == 2
+    for text in (page, tables):
+        assert "the best module (6, gru, 43.1%) does not beat MFCC (48.0%): -4.9 points" in text
+        assert "beats its own random initialisation at its best (29.7%): +13.4 points" in text
+        assert "shift 1" in text
+    row = next(line for line in tables.splitlines() if line.startswith("| module 6"))
+    assert row == "| module 6: gru | 43.1 | 41.1 to 44.1 | 29.7 | 95.0 | 93.0 to 96.0 |  |"
+    assert "| MFCC with differences | 48.0 | 46.0 to 49.0 |" in tables
+    assert "Published, not measured here" in tables
+    assert f"| Greedy InfoMax | {TABLE['Greedy InfoMax'][0]} |" in tables
+
+
+def test_without_probes_there_are_still_curves(experiment, tmp_path):
+    for file in (experiment / "results").iterdir():
+        file.unlink()
+    written = write_report([experiment], tmp_path / "r.html", None, "t")
+    assert [file.name for file in written] == ["r.html", "r-training.png"]
+
+
+def test_several_experiments(experiment, tmp_path):
+    import shutil
+
+    shutil.copytree(experiment, tmp_path / "other", symlinks=True)
+    written = write_report([experiment, tmp_path / "other"], tmp_path / "r.html", None, "t")
+    assert len({file.name for file in written}) == 5
+    assert str(tmp_path / "other") in (tmp_path / "r.html").read_text()
+
+
+def test_what_is_no_experiment(experiment, tmp_path, run):
+    status, _, err = run("report", tmp_path, "--out", tmp_path / "r.html")
+    assert (status, "no metrics.jsonl" in err) == (2, True)
+    (experiment / "results/p.json").write_text("{")
+    with pytest.raises(DataError, match="damaged results"):
+        write_report([experiment], tmp_path / "r.html", None, "t")

@@ -1,0 +1,248 @@
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY, make_data
+from safetensors.torch import load_file
+
+from gim_audio.config import load
+from gim_audio.errors import CheckpointError, ConfigError, DataError, GimAudioError
+from gim_audio.model.checkpoint import load_model, resolve
+from gim_audio.model.devices import pick_device
+from gim_audio.packed import PackedCorpus, pack
+from gim_audio.training import train
+from gim_audio.training.health import LossWatch, dead_units, effective_rank
+
+
+def quiet(_):
+    pass
+
+
+def weights(experiment):
+    return load_file(resolve(experiment) / "model.safetensors")
+
+
+def same(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def change(config, **training):
+    return config.model_copy(update={"training": config.training.model_copy(update=training)})
+
+
+def test_what_an_experiment_folder_holds(tiny, corpus, tmp_path):
+    train(tiny, corpus, tmp_path / "e", say=quiet)
+    assert sorted(p.name for p in tmp_path.glob("e/*")) == [
+        "config.yaml", "latest", "metrics.jsonl", "provenance.json", "step-000000", "step-000003", "step-000006",
+    ]  # fmt: skip
+    assert sorted(p.name for p in tmp_path.glob("e/latest/*")) == [
+        "config.yaml",
+        "model.safetensors",
+        "optimizer.safetensors",
+        "state.json",
+    ]
+    metrics = [json.loads(line) for line in (tmp_path / "e/metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in metrics] == [1, 2, 3, 4, 5, 6]
+    assert all(len(row["loss"]) == len(row["accuracy"]) == 6 for row in metrics)
+    assert [row["step"] for row in metrics if "effective_rank" in row] == [3, 6]
+    config, model = load_model(tmp_path / "e")
+    assert config == tiny
+    assert not same(weights(tmp_path / "e"), load_model(tmp_path / "e/step-000000")[1].state_dict())
+    assert same(weights(tmp_path / "e"), model.state_dict())
+
+
+def test_learning_lowers_every_loss(spoken, tmp_path, tiny):
+    from gim_audio.kaldi import DataDir
+
+    pack(DataDir.read(spoken), tmp_path / "p")
+    config = change(tiny, steps=150, batch=8, checkpoint_every=150, learning_rate=3e-3)
+    train(config, PackedCorpus(tmp_path / "p"), tmp_path / "e", say=quiet)
+    losses = np.array([json.loads(line)["loss"] for line in (tmp_path / "e/metrics.jsonl").read_text().splitlines()])
+    assert (losses[-30:].mean(axis=0) < math.log(5) - 0.1).all()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_resuming_gives_the_same_bits(tiny, corpus, tmp_path, precision):
+    config = change(tiny, precision=precision)
+    train(config, corpus, tmp_path / "whole", say=quiet)
+    train(change(config, steps=3), corpus, tmp_path / "parts", say=quiet)
+    said = []
+    train(config, corpus, tmp_path / "parts", resume=True, say=said.append)
+    assert said[-1].startswith("resuming") and "from step 3 of 6" in said[-1]
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+    for name in ("optimizer.safetensors", "model.safetensors"):
+        assert (tmp_path / "whole/latest" / name).read_bytes() == (tmp_path / "parts/latest" / name).read_bytes()
+    losses = [
+        [json.loads(line)["loss"] for line in (tmp_path / e / "metrics.jsonl").read_text().splitlines()]
+        for e in ("whole", "parts")
+    ]
+    assert losses[0] == losses[1]
+
+
+def test_a_killed_process_goes_on_to_the_same_bits(corpus, tmp_path):
+    conf = tmp_path / "c.yaml"
+    conf.write_text(TINY.replace("steps: 6, batch: 3, checkpoint_every: 3", "steps: 60, batch: 3, checkpoint_every: 7"))
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+
+    def start(out, *more):
+        command = [
+            sys.executable,
+            "-m",
+            "gim_audio",
+            "train",
+            conf,
+            "--data",
+            corpus.path,
+            "--out",
+            tmp_path / out,
+            *more,
+        ]
+        return subprocess.Popen(list(map(str, command)), env=environment, stderr=subprocess.DEVNULL)
+
+    assert start("whole").wait() == 0
+    process = start("killed")
+    while not (tmp_path / "killed/step-000014").exists():
+        assert process.poll() is None
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "killed/step-000060").exists()
+    assert start("killed", "--resume").wait() == 0
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
+    steps = [json.loads(line)["step"] for line in (tmp_path / "killed/metrics.jsonl").read_text().splitlines()]
+    assert steps == list(range(1, 61))
+
+
+def test_isolation_holds_in_training(tiny, corpus, tmp_path):
+    """What happens above a module changes nothing in it: another context, another objective size, same weights."""
+    train(tiny, corpus, tmp_path / "a", say=quiet)
+    lower = tiny.model.model_copy(update={"context": tiny.model.context.model_copy(update={"hidden": 9})})
+    train(tiny.model_copy(update={"model": lower}), corpus, tmp_path / "b", say=quiet)
+    a, b = weights(tmp_path / "a"), weights(tmp_path / "b")
+    assert torch.equal(a["stack.0.encoder.0.convolution.weight"], b["stack.0.encoder.0.convolution.weight"])
+
+
+def test_another_run_is_not_overwritten_or_mixed(tiny, corpus, tmp_path):
+    train(tiny, corpus, tmp_path / "e", say=quiet)
+    before = weights(tmp_path / "e")
+    with pytest.raises(GimAudioError, match="exists already"):
+        train(tiny, corpus, tmp_path / "e", say=quiet)
+    with pytest.raises(CheckpointError, match=r"was trained with training\."):
+        train(change(tiny, seed=9), corpus, tmp_path / "e", resume=True, say=quiet)
+    pack(make_data(tmp_path / "d", {"a-1": 9000, "b-1": 9000}), tmp_path / "other")
+    with pytest.raises(DataError, match="not the corpus"):
+        train(change(tiny, steps=9), PackedCorpus(tmp_path / "other"), tmp_path / "e", resume=True, say=quiet)
+    assert same(before, weights(tmp_path / "e"))
+
+
+def test_short_utterances_are_counted(tiny, corpus, tmp_path):
+    said = []
+    longer = tiny.model_copy(update={"data": tiny.data.model_copy(update={"crop": 8500})})
+    train(longer, corpus, tmp_path / "e", say=said.append)
+    assert said == ["3 of 7 utterances are shorter than a crop and left out of training"]
+
+
+def test_standardisation_can_be_measured(tiny, corpus, tmp_path):
+    model = tiny.model.model_copy(update={"mean": "auto", "deviation": "auto"})
+    train(tiny.model_copy(update={"model": model}), corpus, tmp_path / "e", say=quiet)
+    config, loaded = load_model(tmp_path / "e")
+    assert [config.model.mean, config.model.deviation] == pytest.approx(corpus.statistics())
+    assert float(loaded.deviation) == pytest.approx(corpus.statistics()[1])
+
+
+def test_another_rate_is_refused(tiny, noise, tmp_path):
+    pack(noise, tmp_path / "p8", rate=8000)
+    with pytest.raises(DataError, match="packed at 8000 Hz, the model wants 16000"):
+        train(tiny, PackedCorpus(tmp_path / "p8"), tmp_path / "e", say=quiet)
+    assert not (tmp_path / "e").exists()
+
+
+def test_a_diverging_run_stops_and_names_the_last_good_checkpoint(tiny, corpus, tmp_path):
+    with pytest.raises(
+        GimAudioError, match=r"module \d .*at step \d+.*last good checkpoint is .*e/step-00000"
+    ) as error:
+        train(change(tiny, learning_rate=1e4, steps=50, checkpoint_every=2), corpus, tmp_path / "e", say=quiet)
+    assert resolve(tmp_path / "e").name in str(error.value)
+    assert all(torch.isfinite(w).all() for w in load_model(tmp_path / "e/step-000000")[1].state_dict().values())
+
+
+def test_the_watch():
+    watch = LossWatch(2, chance=2.4)
+    for step in range(200):
+        watch.check(1, step, 1.3)
+        watch.check(2, step, 2.4)
+    watch.check(1, 200, 5.0)  # a spike, not a divergence
+    with pytest.raises(GimAudioError, match="module 1 blew up at step 201: 1e\\+05, after 1.393 on average"):
+        watch.check(1, 201, 1e5)
+    with pytest.raises(GimAudioError, match="the loss of module 2 is nan at step 7"):
+        watch.check(2, 7, math.nan)
+
+
+def test_signs_of_collapse():
+    torch.manual_seed(0)
+    white = torch.randn(4, 5000, 16)
+    assert effective_rank(white) == pytest.approx(16, rel=0.01)
+    assert effective_rank(white[..., :1] * torch.ones(16)) == pytest.approx(1, abs=0.01)
+    assert effective_rank(torch.ones(2, 9, 4)) == 0
+    white[..., :4] = 3
+    assert dead_units(white) == 0.25
+
+
+def test_damaged_checkpoints_are_refused(tiny, corpus, tmp_path):
+    train(tiny, corpus, tmp_path / "e", say=quiet)
+    for name, damage in [
+        ("model.safetensors", lambda b: b[:-9]),
+        ("optimizer.safetensors", lambda b: b[:40]),
+        ("state.json", lambda b: b"{"),
+    ]:
+        shutil.copytree(tmp_path / "e", tmp_path / name, symlinks=True)
+        file = tmp_path / name / "latest" / name
+        file.write_bytes(damage(file.read_bytes()))
+        with pytest.raises(CheckpointError, match=f"{name}/step-000006"):
+            train(change(tiny, steps=9), corpus, tmp_path / name, resume=True, say=quiet)
+    with pytest.raises(CheckpointError, match="not a whole checkpoint"):
+        load_model(tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match="no such experiment"):
+        load_model(tmp_path / "none")
+    (tmp_path / "hollow").mkdir()
+    with pytest.raises(CheckpointError, match="holds no checkpoint"):
+        load_model(tmp_path / "hollow")
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(tiny, corpus, tmp_path, monkeypatch, run):
+    from gim_audio.training import state
+
+    conf = tmp_path / "tiny.yaml"
+
+    def full(tensors, path):
+        if "step-000006" in str(path):
+            path.write_bytes(b"half")
+            raise OSError(28, "No space left on device", str(path))
+        return save(tensors, path)
+
+    save = state.save_file
+    monkeypatch.setattr(state, "save_file", full)
+    status, _, err = run("train", conf, "--data", corpus.path, "--out", tmp_path / "e")
+    assert status == 2
+    assert "No space left on device" in err.splitlines()[-1]
+    assert sorted(p.name for p in tmp_path.glob("e/*step*")) == ["step-000000", "step-000003"]
+    monkeypatch.undo()
+    assert run("train", conf, "--data", corpus.path, "--out", tmp_path / "e", "--resume")[0] == 0
+    train(load(conf), corpus, tmp_path / "whole", say=quiet)
+    assert same(weights(tmp_path / "e"), weights(tmp_path / "whole"))
+
+
+def test_devices():
+    assert pick_device("cpu").type == "cpu"
+    assert pick_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    for wrong in ("gpu9", "cuda:99"):
+        with pytest.raises(ConfigError, match="cannot be used here"):
+            pick_device(wrong)
