@@ -1,8 +1,9 @@
 """Write under a temporary name, then rename: a killed process leaves the old file or the new one."""
 
+import glob
 import os
 import shutil
-import tempfile
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,12 +17,14 @@ __all__ = ["absent", "free_bytes", "new_file", "new_folder", "replace_link", "wr
 def new_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path in `path`'s folder; rename it to `path` when the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{path.name}.{os.getpid()}.partial"
+    temporary = _temporary(path)
     try:
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        raise _named(error, path) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -35,11 +38,13 @@ def new_folder(path: Path) -> Iterator[Path]:
     """
     absent(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
-    temporary.chmod(0o755)  # mkdtemp makes it private to this user
+    temporary = _temporary(path)
+    temporary.mkdir()
     try:
         yield temporary
         temporary.replace(path)
+    except OSError as error:
+        raise _named(error, path) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -62,8 +67,7 @@ def write_text(path: Path, text: str) -> None:
 
 def replace_link(link: Path, target: str) -> None:
     """Point the symbolic link `link` at `target`, without a moment in which it is missing."""
-    temporary = link.parent / f".{link.name}.{os.getpid()}.partial"
-    temporary.unlink(missing_ok=True)
+    temporary = _temporary(link)
     temporary.symlink_to(target)
     temporary.replace(link)
 
@@ -73,3 +77,19 @@ def free_bytes(path: Path) -> int:
     while not path.exists():
         path = path.parent
     return shutil.disk_usage(path).free
+
+
+def _named(error: OSError, path: Path) -> Exception:
+    """An error of writing says only what went wrong; say also where."""
+    named = error.filename is not None and not str(error.filename).endswith(".partial")
+    return error if named else GimAudioError(f"{path}: {error.strerror or error}; nothing was written there")
+
+
+def _temporary(path: Path) -> Path:
+    """A name beside `path` for this process, after removing what killed processes of this machine left."""
+    prefix = f".{path.name}.{socket.gethostname()}."
+    for leftover in path.parent.glob(f"{glob.escape(prefix)}*.partial"):
+        process = leftover.name.removeprefix(prefix).removesuffix(".partial")
+        if not process.isdigit() or int(process) == os.getpid() or not Path("/proc", process).exists():
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+    return path.parent / f"{prefix}{os.getpid()}.partial"

@@ -7,7 +7,7 @@ import soundfile
 from conftest import make_data
 
 from gim_audio.errors import DataError, GimAudioError
-from gim_audio.kaldi import ArchiveWriter, DataDir, Segment, check, fix, read_scp, split, write_table
+from gim_audio.kaldi import DataDir, Segment, check, fix, read_scp, split, write_archive, write_table
 
 
 def damage(folder, table, change):
@@ -145,9 +145,9 @@ def test_split_by_time_keeps_every_sample(noise):
 
 def test_archives_are_read_by_kaldiio(tmp_path):
     matrices = {f"u{n}": np.random.default_rng(n).standard_normal((n + 1, 5)).astype(np.float32) for n in range(4)}
-    with ArchiveWriter(f"ark,scp:{tmp_path}/d/f.ark,{tmp_path}/d/f.scp") as writer:
+    with write_archive(f"ark,scp:{tmp_path}/d/f.ark,{tmp_path}/d/f.scp") as write:
         for name, matrix in matrices.items():
-            writer.write(name, matrix)
+            write(name, matrix)
         assert not (tmp_path / "d/f.ark").exists()
     for found in (kaldiio.load_scp(f"{tmp_path}/d/f.scp"), dict(kaldiio.load_ark(f"{tmp_path}/d/f.ark"))):
         assert set(found) == set(matrices)
@@ -156,16 +156,16 @@ def test_archives_are_read_by_kaldiio(tmp_path):
 
 
 def test_a_failed_archive_leaves_nothing(tmp_path):
-    with pytest.raises(ZeroDivisionError), ArchiveWriter(f"ark:{tmp_path}/f.ark") as writer:
-        writer.write("a", np.zeros((1, 1), np.float32))
+    with pytest.raises(ZeroDivisionError), write_archive(f"ark:{tmp_path}/f.ark") as write:
+        write("a", np.zeros((1, 1), np.float32))
         _ = 1 / 0
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "f.ark").write_text("mine")
-    with pytest.raises(GimAudioError, match="exists already"):
-        ArchiveWriter(f"ark:{tmp_path}/f.ark")
+    with pytest.raises(GimAudioError, match="exists already"), write_archive(f"ark:{tmp_path}/f.ark"):
+        pass
     for wrong in ("scp:a.scp", "ark,scp:a.ark", "ark:"):
-        with pytest.raises(GimAudioError, match="expected ark,scp"):
-            ArchiveWriter(wrong)
+        with pytest.raises(GimAudioError, match="expected ark,scp"), write_archive(wrong):
+            pass
 
 
 def test_tables_tell_what_is_wrong(tmp_path):

@@ -121,6 +121,16 @@ def test_a_killed_process_goes_on_to_the_same_bits(corpus, tmp_path):
     assert steps == list(range(1, 61))
 
 
+def test_a_checkpoint_that_latest_did_not_reach_is_no_obstacle(tiny, corpus, tmp_path):
+    train(tiny, corpus, tmp_path / "e", say=quiet)
+    before = weights(tmp_path / "e")
+    (tmp_path / "e/latest").unlink()
+    (tmp_path / "e/latest").symlink_to("step-000003")
+    train(tiny, corpus, tmp_path / "e", resume=True, say=quiet)
+    assert resolve(tmp_path / "e").name == "step-000006"
+    assert same(weights(tmp_path / "e"), before)
+
+
 def test_isolation_holds_in_training(tiny, corpus, tmp_path):
     """What happens above a module changes nothing in it: another context, another objective size, same weights."""
     train(tiny, corpus, tmp_path / "a", say=quiet)
@@ -225,14 +235,16 @@ def test_a_full_disk_keeps_the_last_checkpoint(tiny, corpus, tmp_path, monkeypat
     def full(tensors, path):
         if "step-000006" in str(path):
             path.write_bytes(b"half")
-            raise OSError(28, "No space left on device", str(path))
-        return save(tensors, path)
+            raise OSError(28, "No space left on device")
+        return write(tensors, path)
 
-    save = state.save_file
-    monkeypatch.setattr(state, "save_file", full)
+    write = state.write_tensors
+    monkeypatch.setattr(state, "write_tensors", full)
     status, _, err = run("train", conf, "--data", corpus.path, "--out", tmp_path / "e")
     assert status == 2
-    assert "No space left on device" in err.splitlines()[-1]
+    last = err.splitlines()[-1]
+    assert f"{tmp_path}/e/step-000006: No space left on device" in last
+    assert f"the last good checkpoint is {tmp_path}/e/step-000003" in last
     assert sorted(p.name for p in tmp_path.glob("e/*step*")) == ["step-000000", "step-000003"]
     monkeypatch.undo()
     assert run("train", conf, "--data", corpus.path, "--out", tmp_path / "e", "--resume")[0] == 0

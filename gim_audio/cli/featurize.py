@@ -1,7 +1,5 @@
 """`gim-audio featurize`."""
 
-from pathlib import Path
-
 import click
 
 from gim_audio.cli.progress import progress, say
@@ -27,13 +25,11 @@ def featurize(
     says what was computed and when each frame is.
     """
     from gim_audio.errors import AudioError
+    from gim_audio.featurize import check_output, gather, load_encoder
     from gim_audio.featurize import featurize as run
-    from gim_audio.featurize import gather, load_encoder
-    from gim_audio.files import absent
     from gim_audio.model.devices import pick_device
 
-    if not output.startswith(("ark:", "ark,")):
-        absent(Path(output))
+    check_output(output)
     data = gather(inputs)
     encoder = load_encoder(exp, pick_device(device))
     with progress("featurizing", len(data.utterances)) as update:

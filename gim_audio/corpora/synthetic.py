@@ -1,5 +1,6 @@
 """The built-in spoken corpus: a data directory with exact phone times, the same bytes for the same seed."""
 
+import io
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -99,7 +100,7 @@ def make(
             samples = _record(speech, voice, generator)
             file = Path("wav") / voice.name / f"{name}.wav"
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
-            soundfile.write(folder / file, samples, RATE, subtype="PCM_16")
+            (folder / file).write_bytes(_wav(samples))
             recordings[name], owners[name] = str(path.resolve() / file), voice.name
             text[name] = " ".join(sentences).replace(",", "").replace(".", "").upper()
             alignments[name] = align(speech)
@@ -165,6 +166,12 @@ def _record(speech: Speech, voice: Voice, generator: np.random.Generator) -> Wav
     level = 10 ** (generator.uniform(-32, -14) / 20)
     mixed: Waveform = np.clip(noisy * level / _rms(noisy), -1, 1 - 2**-15).astype(np.float32)
     return mixed
+
+
+def _wav(samples: Waveform) -> bytes:
+    buffer = io.BytesIO()  # soundfile does not say why it cannot write to a file
+    soundfile.write(buffer, samples, RATE, subtype="PCM_16", format="WAV")
+    return buffer.getvalue()
 
 
 def _rms(samples: npt.NDArray[np.float64]) -> float:

@@ -2,6 +2,7 @@
 
 from gim_audio.featurize.encoders import Encoder, Features, Featurizer, load_encoder, pick_module
 from gim_audio.featurize.inputs import gather
+from gim_audio.featurize.outputs import check_output
 from gim_audio.featurize.run import featurize
 
-__all__ = ["Encoder", "Features", "Featurizer", "featurize", "gather", "load_encoder", "pick_module"]
+__all__ = ["Encoder", "Features", "Featurizer", "check_output", "featurize", "gather", "load_encoder", "pick_module"]

@@ -52,12 +52,12 @@ def featurize(
         **provenance(),
     }
     failed: dict[str, str] = {}
-    with open_output(output, description) as out:
+    with open_output(output, description) as write:
         for done, (name, waveform) in enumerate(data.waveforms(encoder.rate, allow_pipes=allow_pipes), start=1):
             try:
                 if isinstance(waveform, Exception):
                     raise waveform
-                out.write(name, encoder.encode(waveform, depth=number)[-1])
+                write(name, encoder.encode(waveform, depth=number)[-1])
             except AudioError as error:
                 where = "" if isinstance(waveform, Exception) else f"{data.recordings.get(name, name)}: "
                 failed[name] = f"{where}{error}"

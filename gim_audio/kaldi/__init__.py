@@ -1,18 +1,19 @@
 """Kaldi's formats: data directories in, feature archives out."""
 
-from gim_audio.kaldi.archive import ArchiveWriter, read_scp
+from gim_audio.kaldi.archive import parse_wspecifier, read_scp, write_archive
 from gim_audio.kaldi.check import check, fix
 from gim_audio.kaldi.datadir import DataDir, Segment, read_table, write_table
 from gim_audio.kaldi.split import split
 
 __all__ = [
-    "ArchiveWriter",
     "DataDir",
     "Segment",
     "check",
     "fix",
+    "parse_wspecifier",
     "read_scp",
     "read_table",
     "split",
+    "write_archive",
     "write_table",
 ]

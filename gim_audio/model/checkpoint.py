@@ -6,21 +6,33 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from gim_audio.config import Config, load
 from gim_audio.errors import CheckpointError, ConfigError
 from gim_audio.model.gim import GreedyInfoMax
 
-__all__ = ["fingerprint", "load_model", "resolve", "save_model", "steps"]
+__all__ = ["fingerprint", "load_model", "resolve", "save_model", "write_tensors"]
 
 
 def save_model(folder: Path, config: Config, model: GreedyInfoMax) -> None:
     """Write the configuration and the weights into an existing folder."""
     (folder / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
-    save_file(
-        {name: tensor.contiguous() for name, tensor in model.state_dict().items()},
-        folder / "model.safetensors",
-    )
+    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    write_tensors(tensors, folder / "model.safetensors")
+
+
+def write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write a safetensors file.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written to.
+    """
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:
+        reason = str(error).removeprefix("Error while serializing: ").removeprefix("I/O error: ")
+        raise OSError(reason) from error
 
 
 def load_model(path: Path) -> tuple[Config, GreedyInfoMax]:
@@ -53,11 +65,6 @@ def resolve(path: Path) -> Path:
     if not path.exists():
         raise CheckpointError(f"{path}: no such experiment (nor is it mfcc, fbank or random)")
     raise CheckpointError(f"{path}: holds no checkpoint")
-
-
-def steps(experiment: Path) -> list[Path]:
-    """The checkpoints of an experiment, oldest first."""
-    return sorted(experiment.glob("step-[0-9]*"))
 
 
 def fingerprint(model: GreedyInfoMax) -> str:

@@ -1,10 +1,12 @@
-"""Where a model runs."""
+"""Where a model runs, and with what memory."""
+
+import ctypes
 
 import torch
 
 from gim_audio.errors import ConfigError
 
-__all__ = ["pick_device"]
+__all__ = ["keep_freed_memory", "pick_device"]
 
 
 def pick_device(name: str) -> torch.device:
@@ -22,3 +24,12 @@ def pick_device(name: str) -> torch.device:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"device {name} cannot be used here ({reason})") from error
     return device
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep what is freed: asking the kernel anew for each activation costs a step up to half its time."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt:
+        m_trim_threshold, m_mmap_max = -1, -4  # <malloc.h>
+        mallopt(m_mmap_max, 0)
+        mallopt(m_trim_threshold, 2**31 - 1)

@@ -1,10 +1,10 @@
 """The step and the loop: each module updates straight after its own forward pass."""
 
-import ctypes
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 
 from gim_audio.config import Config, ModelConfig
-from gim_audio.errors import CheckpointError, DataError, GimAudioError
+from gim_audio.errors import DataError, GimAudioError
 from gim_audio.files import absent, write_text
 from gim_audio.model.checkpoint import resolve
-from gim_audio.model.devices import pick_device
+from gim_audio.model.devices import keep_freed_memory, pick_device
 from gim_audio.model.gim import GreedyInfoMax
 from gim_audio.packed import Crops, PackedCorpus
 from gim_audio.provenance import provenance
 from gim_audio.training.health import LossWatch, dead_units, effective_rank
-from gim_audio.training.state import restore, save
+from gim_audio.training.state import check_same, restore, save
 
 __all__ = ["train", "train_step"]
 
@@ -59,7 +59,7 @@ def train(
     if fresh and not resume:
         absent(experiment)
     elif not fresh:
-        _same_experiment(experiment, config)
+        check_same(experiment, config)
 
     crops = Crops(
         corpus,
@@ -94,25 +94,16 @@ def train(
         for step in range(state["step"], config.training.steps):
             started = time.perf_counter()
             waveform = torch.from_numpy(crops(step)).to(device, non_blocking=True)
-            try:
-                metrics = train_step(model, optimizers, waveform, watch, config, step)
-            except GimAudioError as error:
-                raise GimAudioError(
-                    f"{error}: training stops; the last good checkpoint is {resolve(experiment)}"
-                ) from error
             done = step + 1
+            with _naming_the_last_checkpoint(experiment):
+                metrics = train_step(model, optimizers, waveform, watch, config, step)
             metrics = {"step": done, **metrics, "seconds": round(time.perf_counter() - started, 4)}
             if done % config.training.diagnose_every == 0:
                 metrics |= _diagnose(model, waveform)
             metrics_file.write(json.dumps(metrics) + "\n")
             if done % config.training.checkpoint_every == 0 or done == config.training.steps:
-                save(
-                    experiment,
-                    config,
-                    model,
-                    optimizers,
-                    state | {"step": done, "recent_losses": watch.recent},
-                )
+                with _naming_the_last_checkpoint(experiment):
+                    save(experiment, config, model, optimizers, state | {"step": done, "recent_losses": watch.recent})
             progress(metrics)
 
 
@@ -139,13 +130,12 @@ def train_step(
     return {"loss": losses, "accuracy": accuracies}
 
 
-def keep_freed_memory() -> None:
-    """Let glibc keep what is freed: asking the kernel anew for each activation costs a step up to half its time."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt:
-        m_trim_threshold, m_mmap_max = -1, -4  # <malloc.h>
-        mallopt(m_mmap_max, 0)
-        mallopt(m_trim_threshold, 2**31 - 1)
+@contextmanager
+def _naming_the_last_checkpoint(experiment: Path) -> Iterator[None]:
+    try:
+        yield
+    except GimAudioError as error:
+        raise type(error)(f"{error}: training stops; the last good checkpoint is {resolve(experiment)}") from error
 
 
 def _standardised(model: ModelConfig, corpus: PackedCorpus) -> ModelConfig:
@@ -158,24 +148,6 @@ def _standardised(model: ModelConfig, corpus: PackedCorpus) -> ModelConfig:
             "deviation": deviation if model.deviation == "auto" else model.deviation,
         }
     )
-
-
-def _same_experiment(experiment: Path, config: Config) -> None:
-    """A resumed run may train longer or save more often; anything else would be another run."""
-    from gim_audio.config import load
-
-    free = {"steps", "checkpoint_every", "diagnose_every", "device"}
-    before = load(resolve(experiment) / "config.yaml").model_dump()
-    now = config.model_dump()
-    for settings in (before, now):
-        settings["training"] = {key: value for key, value in settings["training"].items() if key not in free}
-    for section, settings in before.items():
-        for key, value in settings.items():
-            if now[section][key] != value:
-                raise CheckpointError(
-                    f"{experiment}: was trained with {section}.{key}={value}, not {now[section][key]}: "
-                    "resume with the same settings, or train in another folder"
-                )
 
 
 def _open_metrics(path: Path, step: int) -> TextIO:

@@ -7,16 +7,16 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
-from gim_audio.config import Config
+from gim_audio.config import Config, load
 from gim_audio.errors import CheckpointError
 from gim_audio.files import new_folder, replace_link
-from gim_audio.model.checkpoint import resolve, save_model
+from gim_audio.model.checkpoint import resolve, save_model, write_tensors
 from gim_audio.model.gim import GreedyInfoMax
 
-__all__ = ["restore", "save"]
+__all__ = ["check_same", "restore", "save"]
 
 
 def save(
@@ -32,6 +32,9 @@ def save(
     the watch over the losses remembers, and which corpus it was.
     """
     folder = experiment / f"step-{state['step']:06d}"
+    if folder.exists():  # a run that was killed before `latest` pointed at it, and is resumed: the same bits
+        replace_link(experiment / "latest", folder.name)
+        return folder
     with new_folder(folder) as temporary:
         save_model(temporary, config, model)
         moments = {
@@ -40,7 +43,7 @@ def save(
             for parameter, values in optimizer.state_dict()["state"].items()
             for name, tensor in values.items()
         }
-        save_file(moments, temporary / "optimizer.safetensors")
+        write_tensors(moments, temporary / "optimizer.safetensors")
         (temporary / "state.json").write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
     replace_link(experiment / "latest", folder.name)
     return folder
@@ -64,3 +67,23 @@ def restore(experiment: Path, model: GreedyInfoMax, optimizers: Sequence[torch.o
         return json.loads((folder / "state.json").read_text(encoding="utf-8"))  # type: ignore[no-any-return]
     except (SafetensorError, OSError, RuntimeError, ValueError) as error:
         raise CheckpointError(f"{folder}: cannot be resumed: {' '.join(str(error).split())}") from error
+
+
+def check_same(experiment: Path, config: Config) -> None:
+    """A resumed run may train longer or save more often; anything else would be another run.
+
+    Raises:
+        CheckpointError: the experiment was trained with other settings; names the first.
+    """
+    free = {"steps", "checkpoint_every", "diagnose_every", "device"}
+    before = load(resolve(experiment) / "config.yaml").model_dump()
+    now = config.model_dump()
+    for settings in (before, now):
+        settings["training"] = {key: value for key, value in settings["training"].items() if key not in free}
+    for section, settings in before.items():
+        for key, value in settings.items():
+            if now[section][key] != value:
+                raise CheckpointError(
+                    f"{experiment}: was trained with {section}.{key}={value}, not {now[section][key]}: "
+                    "resume with the same settings, or train in another folder"
+                )
