@@ -7,6 +7,7 @@ wav archives have it; `wav.scp` has their offsets. Any Kaldi tool can read it.
 import hashlib
 import json
 import shutil
+import signal
 import struct
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -88,15 +89,19 @@ def pack(
     digests: dict[str, str] = {}
     failed: dict[str, str] = {}
     done = 0
-    with ProcessPoolExecutor(nj, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(nj, mp_context=get_context("spawn"), initializer=_leave_ctrl_c_to_the_parent) as pool:
         futures = {pool.submit(_pack_archive, job): job for job in jobs}
-        for future in as_completed(futures):
-            job = futures[future]
-            summary = future.result()
-            index[job.archive.name], digests[job.archive.name] = summary["utterances"], summary["digest"]
-            failed |= summary["failed"]
-            done += len(job.data.utterances)
-            progress(done)
+        try:
+            for future in as_completed(futures):
+                job = futures[future]
+                summary = future.result()
+                index[job.archive.name], digests[job.archive.name] = summary["utterances"], summary["digest"]
+                failed |= summary["failed"]
+                done += len(job.data.utterances)
+                progress(done)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # what has begun is finished and kept
+            raise
     if failed and not skip_bad:
         first, reason = next(iter(failed.items()))
         raise DataError(
@@ -111,6 +116,10 @@ def pack(
         (staging / leftover).unlink()
     staging.replace(packed)
     return failed
+
+
+def _leave_ctrl_c_to_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _pack_archive(job: Job) -> dict[str, Any]:

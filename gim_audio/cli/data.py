@@ -30,7 +30,7 @@ def librispeech(
     """A LibriSpeech tree in its own layout to a data directory. CORPUS is the folder that holds LibriSpeech/."""
     from gim_audio.corpora import librispeech as corpora
     from gim_audio.errors import DataError
-    from gim_audio.files import absent
+    from gim_audio.files import absent, new_folder
 
     absent(out)
     if download:
@@ -45,7 +45,8 @@ def librispeech(
             )
     listed = utterances.read_text(encoding="utf-8").split() if utterances else None
     found = corpora.read_tree(corpus, subset, listed)
-    found.write(out)
+    with new_folder(out) as folder:
+        found.write(folder)
     of = f" of {len(listed)} listed" if listed is not None else ""
     say(f"{out}: {len(found.utterances)}{of} utterances, {len(set(found.speakers.values()))} speakers")
 
@@ -119,7 +120,7 @@ def split(
     By utterances, every speaker is in both parts; by speakers, in one; by time, each utterance is cut into
     two segments.
     """
-    from gim_audio.files import absent
+    from gim_audio.files import absent, new_folder
     from gim_audio.kaldi import DataDir
     from gim_audio.kaldi import split as cut
     from gim_audio.phones import labels_of, read_ctm, write_ctm
@@ -128,9 +129,10 @@ def split(
     absent(rest)
     alignments = read_ctm(path / "phones.ctm") if (path / "phones.ctm").exists() else None
     for out, part in zip((first, rest), cut(DataDir.read(path), by, share, seed), strict=True):
-        part.write(out)
-        if alignments is not None:
-            write_ctm(out / "phones.ctm", labels_of(part, alignments))
+        with new_folder(out) as folder:
+            part.write(folder)
+            if alignments is not None:
+                write_ctm(folder / "phones.ctm", labels_of(part, alignments))
         say(f"{out}: {len(part.utterances)} utterances, {len(set(part.speakers.values()))} speakers")
 
 

@@ -93,8 +93,6 @@ def _accuracy_by_module(axes: "Axes", experiment: Experiment, task: str) -> None
     names = [str(row["name"]) for row in trained.modules]
     x = np.arange(len(names))
     column = 0 if task == "phones" else 1
-    if random := experiment.probe(task, "random"):
-        axes.plot(x, _percent(random.modules), "o--", color=MUTED, ms=4, lw=1.2, label="random initialisation")
     accuracy = _percent(trained.modules)
     interval = 100 * np.array([row["interval"] for row in trained.modules]).T
     axes.errorbar(
@@ -108,7 +106,10 @@ def _accuracy_by_module(axes: "Axes", experiment: Experiment, task: str) -> None
         elinewidth=1,
         capsize=2,
         label="trained (95% interval)",
+        zorder=3,
     )
+    if random := experiment.probe(task, "random"):
+        axes.plot(x, _percent(random.modules), "o--", color=MUTED, ms=4, lw=1.2, label="random initialisation")
     for kind, name, dash in (("mfcc", "MFCC", "-"), ("fbank", "log mel", "-.")):
         if baseline := experiment.probe(task, kind):
             axes.axhline(_percent(baseline.modules)[0], color=MFCC, lw=1.5, ls=dash, label=name)

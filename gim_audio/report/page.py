@@ -23,7 +23,7 @@ p.sub, caption { color: #666; } caption { text-align: left; padding-bottom: .4re
 table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .8rem .25rem 0; text-align: right; border-bottom: 1px solid #e6e6e6; vertical-align: top; }
 th:first-child, td:first-child { text-align: left; white-space: nowrap; } th { font-weight: 600; }
-table.facts td { text-align: left; overflow-wrap: anywhere; } table.facts { font-size: .85rem; }
+table.facts th, table.facts td { text-align: left; overflow-wrap: anywhere; } table.facts { font-size: .85rem; }
 img { max-width: 100%; } pre { background: #f6f6f6; padding: .8rem; font-size: .85rem; overflow-x: auto; }
 @media print { body { margin: 0; max-width: none; } h2, img, tr { break-inside: avoid; } }
 """

@@ -44,7 +44,7 @@ class Experiment:
     config: str
     metrics: list[dict[str, Any]]
     probes: list[Probe]
-    provenance: dict[str, str]
+    starts: list[dict[str, Any]]
 
     def probe(self, task: str, kind: str) -> Probe | None:
         """The result of a task for trained or random weights or a baseline, if it was measured."""
@@ -63,10 +63,10 @@ def read_experiment(path: Path) -> Experiment:
         metrics = [json.loads(line) for line in (path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
         records = [json.loads(file.read_text(encoding="utf-8")) for file in sorted((path / "results").glob("*.json"))]
         probes = [Probe(record["task"], _kind(record), record) for record in records]
-        provenance = json.loads((path / "provenance.json").read_text(encoding="utf-8"))
+        starts = json.loads((path / "provenance.json").read_text(encoding="utf-8"))
     except (json.JSONDecodeError, KeyError) as error:
         raise DataError(f"{path}: damaged results ({error}): remove the file and probe again") from error
-    return Experiment(path, (path / "config.yaml").read_text(encoding="utf-8"), metrics, probes, provenance)
+    return Experiment(path, (path / "config.yaml").read_text(encoding="utf-8"), metrics, probes, starts)
 
 
 def _kind(record: dict[str, Any]) -> str:

@@ -1,6 +1,8 @@
 """Tables and sentences about one experiment; cells are plain text."""
 
 from dataclasses import dataclass
+from statistics import median
+from typing import Any
 
 from gim_audio.report.published import SOURCE, TABLE
 from gim_audio.report.results import Experiment, Probe
@@ -25,7 +27,7 @@ def results(experiment: Experiment) -> Table:
     """Accuracy of every module, trained and at initialisation, then the baselines."""
     head = ["features"]
     for task in TASKS:
-        head += [f"{task} %", "95% interval", "same, untrained"]
+        head += [f"{task} %", "95% interval", f"{task} %, untrained"]
     trained = {task: experiment.probe(task, "trained") for task in TASKS}
     random = {task: experiment.probe(task, "random") for task in TASKS}
     names = next(([(r["module"], r["name"]) for r in probe.modules] for probe in trained.values() if probe), [])
@@ -77,13 +79,14 @@ def verdicts(experiment: Experiment) -> list[str]:
 
 def facts(experiment: Experiment) -> Table:
     """Settings and provenance, a line each."""
-    rows = [[f"training: {key}", value] for key, value in experiment.provenance.items()]
+    rows = []
+    for start in experiment.starts:
+        rows.append([f"training from step {start['from_step']}: command", start["command"]])
+        rows.append([f"training from step {start['from_step']}: where", _where(start)])
     if experiment.metrics:
         seconds = [row["seconds"] for row in experiment.metrics]
         rows.append(["training: steps", str(experiment.metrics[-1]["step"])])
-        rows.append(
-            ["training: time", f"{sum(seconds) / 60:.1f} min, {sorted(seconds)[len(seconds) // 2]:.2f} s a step"]
-        )
+        rows.append(["training: time", f"{sum(seconds) / 60:.1f} min, {median(seconds):.2f} s a step"])
     for probe in experiment.probes:
         what = f"{probe.task}, {probe.kind}"
         where = probe.record["provenance"]
@@ -91,9 +94,12 @@ def facts(experiment: Experiment) -> Table:
         shown = ", ".join(f"{key} {_short(value)}" for key, value in settings.items())
         rows.append([what, f"{probe.record['protocol']} protocol: {shown}"])
         rows.append([f"{what}: command", where["command"]])
-        place = ", ".join(where[key] for key in ("commit", "date", "hardware"))
-        rows.append([f"{what}: where", f"{place}, torch {where['torch']}"])
+        rows.append([f"{what}: where", _where(where)])
     return Table("Settings and provenance", ["what", "value"], rows)
+
+
+def _where(record: dict[str, Any]) -> str:
+    return f"{record['commit']}, {record['date']}, {record['hardware']}, torch {record['torch']}"
 
 
 def _short(value: object) -> str:

@@ -81,7 +81,6 @@ def train(
     if fresh:
         experiment.mkdir(parents=True, exist_ok=True)
         write_text(experiment / "config.yaml", config.to_yaml())
-        write_text(experiment / "provenance.json", json.dumps(provenance(), indent=2) + "\n")
         save(experiment, config, model, optimizers, state)
     else:
         state = restore(experiment, model, optimizers)
@@ -89,6 +88,8 @@ def train(
         if state["corpus"] != corpus.fingerprint:
             raise DataError(f"{corpus.path}: not the corpus that {experiment} was trained on")
         say(f"resuming {experiment} from step {state['step']} of {config.training.steps}")
+
+    _note_provenance(experiment / "provenance.json", state["step"])
 
     with _open_metrics(experiment / "metrics.jsonl", state["step"]) as metrics_file:
         for step in range(state["step"], config.training.steps):
@@ -148,6 +149,12 @@ def _standardised(model: ModelConfig, corpus: PackedCorpus) -> ModelConfig:
             "deviation": deviation if model.deviation == "auto" else model.deviation,
         }
     )
+
+
+def _note_provenance(path: Path, step: int) -> None:
+    """Each start of a run adds its command, commit and hardware: a resumed run has several."""
+    starts = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    write_text(path, json.dumps([*starts, {"from_step": step, **provenance()}], indent=2) + "\n")
 
 
 def _open_metrics(path: Path, step: int) -> TextIO:

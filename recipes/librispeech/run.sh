@@ -2,27 +2,29 @@
 # Greedy InfoMax on LibriSpeech: linear phone and speaker probes of every module.
 #
 #   ./run.sh [--corpus FOLDER] [--subset SUBSET] [--conf FILE] [--name NAME] [--labels FILE] [--shift N]
-#            [--speaker-split utterances|time] [--split FOLDER] [--stage N] [--stop-stage M] [--nj J]
+#            [--speaker-split cpc|time] [--lists FOLDER] [--frames N] [--stage N] [--stop-stage M] [--nj J]
 #
 #   --corpus         a folder that holds LibriSpeech/, or where to download it to
 #   --subset         train-clean-100 (6.3 GB to download), train-clean-5 (0.3 GB), ...
 #   --labels         phone alignments: a CTM, or the CPC authors' converted_aligned_phones.txt; without them
 #                    there is no phone probe
 #   --shift          of those labels: 2 is the published code's, 1 is centred for alignments on Kaldi's windows
-#   --split          a folder with cpc_train.txt and cpc_test.txt
+#   --lists          a folder with cpc_train.txt and cpc_test.txt
 #   --speaker-split  cpc: the lists, as published; time: the first three quarters of each training utterance and
 #                    its last quarter, for a corpus with one utterance a speaker
+#   --frames         of training, at most, for the phone probe
 #   stages: 1 download, 2 prepare, 3 pack, 4 train, 5 phones, 6 speakers, 7 report
 #
 # Interrupted, it goes on where it was when it is started again.
 set -euo pipefail
+called_from=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 stage=1 stop_stage=7 nj=2
 corpus=data/corpora subset=train-clean-100
 name=gim conf=conf/gim.yaml
-labels='' shift=2
-split=../../data/librispeech speaker_split=cpc
+labels='' shift=2 frames=400000
+lists=../../data/librispeech speaker_split=cpc
 . ../shared/parse_options.sh
 . ./path.sh
 . ./cmd.sh
@@ -41,11 +43,11 @@ prepare() {
   local part
   for part in train test; do
     unless $data/$part gim-audio data librispeech "$corpus" $data/$part --subset "$subset" \
-      --utterances "$split/cpc_$part.txt"
+      --utterances "$lists/cpc_$part.txt"
     [ -z "$labels" ] || gim-audio data labels $data/$part "$labels"
   done
   if [ "$speaker_split" = time ]; then
-    unless $data/same_test gim-audio data split $data/train $data/same_train $data/same_test --by time --share 0.75
+    split $data/train $data/same_train $data/same_test --by time --share 0.75
   fi
 }
 
@@ -64,7 +66,7 @@ phones() {
   if [ -z "$labels" ]; then
     echo "no --labels: no phone probe"
   else
-    probe phones $data/packed/train $data/packed/test --shift "$shift"
+    probe phones $data/packed/train $data/packed/test --shift "$shift" --frames "$frames"
   fi
 }
 

@@ -7,11 +7,13 @@
 #
 # Interrupted, it goes on where it was when it is started again.
 set -euo pipefail
+called_from=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 stage=1 stop_stage=6 nj=2
 name=gim conf=conf/gim.yaml
 hours=0.5 speakers=24 seed=1
+frames=60000 # of training, at most, for the phone probe
 . ../shared/parse_options.sh
 . ./path.sh
 . ./cmd.sh
@@ -24,8 +26,8 @@ corpus=data/synthetic-$hours-$speakers-$seed
 data() {
   unless $corpus/all gim-audio data synthetic $corpus/all --hours "$hours" --speakers "$speakers" --seed "$seed"
   # Phones: six speakers that training never heard. Speakers: other utterances of those that it did.
-  unless $corpus/test gim-audio data split $corpus/all $corpus/train $corpus/test --by speakers --share 0.75
-  unless $corpus/same_test gim-audio data split $corpus/train $corpus/same_train $corpus/same_test --by utterances
+  split $corpus/all $corpus/train $corpus/test --by speakers --share 0.75
+  split $corpus/train $corpus/same_train $corpus/same_test --by utterances
 }
 
 pack() {
@@ -40,7 +42,7 @@ train() {
 }
 
 phones() { # the built-in corpus has true times: a shift of 0 is centred
-  probe phones $corpus/packed/train $corpus/packed/test --shift 0
+  probe phones $corpus/packed/train $corpus/packed/test --shift 0 --frames "$frames"
 }
 
 speakers() {

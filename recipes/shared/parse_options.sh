@@ -3,7 +3,7 @@
 while [ $# -gt 0 ]; do
   case "$1" in
     -h | --help)
-      sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"
+      sed -n '2,/^[^#]/s/^# \{0,1\}//p' "${0##*/}"
       exit 0
       ;;
     --*=*) set -- "${1%%=*}" "${1#*=}" "${@:2}" ;;
@@ -25,6 +25,14 @@ while [ $# -gt 0 ]; do
       echo "$0: unexpected argument $1: see $0 --help" >&2
       exit 2
       ;;
+  esac
+done
+# A relative path that exists where the user called from is meant from there, else from the recipe's folder.
+for option in corpus labels lists conf; do
+  value=${!option-}
+  case "$value" in
+    '' | /*) ;;
+    *) [ ! -e "$called_from/$value" ] || printf -v "$option" '%s' "$called_from/$value" ;;
   esac
 done
 for option in stage stop_stage nj; do

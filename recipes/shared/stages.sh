@@ -16,6 +16,14 @@ run_stage() {
   touch "$exp/.done.$name"
 }
 
+# split DATA FIRST REST OPTION...: cut a data directory in two, unless both parts are there.
+split() {
+  if [ ! -d "$2" ] || [ ! -d "$3" ]; then
+    rm -rf "$2" "$3"
+    gim-audio data split "$@"
+  fi
+}
+
 # unless PATH COMMAND...: run a command that makes PATH in one piece, if it is not there.
 unless() {
   local path=$1
