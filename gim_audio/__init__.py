@@ -1,7 +1,18 @@
 """gim-audio: speech representations by greedy, gradient-isolated learning."""
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gim_audio import audio
+    from gim_audio.config import Config
+    from gim_audio.config import load as load_config
+    from gim_audio.featurize import Featurizer
+    from gim_audio.kaldi import DataDir
+    from gim_audio.model.checkpoint import load_model
+    from gim_audio.model.gim import GreedyInfoMax
+    from gim_audio.packed import PackedCorpus, pack
+    from gim_audio.training import train
 
 __version__ = "0.1.0"
 __all__ = [

@@ -33,14 +33,14 @@ def read(source: Path | bytes, rate: int, name: str = "") -> Waveform:
             not numbers.
     """
     name = name or str(source)
-    if isinstance(source, Path) and _is_cut(source):
+    if _is_cut(source):
         raise AudioError(f"{name}: is shorter than its header says: the file is cut short")
     try:
         with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
             own_rate, frames = file.samplerate, file.frames
             samples = file.read(dtype="float32", always_2d=True)
             compressed_by_frames = file.format == "MP3"  # its header only estimates the length
-    except (soundfile.LibsndfileError, OSError) as error:
+    except (soundfile.LibsndfileError, OSError, TypeError) as error:  # TypeError: headerless formats such as .raw
         raise AudioError(_explain(source, name, str(error))) from error
     if len(samples) < frames and not compressed_by_frames:
         raise AudioError(f"{name}: ends after {len(samples)} of {frames} samples: the file is cut short or damaged")
@@ -59,16 +59,19 @@ def to_mono(samples: npt.NDArray[np.float32], own_rate: int, rate: int) -> Wavef
     return np.asarray(soxr.resample(mono, own_rate, rate), dtype=np.float32)
 
 
-def _is_cut(path: Path) -> bool:
+def _is_cut(source: Path | bytes) -> bool:
     """Whether a WAV ends before the length in its header; libsndfile reads such a file without a word."""
     try:
-        with path.open("rb") as file:
-            header = file.read(8)
+        if isinstance(source, bytes):
+            header, size = source[:8], len(source)
+        else:
+            with source.open("rb") as file:
+                header, size = file.read(8), source.stat().st_size
     except OSError:
         return False  # reading it will tell
     claimed = int.from_bytes(header[4:], "little")
     streamed = claimed >= 0x7FFFF000  # what a writer puts that does not know the length
-    return header[:4] == b"RIFF" and not streamed and claimed > path.stat().st_size - 8
+    return header[:4] == b"RIFF" and not streamed and claimed > size - 8
 
 
 def duration(source: Path | bytes, name: str = "") -> float:

@@ -6,7 +6,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from gim_audio.errors import ConfigError
 
@@ -28,6 +36,13 @@ class Section(BaseModel):
     """A part of the schema: frozen, and without room for a misspelt key."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: object, info: ValidationInfo) -> object:
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
+            raise ValueError(f"{str(value).lower()} is not a number or a name")
+        return value
 
 
 class ContextConfig(Section):
@@ -131,7 +146,7 @@ class TrainingConfig(Section):
     learning_rate: Annotated[float, Field(gt=0)] = 2e-4
     precision: Literal["fp32", "bf16"] = "fp32"
     device: str = "auto"
-    seed: Annotated[int, Field(ge=0)] = 2
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 2
     checkpoint_every: Positive = 1000
     diagnose_every: Positive = 100
     """Steps between two looks at dead units and effective rank."""
@@ -154,6 +169,12 @@ class Config(Section):
             raise ValueError(
                 f"data.crop of {self.data.crop} samples gives {frames} frames, "
                 f"objective.steps_ahead needs at least {self.objective.steps_ahead + 1}"
+            )
+        negatives, batch = self.objective.negatives, self.training.batch
+        if negatives.kind == "pool" and negatives.number > batch * frames:
+            raise ValueError(
+                f"objective.negatives.number: a pool of {negatives.number} from {batch * frames} frames, "
+                f"which is what {batch} crops of {self.data.crop} samples give: take fewer, or a larger batch or crop"
             )
         return self
 

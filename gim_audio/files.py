@@ -91,5 +91,5 @@ def _temporary(path: Path) -> Path:
     for leftover in path.parent.glob(f"{glob.escape(prefix)}*.partial"):
         process = leftover.name.removeprefix(prefix).removesuffix(".partial")
         if not process.isdigit() or int(process) == os.getpid() or not Path("/proc", process).exists():
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+            shutil.rmtree(leftover) if leftover.is_dir() and not leftover.is_symlink() else leftover.unlink()
     return path.parent / f"{prefix}{os.getpid()}.partial"

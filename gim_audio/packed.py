@@ -23,6 +23,7 @@ from gim_audio.audio import Waveform
 from gim_audio.errors import DataError
 from gim_audio.files import absent, new_file, write_text
 from gim_audio.kaldi import DataDir, read_table, write_table
+from gim_audio.phones import labels_of, read_ctm, write_ctm
 
 __all__ = ["Crops", "PackedCorpus", "pack"]
 
@@ -73,7 +74,8 @@ def pack(
     """
     absent(packed)
     staging = packed.parent / f".{packed.name}.partial"
-    plan = hashlib.sha256(repr((data.recordings, data.segments, data.speakers, rate)).encode()).hexdigest()
+    sources = [_identity(extended) for extended in data.recordings.values()]
+    plan = hashlib.sha256(repr((data.recordings, sources, data.segments, rate)).encode()).hexdigest()
     if not (staging / "plan").exists() or (staging / "plan").read_text(encoding="utf-8") != plan:
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(parents=True)
@@ -113,9 +115,18 @@ def pack(
     _write_tables(data, staging, packed.resolve(), index)
     write_text(staging / "fingerprint", hashlib.sha256(repr(sorted(digests.items())).encode()).hexdigest() + "\n")
     for leftover in ("plan", *(f"{job.archive.name}.json" for job in jobs)):
-        (staging / leftover).unlink()
+        (staging / leftover).unlink(missing_ok=True)
     staging.replace(packed)
     return failed
+
+
+def _identity(extended: str) -> tuple[int, int] | None:
+    """Size and time of change of a recording's file: another one under the same name is not taken for it."""
+    try:
+        stat = Path(extended).stat()
+    except OSError:
+        return None
+    return stat.st_size, stat.st_mtime_ns
 
 
 def _leave_ctrl_c_to_the_parent() -> None:
@@ -143,7 +154,8 @@ def _pack_archive(job: Job) -> dict[str, Any]:
             digest.update(block)
             file.write(block)
     summary = {"utterances": utterances, "failed": failed, "digest": digest.hexdigest()}
-    write_text(done, json.dumps(summary))
+    if not failed:  # what failed is tried again: it may have been mended
+        write_text(done, json.dumps(summary))
     return summary
 
 
@@ -178,15 +190,15 @@ def _write_tables(data: DataDir, staging: Path, packed: Path, index: dict[str, d
     write_table(staging / "utt2num_samples", {name: samples for name, (_, _, samples) in where.items()})
     labels = data.path / "phones.ctm" if data.path else None
     if labels and labels.exists():
-        lines = labels.read_text(encoding="utf-8").splitlines(keepends=True)
-        write_text(staging / "phones.ctm", "".join(line for line in lines if line.split(maxsplit=1)[0] in where))
+        write_ctm(staging / "phones.ctm", labels_of(kept, read_ctm(labels)))
 
 
 class PackedCorpus:
     """A packed corpus, open for reading.
 
     Args:
-        path: what `pack` made. It may have been moved: archives are found by their names in it.
+        path: what `pack` made. It may have been moved: archives are found by their names in it (other tools
+            follow `wav.scp`, which says where they were packed).
 
     Attributes:
         utterances: names, sorted.

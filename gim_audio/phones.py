@@ -30,6 +30,9 @@ PHONES = (
 )  # fmt: skip
 """Silence, spoken noise and the 39 ARPAbet phones without stress: the classes of the published probe."""
 
+SHORTEST = 1e-4
+"""Seconds; what CTM files resolve. A shorter piece of a phone is rounding."""
+
 LABEL_SECONDS = 0.010
 """Hop of the alignments that the published labels come from."""
 
@@ -51,7 +54,7 @@ class Alignment:
 
     def cut(self, start: float, end: float) -> "Alignment":
         """What lies between two times, in seconds from `start`."""
-        inside = (self.ends > start) & (self.starts < end)
+        inside = np.minimum(self.ends, end) - np.maximum(self.starts, start) > SHORTEST
         return Alignment(
             np.clip(self.starts[inside] - start, 0, None),
             np.clip(self.ends[inside], None, end) - start,
@@ -83,6 +86,8 @@ def read_ctm(path: Path) -> dict[str, Alignment]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file: `gim-audio data labels` makes it of an alignment") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text") from error
     for number, line in enumerate(lines, start=1):
         try:
             utterance, _, start, length, phone = line.split()[:5]
@@ -141,7 +146,7 @@ def read_cpc(path: Path) -> dict[str, Alignment]:
     """
     alignments = {}
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        utterance, *fields = line.split()
+        utterance, *fields = line.split() or [""]
         try:
             labels = np.array([int(label) for label in fields], dtype=np.int64)
             if not len(labels) or labels.min() < 0 or labels.max() >= len(PHONES):

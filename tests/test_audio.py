@@ -75,6 +75,14 @@ def test_bad_files_are_named_and_explained(tmp_path):
     assert audio.duration(tmp_path / "good.flac") == pytest.approx(1.25)
 
 
+def test_half_a_wav_in_memory_is_noticed(tmp_path):
+    soundfile.write(tmp_path / "a.wav", tone(16000), 16000)
+    whole = (tmp_path / "a.wav").read_bytes()
+    assert len(audio.read(whole, 16000)) == 8000
+    with pytest.raises(AudioError, match="a pipe: is shorter than its header says"):
+        audio.read(whole[:5000], 16000, name="a pipe")
+
+
 def test_real_speech(sample):
     path = next(sample.rglob("*.flac"))
     pcm, rate = soundfile.read(path, dtype="int16")

@@ -48,7 +48,7 @@ def test_the_examples_work(example, tmp_path, monkeypatch, run, corpus, tiny):
     (tmp_path / "conf.yaml").write_text(TINY)
     labels = [f"{name} 1 0.0 0.1 ah\n{name} 1 0.1 0.1 iy\n" for name in corpus.utterances]
     for name in ("data/all", "data/train", "data/test"):
-        data = make_data(tmp_path / name, dict.fromkeys(corpus.utterances, 8000))
+        make_data(tmp_path / name, dict.fromkeys(corpus.utterances, 8000))
         (tmp_path / name / "phones.ctm").write_text("".join(labels))
     (tmp_path / "converted_aligned_phones.txt").write_text("".join(f"{n} 1 1 2 2\n" for n in corpus.utterances))
     (tmp_path / "speech.flac").write_bytes((tmp_path / "data/all/a-1.wav").read_bytes())
@@ -65,7 +65,6 @@ def test_the_examples_work(example, tmp_path, monkeypatch, run, corpus, tiny):
         example = [word.replace("0.5", "0.01") for word in example]
     status, _, err = run(*example[1:])
     assert status == 0, err
-    assert data.utterances
 
 
 def test_help_imports_nothing_heavy():
@@ -126,7 +125,7 @@ def test_public_names_are_all_there():
         _ = gim_audio.nothing
 
 
-def test_a_broken_pipe_and_ctrl_c_are_quiet(monkeypatch, run):
+def test_ctrl_c_is_quiet(monkeypatch, run):
     import gim_audio.cli as command_line
 
     def interrupted(*_, **__):

@@ -28,7 +28,7 @@ def test_file_and_overrides_meet_in_one_schema(tmp_path):
 @given(
     channels=st.integers(1, 9) | st.tuples(*[st.integers(1, 9)] * 5),
     kind=st.sampled_from(["gru", "conv"]),
-    seed=st.integers(0, 2**40),
+    seed=st.integers(0, 2**32 - 1),
     rate=st.floats(1e-8, 1),
     isolate_after=st.sets(st.integers(1, 5)).map(sorted),
 )
@@ -63,6 +63,10 @@ def test_saved_configurations_come_back(tmp_path_factory, channels, kind, seed, 
         ("training.seed=[", "is not YAML"),
         ("model.deviation=0", "greater than 0"),
         ("training.learning_rate=.nan", "finite"),
+        ("training.steps=true", "training.steps: true is not a number"),
+        ("training.learning_rate=yes", "training.learning_rate: true is not a number"),
+        ("training.seed=99999999999", "training.seed: .*less than"),
+        ("objective.negatives={kind: pool, number: 1025}", "a pool of 1025 from 1024 frames"),
     ],
 )
 def test_bad_settings_are_one_line(override, message):

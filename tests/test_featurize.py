@@ -51,9 +51,10 @@ def test_the_shortest_file():
 def test_only_the_modules_below_are_computed():
     encoder = featurizer()
     waveform = np.random.default_rng(0).standard_normal(5000).astype(np.float32)
-    all_modules, two = encoder.encode(waveform), encoder.encode(waveform, depth=2)
-    assert len(two) == 2
-    np.testing.assert_array_equal(two[1], all_modules[1])
+    all_modules, two = encoder.encode(waveform), encoder.encode(waveform, [2, 1])
+    encoder.model.stack[2].forward = None  # would fail if it were called
+    np.testing.assert_array_equal(two[0], all_modules[1])
+    np.testing.assert_array_equal(two[1], all_modules[0])
 
 
 def test_baselines_are_kaldis():
@@ -166,6 +167,48 @@ def test_nothing_is_overwritten(experiment, noise, tmp_path, run):
     status, _, err = run("featurize", experiment, noise.path, tmp_path / "out")
     assert (status, "exists already" in err) == (2, True)
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["mine"]
+
+
+def test_an_utterance_name_is_no_path(noise, tmp_path, run):
+    (tmp_path / "wav.scp").write_text(
+        f"{tmp_path}/escaped {noise.recordings['a-1']}\nspk/utt {noise.recordings['a-1']}\nfine {noise.recordings['a-1']}\n"
+    )
+    status, _, err = run("featurize", "mfcc", f"scp:{tmp_path}/wav.scp", tmp_path / "out")
+    assert status == 2
+    assert "2 of 3 utterances failed" in err
+    assert "is no file name" in err
+    assert not (tmp_path / "escaped.npy").exists()
+    assert [p.name for p in (tmp_path / "out").glob("*.npy")] == ["fine.npy"]
+
+
+def test_lists_and_formats_that_say_too_little(tmp_path, run):
+    (tmp_path / "empty.scp").touch()
+    (tmp_path / "x.raw").write_bytes(b"12345678" * 100)
+    (tmp_path / "twice.scp").write_text("a a.wav\na b.wav\n")
+    for name, message in [
+        (f"scp:{tmp_path}/empty.scp", "lists no recordings"),
+        (f"scp:{tmp_path}/twice.scp", "stands twice"),
+        (tmp_path / "x.raw", "x.raw: cannot be decoded"),
+    ]:
+        status, _, err = run("featurize", "mfcc", name, tmp_path / "out")
+        assert (status, message in err, len(err.strip().splitlines())) == (2, True, 1)
+
+
+def test_a_folder_does_not_hide_a_baseline(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mfcc").mkdir()
+    assert load_encoder("mfcc").name == "mfcc"
+
+
+@pytest.mark.parametrize("samples", [40, 41])
+def test_the_shortest_file_through_the_command(tmp_path, run, samples):
+    soundfile.write(tmp_path / "short.wav", np.zeros(samples), 16000)
+    status, _, err = run("featurize", "random", tmp_path / "short.wav", tmp_path / "out")
+    if samples == 40:
+        assert (status, "40 samples at 16000 Hz: at least 41 are needed" in err) == (2, True)
+    else:
+        assert status == 0
+        assert np.load(tmp_path / "out/short.npy").shape == (1, 256)
 
 
 def test_wrong_names(experiment, noise, tmp_path, run):

@@ -9,7 +9,7 @@ from conftest import make_data
 
 from gim_audio import packed as packed_module
 from gim_audio.errors import DataError, GimAudioError
-from gim_audio.kaldi import DataDir, check
+from gim_audio.kaldi import DataDir, Segment, check
 from gim_audio.packed import Crops, PackedCorpus, pack
 
 
@@ -79,10 +79,35 @@ def test_bad_audio_is_refused_or_listed(noise, tmp_path):
     assert PackedCorpus(tmp_path / "p").utterances == [n for n in noise.utterances if n != "b-1"]
     with pytest.raises(GimAudioError, match="exists already"):
         pack(noise, tmp_path / "p")
-    for name in noise.utterances:
-        (noise.path / f"{name}.wav").write_bytes(b"")
     with pytest.raises(DataError, match="none of 7"):
+        for name in noise.utterances:
+            (noise.path / f"{name}.wav").write_bytes(b"")
         pack(noise, tmp_path / "q", skip_bad=True)
+
+
+def test_what_was_mended_is_packed(noise, tmp_path):
+    good = (noise.path / "b-1.wav").read_bytes()
+    (noise.path / "b-1.wav").write_bytes(good[:1000])
+    with pytest.raises(DataError, match="b-1: .*cut short"):
+        pack(noise, tmp_path / "p")
+    (noise.path / "b-1.wav").write_bytes(good)
+    assert pack(noise, tmp_path / "p") == {}
+    assert PackedCorpus(tmp_path / "p").utterances == noise.utterances
+
+
+def test_pipes_can_be_allowed_later(noise, tmp_path):
+    data = DataDir({"x-1": f"cat {noise.recordings['a-1']} |"}, {"x-1": "x"})
+    with pytest.raises(DataError, match="--allow-pipes"):
+        pack(data, tmp_path / "p")
+    assert pack(data, tmp_path / "p", allow_pipes=True) == {}
+
+
+def test_labels_by_recording_are_cut(noise, tmp_path):
+    noise.write(noise.path)
+    (noise.path / "phones.ctm").write_text("a-2 1 0.0 0.5 ah\n\na-2 1 0.5 0.5 iy\n".replace("\n\n", "\n"))
+    data = DataDir(noise.recordings, {"a-9": "a"}, {"a-9": Segment("a-2", 0.25, 1.0)}, path=noise.path)
+    pack(data, tmp_path / "p")
+    assert (tmp_path / "p/phones.ctm").read_text() == "a-9 1 0.0000 0.2500 ah\na-9 1 0.2500 0.5000 iy\n"
 
 
 def test_damage_is_noticed(corpus, tmp_path):

@@ -21,7 +21,7 @@ class Loudness:
     name, modules, rate, shortest = "loudness", ["level", "nothing"], 16000, 160
     geometries = (Geometry(160, 0, 160), Geometry(160, 0, 160))
 
-    def encode(self, waveform, depth=None):
+    def encode(self, waveform, modules=None):
         frames = waveform[: len(waveform) // 160 * 160].reshape(-1, 160)
         level = np.sqrt((frames**2).mean(axis=1, keepdims=True)).astype(np.float32)
         return [level, np.zeros_like(level)]
@@ -49,8 +49,6 @@ def test_phones_that_loudness_tells_apart(tmp_path, protocol):
     if protocol == "strict":
         assert level["accuracy"] > 0.95
         assert nothing["accuracy"] == 0.5
-    else:  # the published one stops long before it has learnt from so few frames
-        assert level["accuracy"] < 0.95
     assert result.counts["majority"] == 0.5
     assert result.counts["train_frames"] == result.counts["train_frames_labelled"] == 8 * 50
     assert result.settings["shift"] == 0
@@ -79,6 +77,7 @@ def test_speakers_that_loudness_tells_apart(tmp_path, protocol):
     assert result.modules[1]["accuracy"] == pytest.approx(1 / 3)
     if protocol == "strict":
         assert result.modules[0]["accuracy"] == 1
+    assert result.counts["majority"] == pytest.approx(1 / 3)
     assert result.counts["train_windows"] == 120
 
 
@@ -160,6 +159,15 @@ def test_the_bootstrap_is_over_speakers():
     assert (high - low) / 2 == pytest.approx(expected, rel=0.15)
 
 
+def test_speakers_without_answers_do_not_count():
+    tally = Tally()
+    tally.add("a", [3], 4)
+    tally.add("b", [0], 0)
+    (row,) = tally.rows([1], ["x"], [{}])
+    assert row["accuracy"] == 0.75
+    assert row["interval"] is None  # of one speaker
+
+
 def test_command_line(spoken, tmp_path, run):
     run("data", "split", spoken, tmp_path / "a", tmp_path / "b", "--by", "utterances", "--share", 0.6)
     out = tmp_path / "r/phones.json"
@@ -180,7 +188,7 @@ def test_command_line(spoken, tmp_path, run):
         "probe", "speakers", "fbank", *arguments, "--out", tmp_path / "r/s.json", "--protocol", "ref"
     )
     assert status == 0
-    assert json.loads((tmp_path / "r/s.json").read_text())["settings"]["epochs"] == 50
+    assert json.loads((tmp_path / "r/s.json").read_text())["settings"]["epochs"] == 5
     (tmp_path / "b/phones.ctm").unlink()
     for more, message in [(["--module", "x"], "a number, or all"), ([], "data labels")]:
         status, _, err = run("probe", "phones", "mfcc", *arguments, "--out", tmp_path / "r/t.json", *more)

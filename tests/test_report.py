@@ -55,14 +55,37 @@ def test_page_figures_and_tables(experiment, tmp_path, run):
             assert len(image.convert("L").getcolors(256)) > 20
     assert page.count("data:image/png;base64,") == 2
     for text in (page, tables):
-        assert "the best module (6, gru, 43.1%) does not beat MFCC (48.0%): -4.9 points" in text
-        assert "beats its own random initialisation at its best (29.7%): +13.4 points" in text
+        assert "the best module (6, gru, 43.1%) does not beat MFCC (48.0%): -4.9 points." in text
+        assert "beats its own random initialisation at its best (29.7%): +13.4 points." in text
         assert "shift 1" in text
     row = next(line for line in tables.splitlines() if line.startswith("| module 6"))
     assert row == "| module 6: gru | 43.1 | 41.1 to 44.1 | 29.7 | 95.0 | 93.0 to 96.0 |  |"
-    assert "| MFCC with differences | 48.0 | 46.0 to 49.0 |" in tables
+    assert "| MFCC with deltas | 48.0 | 46.0 to 49.0 |" in tables
     assert "Published, not measured here" in tables
     assert f"| Greedy InfoMax | {TABLE['Greedy InfoMax'][0]} |" in tables
+
+
+def test_only_like_is_compared_with_like(experiment, tmp_path):
+    """An earlier checkpoint, another protocol and another shift do not get into the table."""
+    early, other, shifted = (
+        result("phones", 3, [0.9] * 6),
+        result("phones", None, [0.99], "mfcc"),
+        result("phones", 0, [0.98] * 6),
+    )
+    other["protocol"], shifted["settings"] = "ref", {"shift": 2}
+    for name, record in [("a", early), ("b", other), ("c", shifted)]:
+        (experiment / f"results/{name}.json").write_text(json.dumps(record))
+    write_report([experiment], tmp_path / "r.html", tmp_path / "R.md", "t")
+    tables = (tmp_path / "R.md").read_text().split("Settings and provenance")[0]
+    assert "| module 6: gru | 43.1 | 41.1 to 44.1 | 29.7 |" in tables
+    assert "| MFCC with deltas | 48.0 |" in tables
+    assert "phones: strict protocol, label shift 1" in tables
+
+
+def test_half_a_line_of_a_killed_run(experiment, tmp_path):
+    with (experiment / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 7, "lo')
+    write_report([experiment], tmp_path / "r.html", None, "t")
 
 
 def test_without_probes_there_are_still_curves(experiment, tmp_path):

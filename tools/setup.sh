@@ -14,13 +14,15 @@ fail() {
 }
 python=${PYTHON:-python3}
 command -v "$python" >/dev/null || fail "there is no $python: install Python 3.11 or newer, or set PYTHON to one"
-"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
-  fail "$("$python" --version) is too old: install Python 3.11 or newer, or set PYTHON to one"
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11, 4))' ||
+  fail "$("$python" --version) is too old: install Python 3.11.4 or newer, or set PYTHON to one"
 "$python" -c 'import ensurepip, venv' 2>/dev/null ||
   fail "$python cannot make virtual environments: install its venv package (Debian: apt install python3-venv)"
-if ! [ -e .venv/bin/pip ]; then
+if ! [ -d .venv/lib/python3*/site-packages/torch ]; then
   free_gb=$(($(df -Pk . | awk 'NR == 2 {print $4}') / 1024 / 1024))
   [ "$free_gb" -ge $needed_gb ] || fail "$needed_gb GB of disk are needed for the environment, $free_gb GB are free"
+fi
+if ! [ -e .venv/bin/pip ]; then
   echo "making .venv (a few minutes; torch is large)"
   "$python" -m venv .venv
 fi

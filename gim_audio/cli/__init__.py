@@ -55,8 +55,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: what a person can put right is one line on standard error and status 2."""
     try:
         cli.main(arguments, standalone_mode=False)
-    except click.exceptions.Exit as done:
-        sys.exit(done.exit_code)
     except click.UsageError as error:
         error.show()
         sys.exit(2)
@@ -68,6 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(2)
     except (GimAudioError, click.ClickException) as error:
         _fail(str(error))
+        sys.exit(2)
+    except UnicodeDecodeError as error:
+        _fail(f"a file that should be text is not UTF-8: {error}")
         sys.exit(2)
     except OSError as error:
         _fail(": ".join(str(part) for part in (error.filename, error.strerror or error) if part))

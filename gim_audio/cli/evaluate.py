@@ -37,7 +37,13 @@ PATH = click.Path(path_type=Path)
     help="Phone labels are later by this many steps of 10 ms: 2 is the published code's, 1 is centred for labels on "
     "Kaldi's windows, 0 for labels in true time.",
 )
-@click.option("--frames", default=400_000, show_default=True, type=click.IntRange(1), help="Most to train phones on.")
+@click.option(
+    "--frames",
+    default=400_000,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Most to train phones on; they take 11 kB each for the published model.",
+)
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
 @click.option("--device", default="auto", show_default=True)
 @click.option("--allow-pipes", is_flag=True, help="Run the commands in wav.scp.")
@@ -100,8 +106,9 @@ def probe(
     shifted = f", label shift {shift}" if task == "phones" else ""
     say(f"{task}, {exp}, {protocol}{shifted}; majority {result.counts['majority']:.1%}")
     for row in result.modules:
-        low, high = row["interval"]
-        click.echo(f"{row['module']} {row['name']:12} {row['accuracy']:.1%}  ({low:.1%} to {high:.1%})")
+        interval = "({:.1%} to {:.1%})".format(*row["interval"]) if row["interval"] else "(one speaker: no interval)"
+        warning = "" if row.get("converged", True) else "  not converged"
+        click.echo(f"{row['module']} {row['name']:12} {row['accuracy']:.1%}  {interval}{warning}")
 
 
 def _alignments(data: "DataDir") -> "dict[str, Alignment]":

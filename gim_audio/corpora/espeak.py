@@ -19,7 +19,7 @@ VARIANTS = (
 """Voice variants that sound like people; whispers, robots and monsters are left out."""
 
 ESPEAK_TO_PHONES: dict[str, tuple[str, ...]] = {
-    "_": ("SIL",), "_:": ("SIL",), "_::": ("SIL",), "_!": ("SIL",), "_|": ("SIL",), "||": ("SIL",), "0": ("aa",),
+    "_": ("SIL",), "_:": ("SIL",), "_::": ("SIL",), "_!": ("SIL",), "_|": ("SIL",), "0": ("aa",),
     "0#": ("aa",), "A:": ("aa",), "A": ("aa",), "A@": ("aa", "r"), "a": ("ae",), "aa": ("ae",), "a#": ("ah",),
     "V": ("ah",), "@": ("ah",), "@2": ("ah",), "@5": ("ah",), "@#": ("ah",), "@L": ("ah", "l"), "O": ("ao",),
     "O:": ("ao",), "O2": ("ao",), "O@": ("ao", "r"), "o@": ("ao", "r"), "aU": ("aw",), "aU@": ("aw", "er"),

@@ -1,10 +1,10 @@
 """LibriSpeech (and Mini LibriSpeech) to a data directory: from a local tree, or downloaded first."""
 
+import errno
 import http
 import http.client
 import shutil
 import tarfile
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -105,18 +105,22 @@ def download(corpus: Path, subset: str, *, mirror: str = MIRROR, progress: Progr
             path=corpus,
             downloader=_Resume(corpus / f".{subset}.tar.gz.partial", progress),
         )
-    except ValueError as error:  # pooch's word for a wrong hash
+    except ValueError as error:  # pooch's word for a wrong hash, and for an address that is none
+        if "hash" not in str(error):
+            raise DataError(f"{url}: not an address to download from: {error}") from error
         raise DataError(
             f"{url}: wrong checksum, {corpus} keeps nothing of it: try again or another --mirror"
         ) from error
-    with tempfile.TemporaryDirectory(prefix=f".{subset}.", dir=corpus) as temporary:
-        with tarfile.open(archive) as tar:
-            tar.extractall(temporary, filter="data")
-        extracted = find(Path(temporary), subset)
-        if extracted is None:
-            raise DataError(f"{url}: holds no LibriSpeech/{subset}")
-        (corpus / "LibriSpeech").mkdir(exist_ok=True)
-        extracted.replace(corpus / "LibriSpeech" / subset)
+    temporary = corpus / f".{subset}.extracting"
+    shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed
+    with tarfile.open(archive) as tar:
+        tar.extractall(temporary, filter="data")
+    extracted = find(temporary, subset)
+    if extracted is None:
+        raise DataError(f"{url}: holds no LibriSpeech/{subset}")
+    (corpus / "LibriSpeech").mkdir(exist_ok=True)
+    extracted.replace(corpus / "LibriSpeech" / subset)
+    shutil.rmtree(temporary)
     Path(archive).unlink()
 
 
@@ -135,6 +139,8 @@ class _Resume:
                     f"{url}: the server refuses ({error.code} {error.reason}): try another --mirror"
                 ) from error
             except (OSError, http.client.HTTPException) as error:
+                if getattr(error, "errno", None) == errno.ENOSPC:
+                    raise
                 if attempt == ATTEMPTS:
                     raise DataError(
                         f"{url}: the connection broke {ATTEMPTS} times ({' '.join(str(error).split())}): "

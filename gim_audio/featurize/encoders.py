@@ -41,8 +41,8 @@ class Encoder(Protocol):
     rate: int
     shortest: int
 
-    def encode(self, waveform: Waveform, depth: int | None = None) -> list[Features]:
-        """Features of modules 1 to `depth` (all of them). Shape: `(samples,)` → each `(frames, channels)`.
+    def encode(self, waveform: Waveform, modules: Sequence[int] | None = None) -> list[Features]:
+        """Features of some modules, numbered from 1 (all of them). Shape: `(samples,)` → each `(frames, channels)`.
 
         Raises:
             AudioError: the waveform has fewer than `shortest` samples.
@@ -84,12 +84,13 @@ class Featurizer:
         return cls(GreedyInfoMax.build(config.model, config.objective), "random", device)
 
     @torch.no_grad()
-    def encode(self, waveform: Waveform, depth: int | None = None) -> list[Features]:
+    def encode(self, waveform: Waveform, modules: Sequence[int] | None = None) -> list[Features]:
         """See `Encoder.encode`. Pieces of a long waveform overlap by the receptive field and carry the context."""
+        wanted = list(modules or range(1, len(self.modules) + 1))
         if len(waveform) < self.shortest:
             raise AudioError(f"{len(waveform)} samples at {self.rate} Hz: at least {self.shortest} are needed")
         samples = torch.from_numpy(np.ascontiguousarray(waveform)).to(self.device)
-        stack = list(self.model.stack)[:depth]
+        stack = list(self.model.stack)[: max(wanted)]
         states: list[State] = [()] * len(stack)
         pieces: list[list[Features]] = [[] for _ in stack]
         starts = range(0, max(1, len(samples) // self._chunk) * self._chunk, self._chunk)
@@ -103,9 +104,10 @@ class Featurizer:
                 first = (start - begin) // geometry.hop
                 inside = z[:, :, first:] if last else z[:, :, first : first + self._chunk // geometry.hop]
                 c, states[number] = _summarise(module.context, inside.transpose(1, 2), states[number])
-                pieces[number].append(c[0].cpu().numpy())
+                if number + 1 in wanted:
+                    pieces[number].append(c[0].cpu().numpy())
                 x = z
-        return [np.concatenate(piece) for piece in pieces]
+        return [np.concatenate(pieces[number - 1]) for number in wanted]
 
 
 def _summarise(context: torch.nn.Module | None, z: Tensor, state: State) -> tuple[Tensor, State]:
@@ -121,7 +123,7 @@ class KaldiFeatures:
         self.shortest = rate * 25 // 1000
         self.geometries: Sequence[Geometry] = [Geometry(hop=rate // 100, start=0, receptive_field=self.shortest)]
 
-    def encode(self, waveform: Waveform, depth: int | None = None) -> list[Features]:  # noqa: ARG002 - one module
+    def encode(self, waveform: Waveform, modules: Sequence[int] | None = None) -> list[Features]:  # noqa: ARG002 - one module
         """See `Encoder.encode`."""
         from torchaudio.compliance import kaldi
         from torchaudio.functional import compute_deltas
@@ -138,10 +140,10 @@ class KaldiFeatures:
 
 
 def load_encoder(name: str, device: torch.device | str = "cpu") -> Encoder:
-    """An experiment, one of its checkpoints, or a baseline: `mfcc`, `fbank` or `random`."""
-    if name in {"mfcc", "fbank"} and not Path(name).exists():
+    """A baseline (`mfcc`, `fbank`, `random`), an experiment or a checkpoint; `./mfcc` is a folder of that name."""
+    if name in {"mfcc", "fbank"}:
         return KaldiFeatures(name)
-    if name == "random" and not Path(name).exists():
+    if name == "random":
         return Featurizer.random(Config(), device)
     return Featurizer.load(name, device)
 

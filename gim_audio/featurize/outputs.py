@@ -61,6 +61,8 @@ def open_output(specifier: str, description: dict[str, Any]) -> Iterator[Write]:
     with new_folder(Path(specifier)) as folder:
 
         def write_file(name: str, matrix: Features) -> None:
+            if "/" in name:
+                raise DataError(f"{name}: an utterance name with `/` is no file name: rename it, or write an archive")
             np.save(folder / f"{name}.npy", matrix)
             frames[name] = len(matrix)
 

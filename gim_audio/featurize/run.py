@@ -57,7 +57,7 @@ def featurize(
             try:
                 if isinstance(waveform, Exception):
                     raise waveform
-                write(name, encoder.encode(waveform, depth=number)[-1])
+                write(name, encoder.encode(waveform, [number])[0])
             except AudioError as error:
                 where = "" if isinstance(waveform, Exception) else f"{data.recordings.get(name, name)}: "
                 failed[name] = f"{where}{error}"

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from gim_audio.errors import GimAudioError
+from gim_audio.errors import DataError, GimAudioError
 from gim_audio.files import absent, new_file, write_text
 from gim_audio.kaldi.datadir import DataDir, read_table
 
@@ -15,8 +15,15 @@ __all__ = ["parse_wspecifier", "read_scp", "write_archive"]
 
 
 def read_scp(path: Path) -> DataDir:
-    """The recordings of an rspecifier `scp:FILE`, each its own speaker."""
-    recordings = dict(sorted(read_table(path)))
+    """The recordings of an rspecifier `scp:FILE`, each its own speaker.
+
+    Raises:
+        DataError: there are none, or two have one name.
+    """
+    rows = read_table(path)
+    recordings = dict(sorted(rows))
+    if not rows or len(recordings) < len(rows):
+        raise DataError(f"{path}: {'a name stands twice' if rows else 'lists no recordings'}")
     return DataDir(recordings, {name: name for name in recordings}, path=path)
 
 

@@ -182,7 +182,7 @@ def read_table(path: Path, *, optional: bool = False) -> list[tuple[str, str]]:
         DataError: the file is missing (unless `optional`), not UTF-8, or a line has no value.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         if optional:
             return []
@@ -190,8 +190,9 @@ def read_table(path: Path, *, optional: bool = False) -> list[tuple[str, str]]:
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text") from error
     rows = []
-    for number, line in enumerate(lines, start=1):
-        key, _, value = line.strip().partition(" ") if "\t" not in line else line.strip().partition("\t")
+    # Not splitlines: a transcript may hold other characters that Python takes for the end of a line.
+    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], start=1):
+        key, value = [*line.split(maxsplit=1), "", ""][:2]
         if not key or (not value and path.name != "text"):
             raise DataError(f"{path}, line {number}: expected a name and a value, found `{line}`")
         rows.append((key, value.strip()))

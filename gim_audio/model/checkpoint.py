@@ -12,7 +12,7 @@ from gim_audio.config import Config, load
 from gim_audio.errors import CheckpointError, ConfigError
 from gim_audio.model.gim import GreedyInfoMax
 
-__all__ = ["fingerprint", "load_model", "resolve", "save_model", "write_tensors"]
+__all__ = ["fingerprint", "load_model", "newest", "resolve", "save_model", "write_tensors"]
 
 
 def save_model(folder: Path, config: Config, model: GreedyInfoMax) -> None:
@@ -52,19 +52,24 @@ def load_model(path: Path) -> tuple[Config, GreedyInfoMax]:
 
 
 def resolve(path: Path) -> Path:
-    """The checkpoint that a path stands for: itself, or an experiment's latest.
+    """The checkpoint that a path stands for: itself, or an experiment's newest.
 
     Raises:
         CheckpointError: there is none.
     """
     if (path / "model.safetensors").exists():
         return path
-    latest = path / "latest"
-    if (latest / "model.safetensors").exists():
-        return path / latest.readlink()
+    if found := newest(path):
+        return found
     if not path.exists():
         raise CheckpointError(f"{path}: no such experiment (nor is it mfcc, fbank or random)")
     raise CheckpointError(f"{path}: holds no checkpoint")
+
+
+def newest(experiment: Path) -> Path | None:
+    """The checkpoint with the most steps. Folders appear whole, so that it needs no other mark."""
+    steps = {int(folder.name.removeprefix("step-")): folder for folder in experiment.glob("step-[0-9]*")}
+    return steps[max(steps)] if steps else None
 
 
 def fingerprint(model: GreedyInfoMax) -> str:

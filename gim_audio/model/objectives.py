@@ -82,7 +82,7 @@ class InfoNCE(nn.Module):
             else:
                 negatives = self._draw(targets, frames, batch, generator)
                 chosen = torch.cat([targets[:, None], negatives], dim=1).to(z.device)
-                candidates = everywhere[chosen.flatten()].view(*chosen.shape, -1)
+                candidates = F.embedding(chosen, everywhere)
                 scores = torch.bmm(predictions, candidates.transpose(1, 2))
         return self._judge(scores, batch)
 
@@ -116,7 +116,7 @@ class InfoNCE(nn.Module):
             ahead = torch.randint(1, len(everywhere), (len(targets), self.number), generator=generator)
             negatives = (targets[:, None] + ahead) % len(everywhere)
             chosen = torch.cat([targets[:, None], negatives], dim=1)[k * batch :].to(everywhere.device)
-            candidates = everywhere[chosen.flatten()].view(*chosen.shape, -1)
+            candidates = F.embedding(chosen, everywhere)
             predictions = head(contexts[: len(targets) - k * batch])
             score = torch.bmm(candidates, predictions[:, :, None])[:, :, 0]
             scores.append(F.pad(score, (0, 0, k * batch, 0)))
@@ -133,8 +133,8 @@ class InfoNCE(nn.Module):
             )
         pool = torch.randperm(len(everywhere), generator=generator)[: self.number]
         itself = (targets[:, None] == pool).to(everywhere.device)
-        positives = torch.bmm(predictions, everywhere[targets.to(everywhere.device)][:, :, None])
-        negatives = predictions @ everywhere[pool.to(everywhere.device)].T
+        positives = torch.bmm(predictions, F.embedding(targets.to(everywhere.device), everywhere)[:, :, None])
+        negatives = predictions @ F.embedding(pool.to(everywhere.device), everywhere).T
         return torch.cat([positives, negatives.masked_fill(itself[:, None], float("-inf"))], dim=2)
 
     def _judge(self, scores: Tensor, batch: int) -> Score:

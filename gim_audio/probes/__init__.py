@@ -6,6 +6,10 @@ module are averaged around the centre of each of its frames.
 Two protocols. `ref` is the published code's: a linear layer on the features as they are, Adam, a fixed number
 of epochs. `strict` is multinomial logistic regression on standardised features, with an L2 penalty, to
 convergence; a speaker is decided from a whole utterance.
+
+Where `ref` differs from the published code, because an utterance is encoded once: speakers are told from windows
+of 128 frames of the whole utterance's features, ten drawn once instead of one crop encoded anew each epoch, with as
+many updates; phones are learnt from at most `most_frames` frames.
 """
 
 from gim_audio.probes.phones import probe_phones

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from gim_audio.featurize import Encoder
 from gim_audio.files import write_text
+from gim_audio.model.checkpoint import resolve
 from gim_audio.provenance import provenance
 
 __all__ = ["Result", "Tally", "write_result"]
@@ -35,14 +36,19 @@ class Tally:
     total: dict[str, int] = field(default_factory=dict)
 
     def add(self, speaker: str, right: Sequence[int], total: int) -> None:
-        """Count answers about one utterance."""
+        """Count answers about one utterance; none are asked where it has no labels."""
+        if not total:
+            return
         self.right[speaker] = self.right.get(speaker, np.zeros(len(right))) + right
         self.total[speaker] = self.total.get(speaker, 0) + total
 
     def rows(
         self, modules: Sequence[int], names: Sequence[str], notes: Sequence[dict[str, Any]]
     ) -> list[dict[str, Any]]:
-        """Accuracy of each module with a 95% interval, by bootstrap over speakers (1,000 samples, seed 0)."""
+        """Accuracy of each module with a 95% interval, by bootstrap over speakers (1,000 samples, seed 0).
+
+        One speaker has no interval: it is null.
+        """
         right = np.stack(list(self.right.values()))
         total = np.array(list(self.total.values()), dtype=np.float64)
         chosen = np.random.default_rng(0).integers(len(total), size=(1000, len(total)))
@@ -54,7 +60,7 @@ class Tally:
                 "module": module,
                 "name": names[module - 1],
                 "accuracy": float(accuracies[number]),
-                "interval": [float(low[number]), float(high[number])],
+                "interval": [float(low[number]), float(high[number])] if len(total) > 1 else None,
                 **notes[number],
             }
             for number, module in enumerate(modules)
@@ -78,5 +84,7 @@ def write_result(path: Path, result: Result, experiment: str, encoder: Encoder, 
 def trained_steps(experiment: str) -> int | None:
     """Training steps behind a checkpoint; None where nothing was trained."""
     folder = Path(experiment)
-    state = next((file for file in (folder / "state.json", folder / "latest/state.json") if file.exists()), None)
-    return json.loads(state.read_text(encoding="utf-8"))["step"] if state else None
+    if not folder.is_dir():
+        return None
+    steps: int = json.loads((resolve(folder) / "state.json").read_text(encoding="utf-8"))["step"]
+    return steps

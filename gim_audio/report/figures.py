@@ -94,7 +94,7 @@ def _accuracy_by_module(axes: "Axes", experiment: Experiment, task: str) -> None
     x = np.arange(len(names))
     column = 0 if task == "phones" else 1
     accuracy = _percent(trained.modules)
-    interval = 100 * np.array([row["interval"] for row in trained.modules]).T
+    interval = 100 * np.array([row["interval"] or [row["accuracy"]] * 2 for row in trained.modules]).T
     axes.errorbar(
         x,
         accuracy,

@@ -47,12 +47,12 @@ def write_report(paths: Sequence[Path], out: Path, markdown: Path | None, title:
     experiments = [read_experiment(path) for path in paths]
     written: list[Path] = []
     sections = []
-    for experiment in experiments:
+    for number, experiment in enumerate(experiments, start=1):
         images = []
         for name, figure in draw(experiment).items():
             buffer = io.BytesIO()
             figure.savefig(buffer, format="png", dpi=150)
-            prefix = out.stem if len(experiments) == 1 else f"{out.stem}-{experiment.path.name}"
+            prefix = out.stem if len(experiments) == 1 else f"{out.stem}-{number}"
             file = out.with_name(f"{prefix}-{name}.png")
             with new_file(file) as temporary:
                 temporary.write_bytes(buffer.getvalue())

@@ -31,6 +31,12 @@ class Probe:
         return modules
 
     @property
+    def setup(self) -> tuple[Any, ...]:
+        """Protocol, label shift and data: what must agree where two results are compared."""
+        record = self.record
+        return record["protocol"], record["settings"].get("shift"), record["train"], record["test"]
+
+    @property
     def best(self) -> dict[str, Any]:
         """The module with the highest accuracy."""
         return max(self.modules, key=lambda row: float(row["accuracy"]))
@@ -47,8 +53,14 @@ class Experiment:
     starts: list[dict[str, Any]]
 
     def probe(self, task: str, kind: str) -> Probe | None:
-        """The result of a task for trained or random weights or a baseline, if it was measured."""
-        return next((probe for probe in self.probes if (probe.task, probe.kind) == (task, kind)), None)
+        """The result for the longest training, or what was measured in the same way: random weights, a baseline."""
+        trained = [probe for probe in self.probes if (probe.task, probe.kind) == (task, "trained")]
+        if not trained:
+            return None
+        longest = max(trained, key=lambda probe: (probe.record["trained_steps"], probe.record["protocol"]))
+        if kind == "trained":
+            return longest
+        return next((p for p in self.probes if (p.task, p.kind) == (task, kind) and p.setup == longest.setup), None)
 
 
 def read_experiment(path: Path) -> Experiment:
@@ -60,7 +72,8 @@ def read_experiment(path: Path) -> Experiment:
     if not (path / "metrics.jsonl").exists():
         raise DataError(f"{path}: no metrics.jsonl: is it an experiment that `gim-audio train` made?")
     try:
-        metrics = [json.loads(line) for line in (path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+        lines = (path / "metrics.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+        metrics = [json.loads(line) for line in lines if line.endswith("\n")]  # a killed run may leave half a line
         records = [json.loads(file.read_text(encoding="utf-8")) for file in sorted((path / "results").glob("*.json"))]
         probes = [Probe(record["task"], _kind(record), record) for record in records]
         starts = json.loads((path / "provenance.json").read_text(encoding="utf-8"))

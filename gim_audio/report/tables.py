@@ -20,7 +20,7 @@ class Table:
 
 
 TASKS = ("phones", "speakers")
-NAMES = {"mfcc": "MFCC with differences", "fbank": "80 log mel energies"}
+NAMES = {"mfcc": "MFCC with deltas", "fbank": "80 log mel energies"}
 
 
 def results(experiment: Experiment) -> Table:
@@ -43,15 +43,21 @@ def results(experiment: Experiment) -> Table:
             rows.append([name, *(cell for probe in measured for cell in (*_cells(probe, 1), ""))])
     chance = [f"{p.record['counts']['majority']:.1%}".rstrip("%") if p else "" for p in trained.values()]
     rows.append(["always the most frequent class", *(cell for value in chance for cell in (value, "", ""))])
-    return Table("Accuracy of linear probes, measured", head, rows)
+    said = "; ".join(
+        f"{task}: {probe.record['protocol']} protocol" + (f", label shift {shift}" if shift is not None else "")
+        for task, probe in trained.items()
+        if probe
+        for shift in [probe.record["settings"].get("shift")]
+    )
+    return Table(f"Accuracy of linear probes, measured ({said})", head, rows)
 
 
 def _cells(probe: Probe | None, module: int) -> tuple[str, str]:
     row = next((row for row in probe.modules if row["module"] == module), None) if probe else None
     if row is None:
         return "", ""
-    low, high = row["interval"]
-    return f"{100 * row['accuracy']:.1f}", f"{100 * low:.1f} to {100 * high:.1f}"
+    interval = "{:.1f} to {:.1f}".format(*(100 * edge for edge in row["interval"])) if row["interval"] else ""
+    return f"{100 * row['accuracy']:.1f}", interval
 
 
 def published() -> Table:
@@ -61,7 +67,7 @@ def published() -> Table:
 
 
 def verdicts(experiment: Experiment) -> list[str]:
-    """What the table says, for or against us."""
+    """What the table says, for or against us. The best module is the best on the test set."""
     sentences = []
     for task in TASKS:
         trained = experiment.probe(task, "trained")
@@ -73,8 +79,22 @@ def verdicts(experiment: Experiment) -> list[str]:
             if other := experiment.probe(task, kind):
                 difference = 100 * (best["accuracy"] - other.best["accuracy"])
                 verb = "beats" if difference > 0 else "does not beat"
-                sentences.append(f"{named} {verb} {name} ({other.best['accuracy']:.1%}): {difference:+.1f} points.")
+                apart = "" if _apart(best, other.best) else "; their intervals overlap"
+                measured = f"({other.best['accuracy']:.1%}): {difference:+.1f} points{apart}."
+                sentences.append(f"{named} {verb} {name} {measured}")
+        slow = [str(row["module"]) for row in trained.modules if not row.get("converged", True)]
+        if slow:
+            sentences.append(
+                f"{task.capitalize()}: the regression on modules {', '.join(slow)} stopped before it converged."
+            )
     return sentences
+
+
+def _apart(first: dict[str, Any], second: dict[str, Any]) -> bool:
+    """Whether two intervals have nothing in common."""
+    if not first["interval"] or not second["interval"]:
+        return False
+    return bool(first["interval"][0] > second["interval"][1] or second["interval"][0] > first["interval"][1])
 
 
 def facts(experiment: Experiment) -> Table:

@@ -1,13 +1,14 @@
 """A watch over training: losses that blow up, units that die, outputs that collapse."""
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
 from gim_audio.errors import GimAudioError
 
-__all__ = ["LossWatch", "dead_units", "effective_rank"]
+__all__ = ["LossWatch", "check_weights", "dead_units", "effective_rank"]
 
 
 class LossWatch:
@@ -18,7 +19,7 @@ class LossWatch:
     """
 
     FACTOR = 10.0
-    """How far above its recent average (or chance, if that is higher) a loss is taken for divergence."""
+    """How far above its recent average (or a quarter of chance, if that is higher) a loss is a divergence."""
     DECAY = 0.98
 
     def __init__(self, modules: int, chance: float) -> None:
@@ -33,13 +34,23 @@ class LossWatch:
         """
         if not math.isfinite(loss):
             raise GimAudioError(f"the loss of module {module} is {loss} at step {step}")
-        limit = self.FACTOR * max(self.recent[module - 1], self.chance)
+        limit = self.FACTOR * max(self.recent[module - 1], self.chance / 4)
         if loss > limit:
             raise GimAudioError(
                 f"the loss of module {module} blew up at step {step}: {loss:.4g}, "
                 f"after {self.recent[module - 1]:.4g} on average"
             )
         self.recent[module - 1] += (1 - self.DECAY) * (loss - self.recent[module - 1])
+
+
+def check_weights(module: int, step: int, weights: Iterable[Tensor]) -> None:
+    """Refuse to keep weights that are not numbers.
+
+    Raises:
+        GimAudioError: one is not finite.
+    """
+    if not all(bool(torch.isfinite(weight).all()) for weight in weights):
+        raise GimAudioError(f"the weights of module {module} are not finite after step {step}")
 
 
 def dead_units(features: Tensor) -> float:
@@ -56,6 +67,8 @@ def effective_rank(features: Tensor) -> float:
     """
     flat = features.flatten(0, -2).float()
     centred = flat - flat.mean(0)
+    if not torch.isfinite(flat).all():
+        return math.nan
     spectrum = torch.linalg.eigvalsh(centred.T @ centred).clamp(min=0)
     if not spectrum.sum() > 0:
         return 0.0

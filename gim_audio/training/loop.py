@@ -14,12 +14,12 @@ from torch import Tensor
 from gim_audio.config import Config, ModelConfig
 from gim_audio.errors import DataError, GimAudioError
 from gim_audio.files import absent, write_text
-from gim_audio.model.checkpoint import resolve
+from gim_audio.model.checkpoint import newest, resolve
 from gim_audio.model.devices import keep_freed_memory, pick_device
 from gim_audio.model.gim import GreedyInfoMax
 from gim_audio.packed import Crops, PackedCorpus
 from gim_audio.provenance import provenance
-from gim_audio.training.health import LossWatch, dead_units, effective_rank
+from gim_audio.training.health import LossWatch, check_weights, dead_units, effective_rank
 from gim_audio.training.state import check_same, restore, save
 
 __all__ = ["train", "train_step"]
@@ -55,7 +55,7 @@ def train(
     device = pick_device(config.training.device)
     keep_freed_memory()
     config = config.model_copy(update={"model": _standardised(config.model, corpus)})
-    fresh = not (resume and (experiment / "latest").exists())
+    fresh = not resume or newest(experiment) is None
     if fresh and not resume:
         absent(experiment)
     elif not fresh:
@@ -80,7 +80,6 @@ def train(
     state: dict[str, Any] = {"step": 0, "recent_losses": watch.recent, "corpus": corpus.fingerprint}
     if fresh:
         experiment.mkdir(parents=True, exist_ok=True)
-        write_text(experiment / "config.yaml", config.to_yaml())
         save(experiment, config, model, optimizers, state)
     else:
         state = restore(experiment, model, optimizers)
@@ -89,7 +88,9 @@ def train(
             raise DataError(f"{corpus.path}: not the corpus that {experiment} was trained on")
         say(f"resuming {experiment} from step {state['step']} of {config.training.steps}")
 
-    _note_provenance(experiment / "provenance.json", state["step"])
+    write_text(experiment / "config.yaml", config.to_yaml())
+    if state["step"] < config.training.steps:
+        _note_provenance(experiment / "provenance.json", state["step"])
 
     with _open_metrics(experiment / "metrics.jsonl", state["step"]) as metrics_file:
         for step in range(state["step"], config.training.steps):
@@ -101,9 +102,11 @@ def train(
             metrics = {"step": done, **metrics, "seconds": round(time.perf_counter() - started, 4)}
             if done % config.training.diagnose_every == 0:
                 metrics |= _diagnose(model, waveform)
-            metrics_file.write(json.dumps(metrics) + "\n")
-            if done % config.training.checkpoint_every == 0 or done == config.training.steps:
-                with _naming_the_last_checkpoint(experiment):
+            with _naming_the_last_checkpoint(experiment):
+                metrics_file.write(json.dumps(metrics) + "\n")
+                if done % config.training.checkpoint_every == 0 or done == config.training.steps:
+                    for number, module in enumerate(model.stack, start=1):
+                        check_weights(number, done, module.parameters())
                     save(experiment, config, model, optimizers, state | {"step": done, "recent_losses": watch.recent})
             progress(metrics)
 
@@ -135,8 +138,8 @@ def train_step(
 def _naming_the_last_checkpoint(experiment: Path) -> Iterator[None]:
     try:
         yield
-    except GimAudioError as error:
-        raise type(error)(f"{error}: training stops; the last good checkpoint is {resolve(experiment)}") from error
+    except (GimAudioError, OSError) as error:
+        raise GimAudioError(f"{error}: training stops; the last good checkpoint is {resolve(experiment)}") from error
 
 
 def _standardised(model: ModelConfig, corpus: PackedCorpus) -> ModelConfig:

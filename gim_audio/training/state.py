@@ -32,9 +32,6 @@ def save(
     the watch over the losses remembers, and which corpus it was.
     """
     folder = experiment / f"step-{state['step']:06d}"
-    if folder.exists():  # a run that was killed before `latest` pointed at it, and is resumed: the same bits
-        replace_link(experiment / "latest", folder.name)
-        return folder
     with new_folder(folder) as temporary:
         save_model(temporary, config, model)
         moments = {

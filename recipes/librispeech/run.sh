@@ -13,19 +13,24 @@
 #   --speaker-split  cpc: the lists, as published; time: the first three quarters of each training utterance and
 #                    its last quarter, for a corpus with one utterance a speaker
 #   --frames         of training, at most, for the phone probe
-#   stages: 1 download, 2 prepare, 3 pack, 4 train, 5 phones, 6 speakers, 7 report
+#   stages: 1 prepare (downloads what is not there), 2 pack, 3 train, 4 phones, 5 speakers, 6 report
 #
 # Interrupted, it goes on where it was when it is started again.
 set -euo pipefail
 called_from=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
-stage=1 stop_stage=7 nj=2
+stage=1 stop_stage=6 nj=2
 corpus=data/corpora subset=train-clean-100
 name=gim conf=conf/gim.yaml
 labels='' shift=2 frames=400000
 lists=../../data/librispeech speaker_split=cpc
+options="stage stop_stage nj corpus subset name conf labels shift frames lists speaker_split"
 . ../shared/parse_options.sh
+case $speaker_split in
+  cpc | time) ;;
+  *) echo "$0: --speaker-split $speaker_split: cpc or time" >&2 && exit 2 ;;
+esac
 . ./path.sh
 . ./cmd.sh
 . ../shared/stages.sh
@@ -34,21 +39,13 @@ lists=../../data/librispeech speaker_split=cpc
 exp=exp/$name
 data=data/$name
 
-download() {
-  [ -d "$corpus/LibriSpeech/$subset" ] || [ -d "$corpus/$subset" ] ||
-    gim-audio data librispeech "$corpus" $data/all --subset "$subset" --download
-}
-
 prepare() {
   local part
   for part in train test; do
-    unless $data/$part gim-audio data librispeech "$corpus" $data/$part --subset "$subset" \
+    unless $data/$part gim-audio data librispeech "$corpus" $data/$part --subset "$subset" --download \
       --utterances "$lists/cpc_$part.txt"
-    [ -z "$labels" ] || gim-audio data labels $data/$part "$labels"
   done
-  if [ "$speaker_split" = time ]; then
-    split $data/train $data/same_train $data/same_test --by time --share 0.75
-  fi
+  [ "$speaker_split" != time ] || split $data/train $data/same_train $data/same_test --by time --share 0.75
 }
 
 pack() {
@@ -63,11 +60,11 @@ train() {
 }
 
 phones() {
-  if [ -z "$labels" ]; then
-    echo "no --labels: no phone probe"
-  else
-    probe phones $data/packed/train $data/packed/test --shift "$shift" --frames "$frames"
-  fi
+  local part
+  for part in train test; do
+    gim-audio data labels $data/packed/$part "$labels"
+  done
+  probe phones $data/packed/train $data/packed/test --shift "$shift" --frames "$frames"
 }
 
 speakers() {
@@ -83,10 +80,15 @@ report() {
   echo "the table: recipes/librispeech/RESULTS.md    the figures: recipes/librispeech/$exp/report.html"
 }
 
-run_stage 1 download
-run_stage 2 prepare
-run_stage 3 pack
-run_stage 4 train
-run_stage 5 phones
-run_stage 6 speakers
-run_stage 7 report
+corpus_options="corpus subset lists speaker_split"
+run_stage 1 prepare $corpus_options
+run_stage 2 pack $corpus_options
+run_stage 3 train $corpus_options conf
+if [ -n "$labels" ]; then
+  run_stage 4 phones $corpus_options conf labels shift frames
+else
+  echo "stage 4: phones: passed over, it needs --labels"
+fi
+run_stage 5 speakers $corpus_options conf
+rm -f "$exp/.done.report" # it takes seconds, and there may be new results
+run_stage 6 report

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # From nothing to a table of phone and speaker accuracies, on a spoken corpus made on the spot.
 #
-#   ./run.sh [--stage N] [--stop-stage M] [--nj J] [--name NAME] [--conf FILE] [--hours H] [--speakers S] [--seed N]
+#   ./run.sh [--stage N] [--stop-stage M] [--nj J] [--name NAME] [--conf FILE] [--hours H] [--speakers S]
+#            [--seed N] [--frames N]
 #
 #   stages: 1 data, 2 pack, 3 train, 4 phones, 5 speakers, 6 report
 #
@@ -12,8 +13,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 
 stage=1 stop_stage=6 nj=2
 name=gim conf=conf/gim.yaml
-hours=0.5 speakers=24 seed=1
+hours=0.6 speakers=56 seed=1
 frames=60000 # of training, at most, for the phone probe
+options="stage stop_stage nj name conf hours speakers seed frames"
 . ../shared/parse_options.sh
 . ./path.sh
 . ./cmd.sh
@@ -25,7 +27,7 @@ corpus=data/synthetic-$hours-$speakers-$seed
 
 data() {
   unless $corpus/all gim-audio data synthetic $corpus/all --hours "$hours" --speakers "$speakers" --seed "$seed"
-  # Phones: six speakers that training never heard. Speakers: other utterances of those that it did.
+  # Phones: fourteen speakers that training never heard. Speakers: other utterances of those that it did.
   split $corpus/all $corpus/train $corpus/test --by speakers --share 0.75
   split $corpus/train $corpus/same_train $corpus/same_test --by utterances
 }
@@ -54,9 +56,11 @@ report() {
   echo "the table: recipes/mini/RESULTS.md    the figures: recipes/mini/$exp/report.html"
 }
 
-run_stage 1 data
-run_stage 2 pack
-run_stage 3 train
-run_stage 4 phones
-run_stage 5 speakers
+corpus_options="hours speakers seed"
+run_stage 1 data $corpus_options
+run_stage 2 pack $corpus_options
+run_stage 3 train $corpus_options conf
+run_stage 4 phones $corpus_options conf frames
+run_stage 5 speakers $corpus_options conf
+rm -f "$exp/.done.report" # it takes seconds, and there may be new results
 run_stage 6 report

@@ -1,5 +1,5 @@
 # Source this after setting the defaults: `--some-option VALUE` sets $some_option.
-# An option that has no default is refused, so that a misspelt one is not ignored.
+# One that is not in the list $options is refused, so that a misspelt one is not ignored.
 while [ $# -gt 0 ]; do
   case "$1" in
     -h | --help)
@@ -10,7 +10,7 @@ while [ $# -gt 0 ]; do
     --?*)
       option=${1#--}
       variable=${option//-/_}
-      if [ -z "${!variable+set}" ] || [[ ! $variable =~ ^[a-z][a-z_]*$ ]]; then
+      if [[ " $options " != *" $variable "* ]]; then
         echo "$0: unknown option $1: see $0 --help" >&2
         exit 2
       fi
@@ -29,7 +29,8 @@ while [ $# -gt 0 ]; do
 done
 # A relative path that exists where the user called from is meant from there, else from the recipe's folder.
 for option in corpus labels lists conf; do
-  value=${!option-}
+  [[ " $options " == *" $option "* ]] || continue
+  value=${!option}
   case "$value" in
     '' | /*) ;;
     *) [ ! -e "$called_from/$value" ] || printf -v "$option" '%s' "$called_from/$value" ;;

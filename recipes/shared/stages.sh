@@ -1,9 +1,16 @@
-# run_stage NUMBER NAME: run the function NAME, once; its output goes to $exp/log/NAME.log too.
-# A stage that was interrupted runs again; one that succeeded leaves $exp/.done.NAME and is passed over.
+# run_stage NUMBER NAME OPTION...: run the function NAME, once; its output goes to $exp/log/NAME.log too.
+# A stage that was interrupted runs again; one that succeeded leaves $exp/.done.NAME, with the values of the options
+# that it depends on, and is passed over.
 run_stage() {
-  local number=$1 name=$2
+  local number=$1 name=$2 option settings=
+  for option in "${@:3}"; do settings+="--${option//_/-} ${!option} "; done
   if [ "$number" -lt "$stage" ] || [ "$number" -gt "$stop_stage" ]; then return; fi
   if [ -e "$exp/.done.$name" ]; then
+    if [ "$(cat "$exp/.done.$name")" != "$settings" ]; then
+      echo "$exp: $name was done with: $(cat "$exp/.done.$name")" >&2
+      echo "now it would be: $settings: choose another --name, or remove $exp" >&2
+      exit 2
+    fi
     echo "stage $number: $name: done already"
     return
   fi
@@ -13,7 +20,7 @@ run_stage() {
     set -euo pipefail
     "$name"
   ) 2>&1 | tee -a "$exp/log/$name.log"
-  touch "$exp/.done.$name"
+  echo "$settings" >"$exp/.done.$name"
 }
 
 # split DATA FIRST REST OPTION...: cut a data directory in two, unless both parts are there.
