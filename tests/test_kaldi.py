@@ -143,6 +143,12 @@ def test_split_by_time_keeps_every_sample(noise):
         assert len(parts[f"{name}-a"]) / len(whole) == pytest.approx(0.75, abs=0.02)
 
 
+def test_a_command_has_no_length_to_cut(noise):
+    data = DataDir({"x": f"cat {noise.recordings['a-1']} |"}, {"x": "x"}, path=noise.path)
+    with pytest.raises(DataError, match="x is a command, whose length nobody knows: pack it"):
+        split(data, "time", 0.5)
+
+
 def test_archives_are_read_by_kaldiio(tmp_path):
     matrices = {f"u{n}": np.random.default_rng(n).standard_normal((n + 1, 5)).astype(np.float32) for n in range(4)}
     with write_archive(f"ark,scp:{tmp_path}/d/f.ark,{tmp_path}/d/f.scp") as write:

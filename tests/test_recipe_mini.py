@@ -96,17 +96,9 @@ def test_librispeech_recipe_on_the_sample(recipe, sample, tmp_path):
     librispeech = recipe.parent / "librispeech"
     shutil.copytree(ROOT / "data", tmp_path / "data")
     (librispeech / "conf/tiny.yaml").write_text(TINY)
-    options = [
-        "--corpus",
-        str(sample),
-        "--labels",
-        str(sample / "phones.ctm"),
-        "--shift",
-        "1",
-        "--speaker-split",
-        "time",
-    ]
-    process = start(librispeech, *options, "--conf", "conf/tiny.yaml", "--name", "tiny")
+    labels = sample / "phones.ctm"
+    options = f"--corpus {sample} --labels {labels} --shift 1 --speaker-split time --frames 40000 --name tiny".split()
+    process = start(librispeech, *options, "--conf", "conf/tiny.yaml")
     output, _ = process.communicate(timeout=500)
     assert process.returncode == 0, output
     results = (librispeech / "RESULTS.md").read_text()

@@ -48,7 +48,8 @@ def librispeech(
     with new_folder(out) as folder:
         found.write(folder)
     of = f" of {len(listed)} listed" if listed is not None else ""
-    say(f"{out}: {len(found.utterances)}{of} utterances, {len(set(found.speakers.values()))} speakers")
+    text = "" if found.text else ", without text: not all of them have transcripts"
+    say(f"{out}: {len(found.utterances)}{of} utterances, {len(set(found.speakers.values()))} speakers{text}")
 
 
 @data.command(epilog="Example: gim-audio data synthetic data/toy --hours 0.5 --speakers 24 --seed 1")

@@ -52,6 +52,9 @@ def _some(names: list[str], share: float, generator: np.random.Generator) -> lis
 
 
 def _by_time(data: DataDir, share: float) -> tuple[DataDir, DataDir]:
+    commands = [name for name, extended in data.recordings.items() if extended.endswith("|")]
+    if commands and not data.segments:
+        raise DataError(f"{data.path}: {commands[0]} is a command, whose length nobody knows: pack it and cut that")
     cuts = {name: (cut.recording, cut.start, cut.end) for name, cut in data.segments.items()} or {
         name: (name, 0.0, audio.duration(locate(extended), name=extended)) for name, extended in data.recordings.items()
     }
