@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_audio import bad_files, tone
@@ -224,6 +225,20 @@ def test_wrong_names(experiment, noise, tmp_path, run):
         assert len(err.strip().splitlines()) == 1
     with pytest.raises(ConfigError):
         pick_module(load_encoder("mfcc"), 2)
+
+
+def test_the_example_in_the_readme(experiment, noise, tmp_path, monkeypatch):
+    code = (ROOT / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    (tmp_path / "project").mkdir()
+    monkeypatch.chdir(tmp_path / "project")
+    (tmp_path / "project/exp").mkdir()
+    experiment.rename("exp/gim")
+    soundfile.write("speech.flac", soundfile.read(noise.recordings["a-2"])[0], 16000)
+    names = {}
+    exec(code, names)
+    assert names["features"][-1].shape == (100, 6)
+    np.testing.assert_allclose(np.diff(names["times"]), 0.01)
+    assert names["times"][0] == 20 / 16000
 
 
 def test_random_is_the_reference_model():

@@ -98,7 +98,8 @@ def fix(path: Path) -> list[str]:
             write_text(backup / name, (path / name).read_text(encoding="utf-8"))
     mended.write(path)
     if tables["phones.ctm"]:
-        kept = sorted((row for row in tables["phones.ctm"] if row[0] in keep), key=lambda row: row[0])
+        labelled = keep | set(mended.recordings)  # a CTM may name recordings
+        kept = sorted((row for row in tables["phones.ctm"] if row[0] in labelled), key=lambda row: row[0])
         write_text(path / "phones.ctm", "".join(f"{key} {value}\n" for key, value in kept))
     if tables["utt2num_samples"]:
         write_table(path / "utt2num_samples", {k: v for k, v in tables["utt2num_samples"] if k in keep})
