@@ -128,6 +128,17 @@ def test_regression_agrees_with_scikit_learn():
         assert ours.note["converged"]
 
 
+def test_a_channel_that_training_hardly_saw_does_not_decide():
+    generator = np.random.default_rng(0)
+    labels = np.repeat([0, 1], 200)
+    features = np.stack([labels + 0.1 * generator.standard_normal(400), np.zeros(400)], axis=1).astype(np.float32)
+    features[0, 1] = 1e-4  # once
+    fitted = logistic_regression(features, labels)
+    test = features.copy()
+    test[:, 1] = 0.5
+    assert (fitted.predict(test) == labels).mean() > 0.95
+
+
 def test_the_published_solver_learns_by_utterance():
     generator = np.random.default_rng(0)
     features = generator.standard_normal((3000, 4)).astype(np.float32)
