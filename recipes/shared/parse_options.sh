@@ -29,6 +29,7 @@ while [ $# -gt 0 ]; do
 done
 # A relative path that exists where the user called from is meant from there, else from the recipe's folder.
 for option in corpus labels lists conf; do
+  [ "$called_from" != "$PWD" ] || break
   [[ " $options " == *" $option "* ]] || continue
   value=${!option}
   case "$value" in
