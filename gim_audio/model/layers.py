@@ -1,5 +1,6 @@
 """Strided convolutions and contexts, and their geometry, derived once from kernels, strides and paddings."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -60,7 +61,7 @@ class ConvBlock(nn.Module):
 State = tuple[Tensor, ...]
 
 
-class Context(nn.Module):
+class Context(nn.Module, ABC):
     """A causal summary c_t of z_1 … z_t. The state carries it across chunks of one utterance.
 
     Shape: frames `(batch, frames, channels)` → contexts `(batch, frames, hidden)`.
@@ -68,9 +69,9 @@ class Context(nn.Module):
 
     width: int
 
+    @abstractmethod
     def forward(self, z: Tensor, state: State = ()) -> tuple[Tensor, State]:
         """Contexts and the state after the last frame; an empty state is the beginning."""
-        raise NotImplementedError
 
 
 class GRUContext(Context):
