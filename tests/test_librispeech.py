@@ -143,6 +143,12 @@ def test_command_line(server, tmp_path, run):
         assert len(err.strip().splitlines()) == 1
 
 
+def test_a_subset_of_ones_own_needs_no_download(tmp_path, run):
+    tree(tmp_path / "c", subset="mine")
+    status, _, err = run("data", "librispeech", tmp_path / "c", tmp_path / "d", "--subset", "mine", "--download")
+    assert (status, "4 utterances" in err) == (0, True)
+
+
 def test_a_tree_without_transcripts(tmp_path):
     data = librispeech.read_tree(tree(tmp_path, transcripts=False), "dev-clean-2")
     assert data.text == {}

@@ -33,7 +33,7 @@ def librispeech(
     from gim_audio.files import absent, new_folder
 
     absent(out)
-    if download:
+    if download and corpora.find(corpus, subset) is None:
         if subset not in corpora.SUBSETS:
             raise DataError(f"no subset {subset} to download: choose one of {', '.join(corpora.SUBSETS)}")
         with progress(f"downloading {subset}", 1) as update:
