@@ -11,7 +11,7 @@ from gim_audio.model.layers import Geometry
 from gim_audio.phones import Alignment
 from gim_audio.probes import probe_phones, probe_speakers
 from gim_audio.probes.encoding import Examples, join, pool_frames
-from gim_audio.probes.solvers import Published, adam, logistic_regression
+from gim_audio.probes.solvers import Published, adam, logistic_regression, whiten
 from gim_audio.probes.tally import Tally
 
 
@@ -126,6 +126,28 @@ def test_regression_agrees_with_scikit_learn():
         )
         assert (ours.predict(features) == theirs.predict(features)).mean() > 0.99
         assert ours.note["converged"]
+
+
+def test_collinear_channels_cost_few_iterations():
+    """Two hundred channels mixed from four, as those of an untrained encoder are."""
+    generator = np.random.default_rng(0)
+    sources = generator.standard_normal((2000, 4))
+    labels = sources.argmax(axis=1)
+    mixed = sources @ generator.standard_normal((4, 200)) + 1e-3 * generator.standard_normal((2000, 200))
+    features = (mixed + 3).astype(np.float32)
+    fitted = logistic_regression(features, labels)
+    assert fitted.note["iterations"] < 150
+    assert (fitted.predict(features) == labels).mean() > 0.97
+
+    mean, transform = whiten(features)
+    covariance = np.cov((features - mean) @ transform, rowvar=False)
+    np.testing.assert_allclose(covariance - np.diag(covariance.diagonal()), 0, atol=2e-3)
+    assert covariance.diagonal().max() <= 1
+
+
+def test_features_that_never_vary_are_no_reason_to_stop():
+    fitted = logistic_regression(np.ones((10, 3), np.float32), np.repeat([0, 1], 5))
+    assert np.isfinite(fitted.weight).all()
 
 
 def test_a_channel_that_training_hardly_saw_does_not_decide():

@@ -4,7 +4,7 @@ Each utterance is encoded once. Every module is probed at the last module's fram
 module are averaged around the centre of each of its frames.
 
 Two protocols. `ref` is the published code's: a linear layer on the features as they are, Adam, a fixed number
-of epochs. `strict` is multinomial logistic regression on standardised features, with an L2 penalty, to
+of epochs. `strict` is multinomial logistic regression on whitened features, with an L2 penalty, to
 convergence; a speaker is decided from a whole utterance.
 
 Where `ref` differs from the published code, because an utterance is encoded once: speakers are told from windows

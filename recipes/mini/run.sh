@@ -14,7 +14,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 stage=1 stop_stage=6 nj=2
 name=gim conf=conf/gim.yaml
 hours=0.6 speakers=56 seed=1
-frames=20000 # of training, at most, for the phone probe
+frames=60000 # of training, at most, for the phone probe
 options="stage stop_stage nj name conf hours speakers seed frames"
 . ../shared/parse_options.sh
 . ./path.sh
