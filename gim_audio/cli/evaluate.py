@@ -70,10 +70,11 @@ def probe(
     from gim_audio.featurize import load_encoder, pick_module
     from gim_audio.files import absent
     from gim_audio.kaldi import DataDir
-    from gim_audio.model.devices import pick_device
+    from gim_audio.model.devices import keep_freed_memory, pick_device
     from gim_audio.probes import probe_phones, probe_speakers, write_result
 
     absent(out)
+    keep_freed_memory()
     if modules != "all" and not modules.isdigit():
         raise ConfigError(f"--module {modules}: a number, or all")
     sets = DataDir.read(train), DataDir.read(test)

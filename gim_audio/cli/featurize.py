@@ -27,10 +27,11 @@ def featurize(
     from gim_audio.errors import AudioError
     from gim_audio.featurize import check_output, gather, load_encoder
     from gim_audio.featurize import featurize as run
-    from gim_audio.model.devices import pick_device
+    from gim_audio.model.devices import keep_freed_memory, pick_device
 
     check_output(output)
     data = gather(inputs)
+    keep_freed_memory()
     encoder = load_encoder(exp, pick_device(device))
     with progress("featurizing", len(data.utterances)) as update:
         failed = run(encoder, data, output, module=module, allow_pipes=allow_pipes, progress=update)

@@ -49,7 +49,7 @@ class ConvBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
-        return F.relu(self.convolution(x))
+        return F.relu(self.convolution(x), inplace=True)
 
     def frames(self, length: int) -> int:
         """How many frames come of `length` frames (or samples); 0 where there are too few."""

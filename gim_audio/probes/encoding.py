@@ -46,8 +46,10 @@ def pool_frames(features: Features, own: Geometry, grid: Geometry, count: int) -
         return features[:count]
     # The middle of `ratio` frames should lie on the slower frame's centre.
     first = round((grid.centre - own.centre) / own.hop - (ratio - 1) / 2)
-    index = first + ratio * np.arange(count)[:, None] + np.arange(ratio)
-    pooled: Features = features[index.clip(0, len(features) - 1)].mean(axis=1)  # at the ends, the outermost frame again
+    last = first + ratio * count
+    padding = ((max(0, -first), max(0, last - len(features))), (0, 0))
+    covered = np.pad(features[max(0, first) : last], padding, mode="edge")  # at the ends, the outermost frame again
+    pooled: Features = covered.reshape(count, ratio, -1).mean(axis=1)
     return pooled
 
 
