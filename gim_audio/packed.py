@@ -225,14 +225,13 @@ class PackedCorpus:
             self._offsets = np.array([int(offset) + HEADER for _, _, offset in located])
         except (KeyError, ValueError) as error:
             raise DataError(f"{path}: wav.scp, utt2spk and utt2num_samples do not agree: pack it again") from error
-        names = [Path(archive).name for archive, _, _ in located]
+        names = [archive.rpartition("/")[2] for archive, _, _ in located]
         maps = {name: _memory_map(path / name) for name in dict.fromkeys(names)}
         self._archives = [maps[name] for name in names]
-        for name, archive, offset, samples in zip(
-            self.utterances, self._archives, self._offsets, self.samples, strict=True
-        ):
-            if offset + 2 * samples > len(archive):
-                raise DataError(f"{path}: {name} lies beyond the end of its archive: pack it again")
+        beyond = self._offsets + 2 * self.samples > np.array([len(archive) for archive in self._archives])
+        if beyond.any():
+            name = self.utterances[int(beyond.argmax())]
+            raise DataError(f"{path}: {name} lies beyond the end of its archive: pack it again")
         self.rate = int(self._archives[0][self._offsets[0] - 20 : self._offsets[0] - 16].view("<u4")[0])
 
     def __len__(self) -> int:
