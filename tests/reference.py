@@ -1,9 +1,13 @@
-"""The slow, obvious oracle: InfoNCE in NumPy loops, written from the paper and independent of the package."""
+"""Slow, obvious oracles, written from the paper and independent of the package.
+
+`infonce` is the loss in NumPy loops; `PlainTraining` is a joint run of all modules by nothing but torch's own parts.
+"""
 
 import math
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 
 def infonce(z, c, weights, kind, number, window, generator):
@@ -60,3 +64,62 @@ def infonce(z, c, weights, kind, number, window, generator):
         losses.append(loss / count)
         accuracies.append(right / count)
     return np.mean(losses), np.mean(accuracies)
+
+
+class PlainTraining:
+    """Greedy InfoMax as one would first write it: one loss for each k, one backward pass at the end, plain Adam."""
+
+    def __init__(self, model, config):
+        """Take a copy of the weights that `model` begins with."""
+        self.config = config
+        weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        self.mean, self.deviation = weights.pop("mean"), weights.pop("deviation")
+        self.weights = {name: value.requires_grad_() for name, value in weights.items()}
+        channels, hidden = config.model.widths[-1], config.model.context.hidden
+        self.gru = torch.nn.GRU(channels, hidden, batch_first=True)
+        for name, parameter in self.gru.named_parameters():
+            parameter.data = self.weights.pop(f"stack.{len(config.model.kernels)}.context.gru.{name}").detach()
+        self.optimizer = torch.optim.Adam(
+            [*self.weights.values(), *self.gru.parameters()], lr=config.training.learning_rate
+        )
+
+    def step(self, waveform, generator):
+        """Losses of all modules, before the update."""
+        x = ((waveform - self.mean) / self.deviation)[:, None]
+        shapes = list(zip(self.config.model.strides, self.config.model.paddings, strict=True))
+        losses = []
+        for number in range(len(shapes) + 1):
+            if number < len(shapes):
+                name = f"stack.{number}.encoder.0.convolution"
+                stride, padding = shapes[number]
+                x = F.conv1d(x, self.weights[f"{name}.weight"], self.weights[f"{name}.bias"], stride, padding).relu()
+                z = c = x.transpose(1, 2)
+            else:
+                z = x.transpose(1, 2)
+                c = self.gru(z)[0]
+            losses.append(self.loss(z, c, self.weights[f"stack.{number}.objective.heads"], generator))
+            x = x.detach()
+        self.optimizer.zero_grad()
+        sum(losses).backward()
+        self.optimizer.step()
+        return [loss.item() for loss in losses]
+
+    def loss(self, z, c, heads, generator):
+        """Published negatives: permutations of all frames, the first rows of each."""
+        batch, frames, _ = z.shape
+        length = min(frames, self.config.objective.window)
+        first = int(torch.randint(frames - length + 1, (), generator=generator))
+        rows = z.transpose(0, 1).reshape(frames * batch, -1)
+        contexts = c.transpose(0, 1)[first : first + length]
+        permutations = [
+            torch.randperm(frames * batch, generator=generator) for _ in range(self.config.objective.negatives.number)
+        ]
+        targets = torch.arange(first * batch, (first + length) * batch)
+        negatives = torch.stack([rows[p[: len(targets)]] for p in permutations], dim=1)
+        losses = []
+        for k, head in enumerate(heads, start=1):
+            prediction = F.linear(contexts[:-k].flatten(0, 1), head)[:, None]
+            candidates = torch.cat([rows[targets, None], negatives], dim=1)[k * batch :]
+            scores = (prediction * candidates).sum(2)
+            losses.append(F.cross_entropy(scores, torch.zeros(len(scores), dtype=torch.long)))
+        return sum(losses) / len(losses)

@@ -94,6 +94,24 @@ def test_without_bptt_each_step_takes_the_previous_state_for_a_constant():
     assert torch.allclose(last[0], state, atol=1e-6)
 
 
+def test_the_recurrence_is_that_of_torch():
+    torch.manual_seed(0)
+    context = GRUContext(7, 5, bptt=True)
+    z, target = torch.randn(3, 11, 7, requires_grad=True), torch.randn(3, 11, 5)
+    sources = [z, *context.gru.parameters()]
+    for state in [(), (torch.randn(1, 3, 5, requires_grad=True),)]:
+        ours, (last,) = context(z, state)
+        theirs, their_last = context.gru(z, *state)
+        assert torch.allclose(ours, theirs, atol=1e-6)
+        assert torch.allclose(last, their_last, atol=1e-6)
+        gradients = [torch.autograd.grad((c * target).sum(), [*sources, *state]) for c in (ours, theirs)]
+        assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(*gradients, strict=True))
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded, (last,) = context(z.bfloat16())
+    assert (rounded.dtype, last.dtype) == (torch.bfloat16, torch.float32)
+    assert torch.allclose(rounded.float(), context(z)[0], atol=0.02)
+
+
 @pytest.mark.parametrize("context", [GRUContext(4, 3, bptt=True), CausalConvolutions(4, 3, layers=3, kernel=4)])
 def test_contexts_are_causal_and_carry_their_state(context):
     z = torch.randn(2, 20, 4)

@@ -1,6 +1,7 @@
 """Greedy InfoMax: a stack of modules, each trained by its own loss, none by another's."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import cast
 
@@ -45,6 +46,26 @@ class GreedyModule(nn.Module):
             return z, z, state
         c, state = self.context(z, state)
         return z, c, state
+
+    def score(self, x: Tensor, generator: torch.Generator, dtype: torch.dtype) -> tuple[Score, Tensor]:
+        """How well the module predicts its frames; and the frames, without a gradient, for the next module.
+
+        Shape: x `(batch, channels, frames)` → `(batch, frames', channels')`.
+        """
+        autocast = partial(torch.autocast, x.device.type, dtype=dtype, enabled=dtype != torch.float32)
+        first = cast("ConvBlock", self.encoder[0]) if self.encoder else None
+        if first is None or not first.narrow or len(self.encoder) > 1 or self.context is not None:
+            with autocast():
+                z, c, _ = self(x)
+            return self.objective(z, c, generator), z.detach()
+
+        def frames_at(places: Tensor) -> Tensor:
+            with autocast():
+                return first.at(x, places)
+
+        with autocast(), torch.no_grad():  # the next module needs all frames, the loss a part of them
+            z, c, _ = self(x)
+        return self.objective(z, c, generator, frames_at), z
 
     def frames(self, length: int) -> int:
         """How many frames come of `length` frames (or samples)."""
@@ -146,15 +167,14 @@ class GreedyInfoMax(nn.Module):
         Args:
             waveform: Shape: `(batch, samples)`.
             generator: of the CPU; draws windows and negatives.
-            dtype: of convolutions and contexts. Scores are always computed in float32: they have no scale of
-                their own, and in bfloat16 training diverges.
+            dtype: of convolutions, contexts and predictions. Scores are always computed in float32: they have no
+                scale of their own, and in bfloat16 training diverges.
         """
         x = self.standardise(waveform)
         for module in self.stack:
-            with torch.autocast(x.device.type, dtype=dtype, enabled=dtype != torch.float32):
-                z, c, _ = module(x)
-            yield module.objective(z.float(), c.float(), generator)
-            x = z.detach().transpose(1, 2)  # the next module's convolutions take (batch, channels, frames)
+            score, z = module.score(x, generator, dtype)
+            yield score
+            x = z.transpose(1, 2)  # the next module's convolutions take (batch, channels, frames)
 
     def frames(self, samples: int) -> list[int]:
         """How many frames each module makes of `samples` samples."""

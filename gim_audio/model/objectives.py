@@ -1,7 +1,8 @@
 """InfoNCE: tell the frame k steps ahead from frames that lie elsewhere (van den Oord et al. 2018)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -55,94 +56,165 @@ class InfoNCE(nn.Module):
     ) -> None:
         super().__init__()
         self.steps_ahead, self.kind, self.number, self.window = steps_ahead, kind, number, window
-        self.heads = nn.ModuleList(nn.Linear(width, channels, bias=False) for _ in range(steps_ahead))
+        self.heads = nn.Parameter(torch.empty(steps_ahead, channels, width))
+        nn.init.uniform_(self.heads, -(width**-0.5), width**-0.5)  # as torch.nn.Linear
 
-    def forward(self, z: Tensor, c: Tensor, generator: torch.Generator) -> Score:
+    def forward(
+        self,
+        z: Tensor,
+        c: Tensor,
+        generator: torch.Generator,
+        frames_at: Callable[[Tensor], Tensor] | None = None,
+    ) -> Score:
         """Score a batch.
+
+        Predictions are computed in the precision of z and c, scores and their softmax in float32.
 
         Args:
             z: frames. Shape: `(batch, frames, channels)`, more frames than `steps_ahead`.
-            c: contexts. Shape: `(batch, frames, width)`.
+            c: contexts. Shape: `(batch, frames, width)`; z itself where frames are their own contexts.
             generator: of the CPU; draws the window and the negatives.
+            frames_at: another way to z's frames, by b · frames + t: `(n,)` → `(n, channels)`. Then gradients go
+                that way, and none to z.
         """
-        batch, frames, _ = z.shape
+        batch, frames, channels = z.shape
         length = min(frames, self.window)
         first = int(torch.randint(frames - length + 1, (), generator=generator))
-        # Rows in order of time, so that "k steps later" is one offset: row (t, b) is t · batch + b.
-        everywhere = z.transpose(0, 1).flatten(0, 1)
-        contexts = c[:, first : first + length].transpose(0, 1).flatten(0, 1)
-        rows = slice(first * batch, (first + length) * batch)
-        targets = torch.arange(rows.start, rows.stop)
-        if self.kind == "exact":
-            scores = self._score_exact(everywhere, contexts, targets, batch, generator)
+        # Rows are numbered in order of time, t · batch + b, so that "k steps later" is one offset.
+        targets = torch.arange(first * batch, (first + length) * batch)
+        wanted = self._draw(targets, frames, batch, generator)
+        asked = [targets, *wanted] if c is z else wanted
+        rows = torch.cat([rows.flatten() for rows in asked])
+        # All at once: so the gradient of all frames is made once.
+        places = (rows % batch * frames + rows // batch).to(z.device)
+        found = (frames_at(places) if frames_at else Gather.apply(z, places)).split([rows.numel() for rows in asked])
+        chosen = [part.view(*rows.shape, channels) for part, rows in zip(found, asked, strict=True)]
+        contexts = chosen.pop(0) if c is z else c[:, first : first + length].transpose(0, 1).flatten(0, 1)
+        predictions = Predict.apply(contexts, self.heads, batch)
+        if self.kind == "pool":
+            positives, pool = chosen
+            itself = (targets[:, None] == wanted[1]).to(z.device)
+            others = (predictions.float() @ pool.float().T).masked_fill(itself[:, None], float("-inf"))
+            scores = torch.cat([Compare.apply(predictions, positives[:, None]), others], dim=2)
+        elif self.kind == "exact":
+            each = [Compare.apply(predictions[:, k, None], candidates) for k, candidates in enumerate(chosen)]
+            scores = torch.cat(each, dim=1)
         else:
-            predictions = self._predict(contexts, batch)
-            if self.kind == "pool":
-                scores = self._score_pool(everywhere, predictions, targets, generator)
-            else:
-                negatives = self._draw(targets, frames, batch, generator)
-                chosen = torch.cat([targets[:, None], negatives], dim=1).to(z.device)
-                candidates = F.embedding(chosen, everywhere)
-                scores = torch.bmm(predictions, candidates.transpose(1, 2))
+            scores = Compare.apply(predictions, chosen[0])
         return self._judge(scores, batch)
 
-    def _predict(self, contexts: Tensor, batch: int) -> Tensor:
-        """W_k c_{t-k} for every target t and step k; zeros where t - k lies before the window.
+    def _draw(self, targets: Tensor, frames: int, batch: int, generator: torch.Generator) -> list[Tensor]:
+        """Rows to score: of the targets and the pool, or `(targets, 1 + number)` with each target first.
 
-        Shape: `(rows, width)` → `(rows, steps_ahead, channels)`.
+        There is one such tensor for all steps, or for `exact` one for each.
         """
-        steps, rows = self.steps_ahead, len(contexts)
-        padded = F.pad(contexts, (0, 0, steps * batch, 0))
-        return torch.stack(
-            [head(padded.narrow(0, (steps - k) * batch, rows)) for k, head in enumerate(self.heads, start=1)],
-            dim=1,
-        )
-
-    def _draw(self, targets: Tensor, frames: int, batch: int, generator: torch.Generator) -> Tensor:
-        """Rows of the negatives of each target. Shape: `(targets, number)`."""
+        total, drawn = frames * batch, (len(targets), self.number)
+        if self.kind == "pool":
+            if self.number > total:
+                raise ConfigError(
+                    f"objective.negatives.number: a pool of {self.number} from a batch of {total} frames: "
+                    "take fewer negatives, or a larger batch or crop"
+                )
+            return [targets, torch.randperm(total, generator=generator)[: self.number]]
         if self.kind == "batch":
-            permutations = [torch.randperm(frames * batch, generator=generator) for _ in range(self.number)]
-            return torch.stack([permutation[: len(targets)] for permutation in permutations], dim=1)
-        # Another frame of the same utterance: go 1 … frames - 1 frames on, around the end.
-        ahead = torch.randint(1, frames, (len(targets), self.number), generator=generator)
-        return (targets[:, None] + ahead * batch) % (frames * batch)
-
-    def _score_exact(
-        self, everywhere: Tensor, contexts: Tensor, targets: Tensor, batch: int, generator: torch.Generator
-    ) -> Tensor:
-        """Scores with negatives drawn for each k. Shape: `(targets, steps_ahead, 1 + number)`."""
-        scores = []
-        for k, head in enumerate(self.heads, start=1):
-            ahead = torch.randint(1, len(everywhere), (len(targets), self.number), generator=generator)
-            negatives = (targets[:, None] + ahead) % len(everywhere)
-            chosen = torch.cat([targets[:, None], negatives], dim=1)[k * batch :].to(everywhere.device)
-            candidates = F.embedding(chosen, everywhere)
-            predictions = head(contexts[: len(targets) - k * batch])
-            score = torch.bmm(candidates, predictions[:, :, None])[:, :, 0]
-            scores.append(F.pad(score, (0, 0, k * batch, 0)))
-        return torch.stack(scores, dim=1)
-
-    def _score_pool(
-        self, everywhere: Tensor, predictions: Tensor, targets: Tensor, generator: torch.Generator
-    ) -> Tensor:
-        """Scores with one pool for all targets. Shape: `(targets, steps_ahead, 1 + number)`."""
-        if self.number > len(everywhere):
-            raise ConfigError(
-                f"objective.negatives.number: a pool of {self.number} from a batch of {len(everywhere)} frames: "
-                "take fewer negatives, or a larger batch or crop"
-            )
-        pool = torch.randperm(len(everywhere), generator=generator)[: self.number]
-        itself = (targets[:, None] == pool).to(everywhere.device)
-        positives = torch.bmm(predictions, F.embedding(targets.to(everywhere.device), everywhere)[:, :, None])
-        negatives = predictions @ F.embedding(pool.to(everywhere.device), everywhere).T
-        return torch.cat([positives, negatives.masked_fill(itself[:, None], float("-inf"))], dim=2)
+            permutations = [torch.randperm(total, generator=generator) for _ in range(self.number)]
+            negatives = [torch.stack([permutation[: len(targets)] for permutation in permutations], dim=1)]
+        elif self.kind == "exact":  # any other frame: go 1 … total - 1 rows on, around the end
+            ahead = [torch.randint(1, total, drawn, generator=generator) for _ in range(self.steps_ahead)]
+            negatives = [(targets[:, None] + rows) % total for rows in ahead]
+        else:  # any other frame of the same utterance
+            ahead = [torch.randint(1, frames, drawn, generator=generator) * batch]
+            negatives = [(targets[:, None] + rows) % total for rows in ahead]
+        return [torch.cat([targets[:, None], rows], dim=1) for rows in negatives]
 
     def _judge(self, scores: Tensor, batch: int) -> Score:
-        """Mean over the targets that step k has, then over k. The positive is candidate 0."""
-        scores = scores.float()
-        losses, accuracies = [], []
-        for k in range(1, self.steps_ahead + 1):
-            score = scores[k * batch :, k - 1]
-            losses.append((score.logsumexp(1) - score[:, 0]).mean())
-            accuracies.append((score[:, 0] > score[:, 1:].amax(1)).float().mean())
-        return Score(torch.stack(losses).mean(), torch.stack(accuracies).mean().detach())
+        """Mean over the targets that step k has, then over k. The positive is candidate 0.
+
+        Shape: `(targets, steps_ahead, 1 + number)`.
+        """
+        row = torch.arange(len(scores), device=scores.device)[:, None]
+        before = batch * torch.arange(1, self.steps_ahead + 1, device=scores.device)
+        share = (row >= before) / (len(scores) - before) / self.steps_ahead
+        losses = scores.logsumexp(2) - scores[:, :, 0]
+        right = scores[:, :, 0] > scores[:, :, 1:].amax(2)
+        return Score((losses * share).sum(), (right * share).sum())
+
+
+class Gather(torch.autograd.Function):
+    """Some of the frames.
+
+    Shape: z `(batch, frames, channels)`, rows `(n,)` numbered b · frames + t → `(n, channels)`.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, rows: Tensor) -> Tensor:
+        """The copy of all frames in order lives for this call alone."""
+        ctx.save_for_backward(rows)
+        ctx.shape = z.shape
+        return F.embedding(rows, z.flatten(0, 1))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        """Summed where a frame was taken twice; an embedding's gradient, unlike indexing's, repeats exactly.
+
+        Convolutions want it in their own layout, `(batch, channels, frames)`.
+        """
+        (rows,) = ctx.saved_tensors
+        batch, frames, _ = ctx.shape
+        dense = torch.ops.aten.embedding_dense_backward(gradient, rows, batch * frames, -1, False)
+        return dense.view(ctx.shape).transpose(1, 2).contiguous().transpose(1, 2), None
+
+
+class Predict(torch.autograd.Function):
+    """W_k c_{t-k} for every target t and step k; zeros where t - k lies before the window.
+
+    Each step is one product, written to and read from its place: nothing is padded, stacked or copied.
+
+    Shape: contexts `(rows, width)`, heads `(steps, channels, width)` → `(rows, steps, channels)`.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, contexts: Tensor, heads: Tensor, batch: int) -> Tensor:
+        """`batch` rows later is one time step later."""
+        weights = heads.to(contexts.dtype)
+        ctx.save_for_backward(contexts, weights)
+        ctx.batch = batch
+        rows = len(contexts)
+        predictions = contexts.new_empty(rows, *heads.shape[:2])
+        for k, weight in enumerate(weights):
+            later = (k + 1) * batch
+            predictions[:later, k] = 0
+            torch.mm(contexts[: rows - later], weight.T, out=predictions[later:, k])
+        return predictions
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        """Gradients of the contexts and of the heads."""
+        contexts, weights = ctx.saved_tensors
+        rows = len(contexts)
+        of_contexts, of_heads = torch.zeros_like(contexts), torch.empty_like(weights)
+        for k, weight in enumerate(weights):
+            later = (k + 1) * ctx.batch
+            torch.mm(gradient[later:, k].T, contexts[: rows - later], out=of_heads[k])
+            of_contexts[: rows - later].addmm_(gradient[later:, k], weight)
+        return of_contexts, of_heads.float(), None
+
+
+class Compare(torch.autograd.Function):
+    """Scores p_kᵀ z of each target's candidates, in float32 whatever the precision of the operands.
+
+    Shape: predictions `(rows, steps, channels)`, candidates `(rows, n, channels)` → `(rows, steps, n)`.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, predictions: Tensor, candidates: Tensor) -> Tensor:
+        """A small product for each target."""
+        ctx.save_for_backward(predictions, candidates)
+        return torch.bmm(predictions.float(), candidates.float().transpose(1, 2))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """Both in the layout of what they are gradients of."""
+        predictions, candidates = ctx.saved_tensors
+        gradient = gradient.to(predictions.dtype)
+        return torch.bmm(gradient, candidates), torch.bmm(gradient.transpose(1, 2), predictions)
