@@ -144,7 +144,7 @@ class TrainingConfig(Section):
     steps: Positive = 100_000
     batch: Positive = 8
     learning_rate: Annotated[float, Field(gt=0)] = 2e-4
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     device: str = "auto"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 2
     checkpoint_every: Positive = 1000

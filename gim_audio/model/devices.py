@@ -6,7 +6,7 @@ import torch
 
 from gim_audio.errors import ConfigError
 
-__all__ = ["keep_freed_memory", "pick_device"]
+__all__ = ["keep_freed_memory", "pick_device", "set_precision"]
 
 
 def pick_device(name: str) -> torch.device:
@@ -26,10 +26,22 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def set_precision(name: str, device: torch.device) -> None:
+    """Let a GPU round products to TF32 if that was asked for, and only then (torch lets convolutions by itself).
+
+    Raises:
+        ConfigError: `tf32` on another device.
+    """
+    if name == "tf32" and device.type != "cuda":
+        raise ConfigError(f"precision tf32 is for NVIDIA GPUs, not for {device.type}: take fp32 or bf16")
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = name == "tf32"
+
+
 def keep_freed_memory() -> None:
     """Let glibc keep what is freed: asking the kernel anew for each activation costs a step up to half its time."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt:
-        m_trim_threshold, m_mmap_max = -1, -4  # <malloc.h>
+        m_trim_threshold, m_mmap_max, m_arena_max = -1, -4, -8  # <malloc.h>
         mallopt(m_mmap_max, 0)
         mallopt(m_trim_threshold, 2**31 - 1)
+        mallopt(m_arena_max, 1)  # what one thread freed is there for another

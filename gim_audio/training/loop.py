@@ -15,10 +15,11 @@ from gim_audio.config import Config, ModelConfig
 from gim_audio.errors import DataError, GimAudioError
 from gim_audio.files import absent, write_text
 from gim_audio.model.checkpoint import newest, resolve
-from gim_audio.model.devices import keep_freed_memory, pick_device
+from gim_audio.model.devices import keep_freed_memory, pick_device, set_precision
 from gim_audio.model.gim import GreedyInfoMax
 from gim_audio.packed import Crops, PackedCorpus
 from gim_audio.provenance import provenance
+from gim_audio.training.adam import Adam
 from gim_audio.training.health import LossWatch, check_weights, dead_units, effective_rank
 from gim_audio.training.state import check_same, restore, save
 
@@ -53,6 +54,7 @@ def train(
     if corpus.rate != config.model.rate:
         raise DataError(f"{corpus.path}: packed at {corpus.rate} Hz, the model wants {config.model.rate} Hz")
     device = pick_device(config.training.device)
+    set_precision(config.training.precision, device)
     keep_freed_memory()
     config = config.model_copy(update={"model": _standardised(config.model, corpus)})
     fresh = not resume or newest(experiment) is None
@@ -73,9 +75,7 @@ def train(
 
     torch.manual_seed(config.training.seed)
     model = GreedyInfoMax.build(config.model, config.objective).to(device)
-    optimizers = [
-        torch.optim.Adam(module.parameters(), lr=config.training.learning_rate, fused=True) for module in model.stack
-    ]
+    optimizers = [Adam(module.parameters(), config.training.learning_rate) for module in model.stack]
     watch = LossWatch(len(model.stack), math.log(config.objective.negatives.number + 1))
     state: dict[str, Any] = {"step": 0, "recent_losses": watch.recent, "corpus": corpus.fingerprint}
     if fresh:
@@ -113,14 +113,14 @@ def train(
 
 def train_step(
     model: GreedyInfoMax,
-    optimizers: Sequence[torch.optim.Optimizer],
+    optimizers: Sequence[Adam],
     waveform: Tensor,
     watch: LossWatch,
     config: Config,
     step: int,
 ) -> Metrics:
-    """One update of every module. Windows and negatives are drawn from the seed and the step."""
-    generator = torch.Generator().manual_seed(config.training.seed * 1_000_000_007 + step)
+    """One update of every module."""
+    generator = draws(config, step)
     dtype = torch.bfloat16 if config.training.precision == "bf16" else torch.float32
     losses, accuracies = [], []
     for number, score in enumerate(model.scores(waveform, generator, dtype), start=1):
@@ -128,10 +128,14 @@ def train_step(
         watch.check(number, step + 1, loss)
         score.loss.backward()  # type: ignore[no-untyped-call]
         optimizers[number - 1].step()
-        optimizers[number - 1].zero_grad(set_to_none=True)
         losses.append(loss)
         accuracies.append(float(score.accuracy))
     return {"loss": losses, "accuracy": accuracies}
+
+
+def draws(config: Config, step: int) -> torch.Generator:
+    """What windows and negatives of a step are drawn from: nothing but the seed and the step."""
+    return torch.Generator().manual_seed(config.training.seed * 1_000_000_007 + step)
 
 
 @contextmanager

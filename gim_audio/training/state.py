@@ -5,16 +5,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
 
 from gim_audio.config import Config, load
 from gim_audio.errors import CheckpointError
 from gim_audio.files import new_folder, replace_link
 from gim_audio.model.checkpoint import resolve, save_model, write_tensors
 from gim_audio.model.gim import GreedyInfoMax
+from gim_audio.training.adam import Adam
 
 __all__ = ["check_same", "restore", "save"]
 
@@ -23,7 +22,7 @@ def save(
     experiment: Path,
     config: Config,
     model: GreedyInfoMax,
-    optimizers: Sequence[torch.optim.Optimizer],
+    optimizers: Sequence[Adam],
     state: dict[str, Any],
 ) -> Path:
     """Write `step-NNNNNN/` and point `latest` at it.
@@ -37,7 +36,7 @@ def save(
         moments = {
             f"{number}.{parameter}.{name}": tensor
             for number, optimizer in enumerate(optimizers)
-            for parameter, values in optimizer.state_dict()["state"].items()
+            for parameter, values in enumerate(optimizer.moments)
             for name, tensor in values.items()
         }
         write_tensors(moments, temporary / "optimizer.safetensors")
@@ -46,7 +45,7 @@ def save(
     return folder
 
 
-def restore(experiment: Path, model: GreedyInfoMax, optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, Any]:
+def restore(experiment: Path, model: GreedyInfoMax, optimizers: Sequence[Adam]) -> dict[str, Any]:
     """Load the latest checkpoint into a model and its optimizers, in place; returns its state.
 
     Raises:
@@ -55,14 +54,15 @@ def restore(experiment: Path, model: GreedyInfoMax, optimizers: Sequence[torch.o
     folder = resolve(experiment)
     try:
         model.load_state_dict(load_file(folder / "model.safetensors"))
-        moments: list[dict[int, dict[str, Tensor]]] = [{} for _ in optimizers]
-        for key, tensor in load_file(folder / "optimizer.safetensors").items():
-            number, parameter, name = key.split(".")
-            moments[int(number)].setdefault(int(parameter), {})[name] = tensor
-        for optimizer, moment in zip(optimizers, moments, strict=True):
-            optimizer.load_state_dict({"state": moment, "param_groups": optimizer.state_dict()["param_groups"]})
+        moments = load_file(folder / "optimizer.safetensors")
+        for number, optimizer in enumerate(optimizers):
+            for parameter, values in enumerate(optimizer.moments):
+                for name, tensor in values.items():
+                    tensor.copy_(moments.pop(f"{number}.{parameter}.{name}"))
+        if moments:
+            raise ValueError(f"optimizer.safetensors holds {min(moments)}, which the model lacks")
         return json.loads((folder / "state.json").read_text(encoding="utf-8"))  # type: ignore[no-any-return]
-    except (SafetensorError, OSError, RuntimeError, ValueError) as error:
+    except (SafetensorError, OSError, RuntimeError, ValueError, KeyError) as error:
         raise CheckpointError(f"{folder}: cannot be resumed: {' '.join(str(error).split())}") from error
 
 
