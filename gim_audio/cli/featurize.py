@@ -1,5 +1,7 @@
 """`gim-audio featurize`."""
 
+from typing import Literal
+
 import click
 
 from gim_audio.cli.progress import progress, say
@@ -14,9 +16,22 @@ from gim_audio.cli.progress import progress, say
 @click.argument("output")
 @click.option("--module", type=click.IntRange(1), help="From 1; the last one by default.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, …")
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "bf16"]),
+    default="fp32",
+    show_default=True,
+    help="Of the convolutions. bf16 is about twice as fast and differs in the third digit.",
+)
 @click.option("--allow-pipes", is_flag=True, help="Run the commands in wav.scp.")
 def featurize(
-    exp: str, inputs: tuple[str, ...], output: str, module: int | None, device: str, allow_pipes: bool
+    exp: str,
+    inputs: tuple[str, ...],
+    output: str,
+    module: int | None,
+    device: str,
+    precision: Literal["fp32", "bf16"],
+    allow_pipes: bool,
 ) -> None:
     """Write features of audio. EXP: an experiment, a checkpoint, or mfcc, fbank, random.
 
@@ -32,7 +47,7 @@ def featurize(
     check_output(output)
     data = gather(inputs)
     keep_freed_memory()
-    encoder = load_encoder(exp, pick_device(device))
+    encoder = load_encoder(exp, pick_device(device), precision)
     with progress("featurizing", len(data.utterances)) as update:
         failed = run(encoder, data, output, module=module, allow_pipes=allow_pipes, progress=update)
     for reason in failed.values():

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -59,8 +59,14 @@ class Featurizer:
         (100, 256)
     """
 
-    def __init__(self, model: GreedyInfoMax, name: str, device: torch.device | str = "cpu") -> None:
-        self.device = torch.device(device)
+    def __init__(
+        self,
+        model: GreedyInfoMax,
+        name: str,
+        device: torch.device | str = "cpu",
+        precision: Literal["fp32", "bf16"] = "fp32",
+    ) -> None:
+        self.device, self.precision = torch.device(device), precision
         self.model = model.to(self.device).eval()
         self.name = f"{name} {fingerprint(model)}"
         self.modules, self.rate = module_names(model), model.rate
@@ -73,9 +79,11 @@ class Featurizer:
         self._chunk = CHUNK_SECONDS * self.rate // hop * hop
 
     @classmethod
-    def load(cls, path: Path | str, device: torch.device | str = "cpu") -> "Featurizer":
+    def load(
+        cls, path: Path | str, device: torch.device | str = "cpu", precision: Literal["fp32", "bf16"] = "fp32"
+    ) -> "Featurizer":
         """The model of an experiment folder or checkpoint."""
-        return cls(load_model(Path(path))[1], str(path), device)
+        return cls(load_model(Path(path))[1], str(path), device, precision)
 
     @classmethod
     def random(cls, config: Config, device: torch.device | str = "cpu") -> "Featurizer":
@@ -100,10 +108,11 @@ class Featurizer:
             stop = len(samples) if last else start + self._chunk
             x = self.model.standardise(samples[None, begin : stop + self._right])
             for number, (module, geometry) in enumerate(zip(stack, self.geometries, strict=False)):
-                z = module.encoder(x)
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+                    z = module.encoder(x)
                 first = (start - begin) // geometry.hop
                 inside = z[:, :, first:] if last else z[:, :, first : first + self._chunk // geometry.hop]
-                c, states[number] = _summarise(module.context, inside.transpose(1, 2), states[number])
+                c, states[number] = _summarise(module.context, inside.transpose(1, 2).float(), states[number])
                 if number + 1 in wanted:
                     pieces[number].append(c[0].cpu().numpy())
                 x = z
@@ -139,13 +148,13 @@ class KaldiFeatures:
         return [torch.cat([cepstra, first, compute_deltas(first)]).T.contiguous().numpy()]
 
 
-def load_encoder(name: str, device: torch.device | str = "cpu") -> Encoder:
+def load_encoder(name: str, device: torch.device | str = "cpu", precision: Literal["fp32", "bf16"] = "fp32") -> Encoder:
     """A baseline (`mfcc`, `fbank`, `random`), an experiment or a checkpoint; `./mfcc` is a folder of that name."""
     if name in {"mfcc", "fbank"}:
         return KaldiFeatures(name)
     if name == "random":
         return Featurizer.random(Config(), device)
-    return Featurizer.load(name, device)
+    return Featurizer.load(name, device, precision)
 
 
 def pick_module(encoder: Encoder, module: int | None) -> int:
