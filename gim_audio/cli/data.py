@@ -145,7 +145,7 @@ def split(
 @click.option("--allow-pipes", is_flag=True, help="Run the commands in wav.scp.")
 @click.option("--skip-bad", is_flag=True, help="Leave out utterances that cannot be decoded, and list them.")
 def pack(path: Path, packed: Path, nj: int, rate: int, allow_pipes: bool, skip_bad: bool) -> None:
-    """Decode a data directory once, into a packed corpus that training reads by memory map."""
+    """Decode a data directory once, into a packed corpus that training reads in place."""
     from gim_audio.kaldi import DataDir
     from gim_audio.packed import PackedCorpus
     from gim_audio.packed import pack as run
