@@ -1,0 +1,54 @@
+"""What the benchmarks share: a measurement in a process of its own, and a page of tables that says where it is from."""
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from gim_audio.provenance import provenance
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def apart(script: str, *arguments: object) -> dict[str, float]:
+    """Run a script in a new process, so that memory and threads are its own; it prints one JSON line."""
+    command = [sys.executable, script, *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def seconds(work: Callable[[], object], times: int, warm: int = 1) -> float:
+    """Median time of one call."""
+    for _ in range(warm):
+        work()
+    taken = []
+    for _ in range(times):
+        started = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - started)
+    return statistics.median(taken)
+
+
+def peak_gigabytes() -> float:
+    """Most memory that this process ever held (getrusage would count its parent's)."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e9
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def write_page(path: Path, title: str, *parts: str) -> None:
+    """Markdown, with command, commit, date and hardware at its end."""
+    origin = provenance()
+    command = f"python tools/{origin.pop('command')}"
+    said = "; ".join(f"{key}: {value}" for key, value in origin.items())
+    path.write_text("\n".join([f"# {title}\n", *parts, f"`{command}`; {said}\n"]), encoding="utf-8")
+    print(f"wrote {path}")
