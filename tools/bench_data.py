@@ -10,6 +10,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -116,6 +117,8 @@ def main() -> None:
             pack(data, folder / f"packed{turn}", nj=options.nj)
             decoding.append(between - started)
             packing.append(time.perf_counter() - between)
+            if turn:
+                shutil.rmtree(folder / f"packed{turn}")
         corpus = PackedCorpus(folder / "packed0")
         crops = Crops(corpus, crop=CROP, hop=160, batch=BATCH, seed=0)
         steps = iter(range(10**9))

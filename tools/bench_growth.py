@@ -36,16 +36,16 @@ KINDS = {"gim": "Greedy InfoMax", "cpc": "CPC, end to end"}
 
 
 def measure(kind: str, batch: int, crop: int, channels: int, convolutions: int, precision: str, steps: int) -> None:
-    """One point, in this process; convolutions beyond the fifth have a stride of 1."""
+    """One point, in this process; convolutions beyond five follow the second one, with a stride of 1."""
     keep_freed_memory()
     extra = convolutions - 5
     cuts = list(range(1, convolutions + 1)) if kind == "gim" else []
     config = load(
         None,
         [
-            f"model.kernels={[10, 8, 4, 4, 4] + [3] * extra}",
-            f"model.strides={[5, 4, 2, 2, 2] + [1] * extra}",
-            f"model.paddings={[2, 2, 2, 2, 1] + [1] * extra}",
+            f"model.kernels={[10, 8, *[3] * extra, 4, 4, 4]}",
+            f"model.strides={[5, 4, *[1] * extra, 2, 2, 2]}",
+            f"model.paddings={[2, 2, *[1] * extra, 2, 2, 1]}",
             f"model.isolate_after={cuts}",
             f"model.channels={channels}",
             f"training.batch={batch}",
@@ -109,7 +109,8 @@ def main() -> None:
         options.out,
         "How a step grows",
         f"One thing changes at a time from {reference}; {options.precision}, on the CPU. Working memory is the peak "
-        "without the imports, the weights and Adam's moments: what activations and gradients need.\n",
+        "without the imports, the weights and Adam's moments: what activations and gradients need. "
+        "Convolutions beyond five have a kernel of 3 and a stride of 1 and follow the second one.\n",
         f"![]({picture.name})\n",
         table(
             ["", "GIM, s", "CPC, s", "GIM, GB", "CPC, GB", "GIM, working GB", "CPC, working GB"],

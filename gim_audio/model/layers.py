@@ -3,11 +3,12 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from gim_audio.model.gradients import Recurrence
 
 __all__ = ["CausalConvolutions", "Context", "ConvBlock", "GRUContext", "Geometry"]
 
@@ -123,56 +124,6 @@ class GRUContext(Context):
         with torch.autocast("cpu", enabled=False):
             states = Recurrence.apply(projected, first[0].float(), recurrent, bias)
         return states.transpose(0, 1).to(z.dtype), (states[-1:],)
-
-
-class Recurrence(torch.autograd.Function):
-    """The steps of a GRU whose inputs are projected already; on a CPU a few times faster than torch's own.
-
-    h_t = n + u (h_{t-1} - n) with n = tanh(x_n + r (W_n h_{t-1} + b_n)). What a step back needs from forward is
-    prepared for all steps at once, which leaves it a product and three small operations; in float32.
-
-    Shape: inputs `(frames, batch, 3 hidden)`, for the gates r and u and the candidate n in torch's order; first
-    `(batch, hidden)` → states `(frames, batch, hidden)`.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, inputs: Tensor, first: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """See the class."""
-        hidden = first.shape[1]
-        gates, products = torch.empty_like(inputs), torch.empty_like(inputs)
-        states = inputs.new_empty(*inputs.shape[:2], hidden)
-
-        def parts(x: Tensor) -> list[tuple[Tensor, ...]]:
-            return [part.unbind() for part in (x[..., : 2 * hidden], x[..., 2 * hidden :])]
-
-        (x_ru, x_n), (p_ru, p_n), (ru, n) = parts(inputs), parts(products), parts(gates)
-        r, u = gates[..., :hidden].unbind(), gates[..., hidden : 2 * hidden].unbind()
-        h, product, state, transposed = first, products.unbind(), states.unbind(), weight.T
-        for t in range(len(inputs)):
-            torch.addmm(bias, h, transposed, out=product[t])
-            torch.add(x_ru[t], p_ru[t], out=ru[t]).sigmoid_()
-            torch.addcmul(x_n[t], r[t], p_n[t], out=n[t]).tanh_()
-            h = torch.lerp(n[t], h, u[t], out=state[t])
-        ctx.save_for_backward(gates, products[..., 2 * hidden :], first, states, weight)
-        return states
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The gradient of the products W h + b is the state's own times a factor that is known beforehand."""
-        gates, lifted, first, states, weight = ctx.saved_tensors
-        (frames, batch, hidden), previous = states.shape, torch.cat([first[None], states[:-1]])
-        r, u, n = gates.chunk(3, dim=2)
-        candidate = (1 - u) * (1 - n * n)
-        factors = torch.stack([candidate * lifted * r * (1 - r), (previous - n) * u * (1 - u), candidate * r], dim=2)
-        of_products, of_states = torch.empty_like(factors), torch.empty_like(states)
-        carried = torch.zeros_like(first)
-        for t in reversed(range(frames)):
-            total = torch.add(carried, gradient[t], out=of_states[t])
-            step = torch.mul(factors[t], total[:, None], out=of_products[t])
-            carried = torch.addmm(total * u[t], step.view(batch, -1), weight)
-        flat = of_products.view(-1, 3 * hidden)
-        of_inputs = torch.cat([of_products[:, :, :2].flatten(2), of_states * candidate], dim=2)
-        return of_inputs, carried, flat.T @ previous.view(-1, hidden), flat.sum(0)
 
 
 class CausalConvolutions(Context):

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gim_audio.errors import ConfigError
+from gim_audio.model.gradients import Compare, Gather, Predict
 
 __all__ = ["InfoNCE", "Score"]
 
@@ -138,83 +138,3 @@ class InfoNCE(nn.Module):
         losses = scores.logsumexp(2) - scores[:, :, 0]
         right = scores[:, :, 0] > scores[:, :, 1:].amax(2)
         return Score((losses * share).sum(), (right * share).sum())
-
-
-class Gather(torch.autograd.Function):
-    """Some of the frames.
-
-    Shape: z `(batch, frames, channels)`, rows `(n,)` numbered b · frames + t → `(n, channels)`.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, z: Tensor, rows: Tensor) -> Tensor:
-        """The copy of all frames in order lives for this call alone."""
-        ctx.save_for_backward(rows)
-        ctx.shape = z.shape
-        return F.embedding(rows, z.flatten(0, 1))
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        """Summed where a frame was taken twice; an embedding's gradient, unlike indexing's, repeats exactly.
-
-        Convolutions want it in their own layout, `(batch, channels, frames)`.
-        """
-        (rows,) = ctx.saved_tensors
-        batch, frames, _ = ctx.shape
-        dense = torch.ops.aten.embedding_dense_backward(gradient, rows, batch * frames, -1, False)
-        return dense.view(ctx.shape).transpose(1, 2).contiguous().transpose(1, 2), None
-
-
-class Predict(torch.autograd.Function):
-    """W_k c_{t-k} for every target t and step k; zeros where t - k lies before the window.
-
-    Each step is one product, written to and read from its place: nothing is padded, stacked or copied.
-
-    Shape: contexts `(rows, width)`, heads `(steps, channels, width)` → `(rows, steps, channels)`.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, contexts: Tensor, heads: Tensor, batch: int) -> Tensor:
-        """`batch` rows later is one time step later."""
-        weights = heads.to(contexts.dtype)
-        ctx.save_for_backward(contexts, weights)
-        ctx.batch = batch
-        rows = len(contexts)
-        predictions = contexts.new_empty(rows, *heads.shape[:2])
-        for k, weight in enumerate(weights):
-            later = (k + 1) * batch
-            predictions[:later, k] = 0
-            torch.mm(contexts[: rows - later], weight.T, out=predictions[later:, k])
-        return predictions
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
-        """Gradients of the contexts and of the heads."""
-        contexts, weights = ctx.saved_tensors
-        rows = len(contexts)
-        of_contexts, of_heads = torch.zeros_like(contexts), torch.empty_like(weights)
-        for k, weight in enumerate(weights):
-            later = (k + 1) * ctx.batch
-            torch.mm(gradient[later:, k].T, contexts[: rows - later], out=of_heads[k])
-            of_contexts[: rows - later].addmm_(gradient[later:, k], weight)
-        return of_contexts, of_heads.float(), None
-
-
-class Compare(torch.autograd.Function):
-    """Scores p_kᵀ z of each target's candidates, in float32 whatever the precision of the operands.
-
-    Shape: predictions `(rows, steps, channels)`, candidates `(rows, n, channels)` → `(rows, steps, n)`.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, predictions: Tensor, candidates: Tensor) -> Tensor:
-        """A small product for each target."""
-        ctx.save_for_backward(predictions, candidates)
-        return torch.bmm(predictions.float(), candidates.float().transpose(1, 2))
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        """Both in the layout of what they are gradients of."""
-        predictions, candidates = ctx.saved_tensors
-        gradient = gradient.to(predictions.dtype)
-        return torch.bmm(gradient, candidates), torch.bmm(gradient.transpose(1, 2), predictions)

@@ -95,7 +95,10 @@ def train(
     with _open_metrics(experiment / "metrics.jsonl", state["step"]) as metrics_file:
         for step in range(state["step"], config.training.steps):
             started = time.perf_counter()
-            waveform = torch.from_numpy(crops(step)).to(device, non_blocking=True)
+            waveform = torch.from_numpy(crops(step))
+            if device.type == "cuda":
+                waveform = waveform.pin_memory()  # so that the copy can overlap
+            waveform = waveform.to(device, non_blocking=True)
             done = step + 1
             with _naming_the_last_checkpoint(experiment):
                 metrics = train_step(model, optimizers, waveform, watch, config, step)

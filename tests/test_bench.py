@@ -1,0 +1,55 @@
+import importlib.util
+import json
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import ROOT
+
+from gim_audio.config import Config
+from gim_audio.model.objectives import InfoNCE
+
+
+@pytest.fixture(scope="module")
+def bench_step():
+    """The benchmark as a module."""
+    sys.path.insert(0, str(ROOT / "tools"))
+    spec = importlib.util.spec_from_file_location("bench_step", ROOT / "tools/bench_step.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    yield module
+    sys.path.remove(str(ROOT / "tools"))
+
+
+def test_what_is_measured_against_is_the_published_objective(bench_step):
+    """As many weights, ln 11 with zeroed heads, and our losses on average, with the same heads."""
+    published = bench_step.Published(Config())
+    assert sum(p.numel() for p in published.parameters()) == 23_143_424
+    torch.manual_seed(0)
+    z = torch.randn(3, 60, 6)
+    theirs = bench_step.PublishedLoss(6, 6, steps=4, window=20)
+    ours = InfoNCE(6, 6, steps_ahead=4, kind="batch", number=10, window=20)
+    ours.heads.data = torch.stack([head.weight.data for head in theirs.heads])
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        losses = torch.tensor([[theirs(z, z), ours(z, z, generator).loss] for _ in range(300)])
+        difference = losses[:, 0] - losses[:, 1]
+        assert abs(float(difference.mean())) < 4 * float(difference.std()) / math.sqrt(300)
+        for head in theirs.heads:
+            head.weight.zero_()
+        assert float(theirs(z, z)) == pytest.approx(math.log(11), abs=1e-6)
+
+
+def test_a_measurement_is_a_line_of_numbers():
+    script = ROOT / "tools/bench_growth.py"
+    shape = {"kind": "gim", "batch": 1, "crop": 10240, "channels": 8, "convolutions": 6}
+    done = subprocess.run(
+        [sys.executable, script, "--steps", "1", "--measure", json.dumps(shape)],
+        capture_output=True, text=True, check=True, cwd=ROOT,
+    )  # fmt: skip
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["seconds"] > 0
+    assert 0 < found["working"] < found["gigabytes"] < 1
+    assert found["parameters"] > 0
