@@ -256,15 +256,18 @@ class PackedCorpus:
     def read_at(self, archive: int, byte: int, pcm: npt.NDArray[np.int16]) -> None:
         """Fill `pcm` from a place.
 
-        A read asks for a crop at once. A memory map would fault it in page by page: faster by a tenth from a warm
-        cache, many times slower from a cold one, and counted as the process's memory.
+        A read asks for a crop at once, where a memory map would fault it in page by page from a cold disk, and count
+        it as the process's memory.
 
         Raises:
             DataError: the archive ends before.
         """
-        file = self._files[archive]
-        if os.preadv(file.fileno(), [pcm.data], byte) != pcm.nbytes:
-            raise DataError(f"{file.name}: cut short since it was opened: pack the corpus again")
+        file, left = self._files[archive], memoryview(pcm.data).cast("B")
+        while left:
+            got = os.preadv(file.fileno(), [left], byte)
+            if not got:
+                raise DataError(f"{file.name}: cut short since it was opened: pack the corpus again")
+            left, byte = left[got:], byte + got
 
     def statistics(self) -> tuple[float, float]:
         """Mean and standard deviation of all samples in [-1, 1]."""
@@ -291,6 +294,8 @@ def _open(path: Path) -> io.FileIO:
         return io.FileIO(path)
     except FileNotFoundError as error:
         raise DataError(f"{path}: missing: pack the corpus again") from error
+    except OSError as error:  # such as too many open files
+        raise DataError(f"{path}: cannot be opened ({error.strerror})") from error
 
 
 class Crops:

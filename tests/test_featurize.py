@@ -26,6 +26,22 @@ def featurizer(context=CONTEXTS[0]):
     )
 
 
+def test_bf16_is_near_and_says_so(tmp_path, run):
+    torch.manual_seed(1)
+    waveform = (0.06 * np.random.default_rng(0).standard_normal(40000)).astype(np.float32)
+    config = load(None, ["model.channels=32", "model.context.hidden=16"])
+    full, half = (Featurizer.random(config, precision=precision) for precision in ("fp32", "bf16"))
+    half._chunk = 160 * 60  # the context's state crosses pieces
+    for exact, rounded in zip(full.encode(waveform), half.encode(waveform), strict=True):
+        assert rounded.dtype == np.float32
+        assert 0 < np.abs(exact - rounded).max() < 0.03 * np.abs(exact).max()
+    soundfile.write(tmp_path / "a.wav", waveform[:8000], 16000)
+    assert run("featurize", "random", tmp_path / "a.wav", tmp_path / "f", "--precision", "bf16")[0] == 0
+    assert json.loads((tmp_path / "f/features.json").read_text())["precision"] == "bf16"
+    status, _, error = run("featurize", "mfcc", tmp_path / "a.wav", tmp_path / "g", "--precision", "bf16")
+    assert (status, "mfcc is computed in fp32" in error) == (2, True)
+
+
 @pytest.mark.parametrize("context", CONTEXTS)
 @given(samples=st.integers(41, 30000), chunk=st.integers(1, 40))
 @settings(deadline=None, max_examples=40)

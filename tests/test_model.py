@@ -4,7 +4,7 @@ import torch
 
 from gim_audio.config import Config, ModelConfig, ObjectiveConfig, load
 from gim_audio.model.gim import GreedyInfoMax, module_names
-from gim_audio.model.layers import CausalConvolutions, GRUContext
+from gim_audio.model.layers import CausalConvolutions, ConvBlock, GRUContext
 
 
 def build(*overrides):
@@ -131,6 +131,39 @@ def test_names_say_what_a_module_is_made_of():
     assert module_names(build("model.channels=2", "model.isolate_after=[2]")) == ["conv1-2", "conv3-5+gru"]
     conv = build("model.channels=2", "model.isolate_after=[4]", "model.context={kind: conv, hidden: 2, at: each}")
     assert module_names(conv) == ["conv1-4+causal", "conv5+causal"]
+
+
+@pytest.mark.parametrize("kind", ["batch", "exact", "utterance", "pool"])
+def test_computing_a_narrow_convolution_again_changes_nothing(kind, monkeypatch):
+    torch.manual_seed(0)
+    model = build("model.channels=8", "model.context.hidden=4", f"objective.negatives.kind={kind}")
+    waveform, results = 0.06 * torch.randn(2, 4000), []
+    for narrow in (True, False):
+        monkeypatch.setattr(ConvBlock, "narrow", narrow)
+        score, z = model.stack[0].score(model.standardise(waveform), torch.Generator().manual_seed(0), torch.float32)
+        model.zero_grad(set_to_none=True)
+        score.loss.backward()
+        assert not z.requires_grad
+        results.append([score.loss.detach(), z, *(p.grad for p in model.stack[0].parameters())])
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize("bptt", [True, False])
+def test_bfloat16_gradients_are_near(bptt):
+    torch.manual_seed(0)
+    model = build("model.channels=32", "model.context.hidden=16", f"model.context.bptt={str(bptt).lower()}")
+    waveform, found = 0.06 * torch.randn(2, 20480), []
+    for dtype in (torch.float32, torch.bfloat16):
+        model.zero_grad(set_to_none=True)
+        for score in model.scores(waveform, torch.Generator().manual_seed(0), dtype):
+            score.loss.backward()
+        found.append({name: p.grad for name, p in model.named_parameters()})
+    for name, exact in found[0].items():
+        rounded = found[1][name]
+        assert rounded.dtype == torch.float32
+        # Frames of an untrained stack differ the less the higher they are, down to what bfloat16 resolves.
+        tolerance = 0.1 if name.startswith(("stack.0", "stack.1", "stack.2")) else 0.6
+        assert (exact - rounded).norm() < tolerance * exact.norm(), name
 
 
 def test_bfloat16_scores_stay_in_float32():

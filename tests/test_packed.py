@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 
 import kaldiio
@@ -22,6 +23,13 @@ def test_every_sample_comes_back(noise, corpus):
         part = np.empty(50, np.int16)
         corpus.read_at(*corpus.places(np.array([100]), np.array([index]))[:, 0], part)
         np.testing.assert_array_equal(part, pcm[100:150])
+
+
+def test_a_file_system_may_give_less_than_asked(corpus, monkeypatch):
+    whole, preadv = [corpus.read(index) for index in range(len(corpus))], os.preadv
+    monkeypatch.setattr(os, "preadv", lambda file, buffers, at: preadv(file, [buffers[0][:1001]], at))
+    for index, pcm in enumerate(whole):
+        np.testing.assert_array_equal(corpus.read(index), pcm)
 
 
 def test_it_is_a_kaldi_data_directory(noise, corpus):

@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import TINY, make_data
 from reference import PlainTraining
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from gim_audio.config import load
 from gim_audio.errors import CheckpointError, ConfigError, DataError, GimAudioError
@@ -292,6 +292,38 @@ def test_damaged_checkpoints_are_refused(tiny, corpus, tmp_path):
     (tmp_path / "hollow").mkdir()
     with pytest.raises(CheckpointError, match="holds no checkpoint"):
         load_model(tmp_path / "hollow")
+
+
+def test_moments_of_another_model_are_refused(tiny, corpus, tmp_path):
+    train(tiny, corpus, tmp_path / "e", say=quiet)
+    path = resolve(tmp_path / "e") / "optimizer.safetensors"
+    moments = load_file(path)
+    for change_, message in [
+        ({"0.0.exp_avg": torch.zeros(1)}, r"0\.0\.exp_avg has shape \(1,\)"),
+        ({"9.0.step": torch.zeros(())}, r"lacks or adds 9\.0\.step"),
+    ]:
+        save_file(moments | change_, path)
+        with pytest.raises(CheckpointError, match=message):
+            train(change(tiny, steps=9), corpus, tmp_path / "e", resume=True, say=quiet)
+
+
+def test_training_does_not_load_the_compiler():
+    """torch.optim's classes would: 140 MB and a second."""
+    script = """
+import sys, torch
+from gim_audio.config import load
+from gim_audio.model.gim import GreedyInfoMax
+from gim_audio.training.adam import Adam
+from gim_audio.training.health import LossWatch
+from gim_audio.training.loop import train_step
+config = load(None, ["model.channels=4", "model.context.hidden=4"])
+model = GreedyInfoMax.build(config.model, config.objective)
+before = [p.clone() for p in model.parameters()]
+train_step(model, [Adam(m.parameters(), 1e-3) for m in model.stack], 0.06 * torch.randn(2, 20480), LossWatch(6, 2.4), config, 0)
+assert all(not torch.equal(a, b) for a, b in zip(before, model.parameters()))
+assert "torch._dynamo" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_a_full_disk_keeps_the_last_checkpoint(tiny, corpus, tmp_path, monkeypatch, run):

@@ -21,7 +21,7 @@ from gim_audio.cli.progress import progress, say
     type=click.Choice(["fp32", "bf16"]),
     default="fp32",
     show_default=True,
-    help="Of the convolutions. bf16 is about twice as fast and differs in the third digit.",
+    help="Of the convolutions; bf16 is faster where the processor has it, and differs in the third digit.",
 )
 @click.option("--allow-pipes", is_flag=True, help="Run the commands in wav.scp.")
 def featurize(

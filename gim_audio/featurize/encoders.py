@@ -13,6 +13,7 @@ from gim_audio.audio import Waveform
 from gim_audio.config import Config
 from gim_audio.errors import AudioError, ConfigError
 from gim_audio.model.checkpoint import fingerprint, load_model
+from gim_audio.model.devices import set_precision
 from gim_audio.model.gim import GreedyInfoMax, module_names
 from gim_audio.model.layers import Geometry, State
 
@@ -33,6 +34,7 @@ class Encoder(Protocol):
         geometries: of each module's frames.
         rate: of the waveforms, Hz.
         shortest: the fewest samples that give a frame of every module.
+        precision: of its products.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Encoder(Protocol):
     geometries: Sequence[Geometry]
     rate: int
     shortest: int
+    precision: str
 
     def encode(self, waveform: Waveform, modules: Sequence[int] | None = None) -> list[Features]:
         """Features of some modules, numbered from 1 (all of them). Shape: `(samples,)` → each `(frames, channels)`.
@@ -66,7 +69,8 @@ class Featurizer:
         device: torch.device | str = "cpu",
         precision: Literal["fp32", "bf16"] = "fp32",
     ) -> None:
-        self.device, self.precision = torch.device(device), precision
+        self.device = torch.device(device)
+        self.precision: str = precision
         self.model = model.to(self.device).eval()
         self.name = f"{name} {fingerprint(model)}"
         self.modules, self.rate = module_names(model), model.rate
@@ -86,10 +90,12 @@ class Featurizer:
         return cls(load_model(Path(path))[1], str(path), device, precision)
 
     @classmethod
-    def random(cls, config: Config, device: torch.device | str = "cpu") -> "Featurizer":
+    def random(
+        cls, config: Config, device: torch.device | str = "cpu", precision: Literal["fp32", "bf16"] = "fp32"
+    ) -> "Featurizer":
         """An untrained model: the initialisation that training would begin with."""
         torch.manual_seed(config.training.seed)
-        return cls(GreedyInfoMax.build(config.model, config.objective), "random", device)
+        return cls(GreedyInfoMax.build(config.model, config.objective), "random", device, precision)
 
     @torch.no_grad()
     def encode(self, waveform: Waveform, modules: Sequence[int] | None = None) -> list[Features]:
@@ -127,7 +133,7 @@ class KaldiFeatures:
     """MFCC (13 with their first and second differences) or 80 log mel energies, as Kaldi computes them."""
 
     def __init__(self, kind: str, rate: int = 16000) -> None:
-        self.kind, self.name, self.rate = kind, kind, rate
+        self.kind, self.name, self.rate, self.precision = kind, kind, rate, "fp32"
         self.modules = [kind]
         self.shortest = rate * 25 // 1000
         self.geometries: Sequence[Geometry] = [Geometry(hop=rate // 100, start=0, receptive_field=self.shortest)]
@@ -149,11 +155,18 @@ class KaldiFeatures:
 
 
 def load_encoder(name: str, device: torch.device | str = "cpu", precision: Literal["fp32", "bf16"] = "fp32") -> Encoder:
-    """A baseline (`mfcc`, `fbank`, `random`), an experiment or a checkpoint; `./mfcc` is a folder of that name."""
+    """A baseline (`mfcc`, `fbank`, `random`), an experiment or a checkpoint; `./mfcc` is a folder of that name.
+
+    Raises:
+        ConfigError: `bf16` for a baseline that is not a network.
+    """
     if name in {"mfcc", "fbank"}:
+        if precision != "fp32":
+            raise ConfigError(f"--precision {precision}: {name} is computed in fp32")
         return KaldiFeatures(name)
+    set_precision("fp32", torch.device(device))  # bf16 is autocast's, and TF32 was not asked for
     if name == "random":
-        return Featurizer.random(Config(), device)
+        return Featurizer.random(Config(), device, precision)
     return Featurizer.load(name, device, precision)
 
 

@@ -43,6 +43,7 @@ def featurize(
         "model": encoder.name,
         "module": number,
         "module_name": encoder.modules[number - 1],
+        "precision": encoder.precision,
         "sample_rate": encoder.rate,
         "hop_samples": geometry.hop,
         "receptive_field_samples": geometry.receptive_field,

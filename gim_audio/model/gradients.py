@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 __all__ = ["Compare", "Gather", "Predict", "Recurrence"]
 
@@ -26,6 +27,7 @@ class Gather(torch.autograd.Function):
         return F.embedding(rows, z.flatten(0, 1))
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         """Summed where a frame was taken twice; an embedding's gradient, unlike indexing's, repeats exactly.
 
@@ -50,7 +52,7 @@ class Predict(torch.autograd.Function):
         """`batch` rows later is one time step later."""
         weights = heads.to(contexts.dtype)
         ctx.save_for_backward(contexts, weights)
-        ctx.batch = batch
+        ctx.batch, ctx.dtype = batch, heads.dtype
         rows = len(contexts)
         predictions = contexts.new_empty(rows, *heads.shape[:2])
         for k, weight in enumerate(weights):
@@ -60,6 +62,7 @@ class Predict(torch.autograd.Function):
         return predictions
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
         """Gradients of the contexts and of the heads."""
         contexts, weights = ctx.saved_tensors
@@ -69,7 +72,7 @@ class Predict(torch.autograd.Function):
             later = (k + 1) * ctx.batch
             torch.mm(gradient[later:, k].T, contexts[: rows - later], out=of_heads[k])
             of_contexts[: rows - later].addmm_(gradient[later:, k], weight)
-        return of_contexts, of_heads.float(), None
+        return of_contexts, of_heads.to(ctx.dtype), None
 
 
 class Compare(torch.autograd.Function):
@@ -85,11 +88,13 @@ class Compare(torch.autograd.Function):
         return torch.bmm(predictions.float(), candidates.float().transpose(1, 2))
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None]:
         """Both in the layout of what they are gradients of."""
         predictions, candidates = ctx.saved_tensors
         gradient = gradient.to(predictions.dtype)
-        return torch.bmm(gradient, candidates), torch.bmm(gradient.transpose(1, 2), predictions)
+        of_candidates = torch.bmm(gradient.transpose(1, 2), predictions) if ctx.needs_input_grad[1] else None
+        return torch.bmm(gradient, candidates), of_candidates
 
 
 class Recurrence(torch.autograd.Function):
@@ -124,6 +129,7 @@ class Recurrence(torch.autograd.Function):
         return states
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The gradient of the products W h + b is the state's own times a factor that is known beforehand."""
         gates, lifted, first, states, weight = ctx.saved_tensors

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -112,17 +113,22 @@ class GRUContext(Context):
             states, last = self._run(z, first)
         previous = torch.cat([first.transpose(0, 1), states[:, :-1]], dim=1)
         # All states are known and constant: every step is one step of a batch of (batch · frames).
-        c, _ = self.gru(z.reshape(-1, 1, z.shape[2]), previous.reshape(1, -1, self.width))
-        return c.reshape(*z.shape[:2], self.width), last
+        with torch.autocast(z.device.type, enabled=False):
+            c, _ = self.gru(z.reshape(-1, 1, z.shape[2]).float(), previous.reshape(1, -1, self.width).float())
+        return c.reshape(*z.shape[:2], self.width).to(z.dtype), last
 
     def _run(self, z: Tensor, first: Tensor) -> tuple[Tensor, State]:
-        if z.is_cuda:
-            c, last = self.gru(z, first)
-            return c, (last,)
-        inputs, recurrent, input_bias, bias = self.gru.parameters()
-        projected = F.linear(z, inputs, input_bias).float().transpose(0, 1)  # its steps take (frames, batch, …)
+        """In float32, though a CPU projects the inputs in autocast's precision."""
+        gru = self.gru
+        if z.device.type != "cpu":
+            with torch.autocast(z.device.type, enabled=False):
+                c, last = gru(z.float(), first.float())
+            return c.to(z.dtype), (last,)
+        projected = F.linear(z, cast("Tensor", gru.weight_ih_l0), cast("Tensor", gru.bias_ih_l0)).float()
         with torch.autocast("cpu", enabled=False):
-            states = Recurrence.apply(projected, first[0].float(), recurrent, bias)
+            states = Recurrence.apply(  # its steps take (frames, batch, …)
+                projected.transpose(0, 1), first[0].float(), gru.weight_hh_l0, gru.bias_hh_l0
+            )
         return states.transpose(0, 1).to(z.dtype), (states[-1:],)
 
 

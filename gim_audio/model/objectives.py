@@ -68,7 +68,8 @@ class InfoNCE(nn.Module):
     ) -> Score:
         """Score a batch.
 
-        Predictions are computed in the precision of z and c, scores and their softmax in float32.
+        Predictions are computed in the precision of z and c, scores and their softmax in float32 (which a GPU may
+        round to TF32 where training.precision says so).
 
         Args:
             z: frames. Shape: `(batch, frames, channels)`, more frames than `steps_ahead`.
@@ -97,7 +98,7 @@ class InfoNCE(nn.Module):
             others = (predictions.float() @ pool.float().T).masked_fill(itself[:, None], float("-inf"))
             scores = torch.cat([Compare.apply(predictions, positives[:, None]), others], dim=2)
         elif self.kind == "exact":
-            each = [Compare.apply(predictions[:, k, None], candidates) for k, candidates in enumerate(chosen)]
+            each = [Compare.apply(p[:, None], z_k) for p, z_k in zip(predictions.unbind(1), chosen, strict=True)]
             scores = torch.cat(each, dim=1)
         else:
             scores = Compare.apply(predictions, chosen[0])

@@ -95,12 +95,9 @@ def train(
     with _open_metrics(experiment / "metrics.jsonl", state["step"]) as metrics_file:
         for step in range(state["step"], config.training.steps):
             started = time.perf_counter()
-            waveform = torch.from_numpy(crops(step))
-            if device.type == "cuda":
-                waveform = waveform.pin_memory()  # so that the copy can overlap
-            waveform = waveform.to(device, non_blocking=True)
             done = step + 1
             with _naming_the_last_checkpoint(experiment):
+                waveform = torch.from_numpy(crops(step)).to(device)
                 metrics = train_step(model, optimizers, waveform, watch, config, step)
             metrics = {"step": done, **metrics, "seconds": round(time.perf_counter() - started, 4)}
             if done % config.training.diagnose_every == 0:
@@ -178,8 +175,13 @@ def _open_metrics(path: Path, step: int) -> TextIO:
 
 @torch.no_grad()
 def _diagnose(model: GreedyInfoMax, waveform: Tensor) -> Metrics:
-    features, _ = model(waveform)
-    return {
-        "dead_units": [round(dead_units(f), 4) for f in features],
-        "effective_rank": [round(effective_rank(f), 2) for f in features],
-    }
+    """Signs of collapse in each module's features: some 128 frames of each utterance tell enough."""
+    x = model.standardise(waveform)
+    dead, rank = [], []
+    for module in model.stack:
+        z, c, _ = module(x)
+        some = c[:, :: max(1, c.shape[1] // 128)]
+        dead.append(round(dead_units(some), 4))
+        rank.append(round(effective_rank(some), 2))
+        x = z.transpose(1, 2)
+    return {"dead_units": dead, "effective_rank": rank}

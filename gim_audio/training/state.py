@@ -7,6 +7,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import Tensor
 
 from gim_audio.config import Config, load
 from gim_audio.errors import CheckpointError
@@ -33,16 +34,20 @@ def save(
     folder = experiment / f"step-{state['step']:06d}"
     with new_folder(folder) as temporary:
         save_model(temporary, config, model)
-        moments = {
-            f"{number}.{parameter}.{name}": tensor
-            for number, optimizer in enumerate(optimizers)
-            for parameter, values in enumerate(optimizer.moments)
-            for name, tensor in values.items()
-        }
-        write_tensors(moments, temporary / "optimizer.safetensors")
+        write_tensors(_moments(optimizers), temporary / "optimizer.safetensors")
         (temporary / "state.json").write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
     replace_link(experiment / "latest", folder.name)
     return folder
+
+
+def _moments(optimizers: Sequence[Adam]) -> dict[str, Tensor]:
+    """By module, parameter and name, as in `optimizer.safetensors`."""
+    return {
+        f"{number}.{parameter}.{name}": tensor
+        for number, optimizer in enumerate(optimizers)
+        for parameter, values in enumerate(optimizer.moments)
+        for name, tensor in values.items()
+    }
 
 
 def restore(experiment: Path, model: GreedyInfoMax, optimizers: Sequence[Adam]) -> dict[str, Any]:
@@ -55,14 +60,15 @@ def restore(experiment: Path, model: GreedyInfoMax, optimizers: Sequence[Adam]) 
     try:
         model.load_state_dict(load_file(folder / "model.safetensors"))
         moments = load_file(folder / "optimizer.safetensors")
-        for number, optimizer in enumerate(optimizers):
-            for parameter, values in enumerate(optimizer.moments):
-                for name, tensor in values.items():
-                    tensor.copy_(moments.pop(f"{number}.{parameter}.{name}"))
-        if moments:
-            raise ValueError(f"optimizer.safetensors holds {min(moments)}, which the model lacks")
+        own = _moments(optimizers)
+        if moments.keys() != own.keys():
+            raise ValueError(f"optimizer.safetensors lacks or adds {min(moments.keys() ^ own.keys())}")
+        for name, tensor in own.items():
+            if tensor.shape != moments[name].shape:
+                raise ValueError(f"optimizer.safetensors: {name} has shape {tuple(moments[name].shape)}")
+            tensor.copy_(moments[name])
         return json.loads((folder / "state.json").read_text(encoding="utf-8"))  # type: ignore[no-any-return]
-    except (SafetensorError, OSError, RuntimeError, ValueError, KeyError) as error:
+    except (SafetensorError, OSError, RuntimeError, ValueError) as error:
         raise CheckpointError(f"{folder}: cannot be resumed: {' '.join(str(error).split())}") from error
 
 
