@@ -293,9 +293,10 @@ def main() -> None:
 
     counted = ["gim fp32", "gim bf16", "cpc fp32", "cpc bf16"]
     variants = [
-        "published",
+        *PUBLISHED,
         *VARIANTS,
         *(f"objectives of {name}" for name in counted),
+        *(f"memory of {name}" for name in VARIANTS),
         "roofline fp32",
         "roofline bf16",
     ]
