@@ -255,7 +255,7 @@ def measure(variant: str, batch: int, steps: int, device: torch.device) -> dict[
     """One variant, in this process."""
     torch.manual_seed(0)
     name = variant.removeprefix("objectives of ").removeprefix("memory of ")
-    config = load(None, [f"training.batch={batch}", *VARIANTS.get(name, [])])
+    config = load(None, [f"training.batch={batch}", f"training.device={device}", *VARIANTS.get(name, [])])
     waveform = 0.06 * torch.randn(batch, CROP, device=device)
     set_precision(config.training.precision, device)
     if variant.startswith("roofline"):
