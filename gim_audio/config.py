@@ -135,6 +135,8 @@ class DataConfig(Section):
 
     crop: Positive = 20480
     """Samples of one training example."""
+    on_device: Literal["auto", "always", "never"] = "auto"
+    """Whether the whole packed corpus is kept on the device: `auto` does on a GPU, where it fits into half of it."""
 
 
 class TrainingConfig(Section):
@@ -143,7 +145,8 @@ class TrainingConfig(Section):
     schedule: Literal["joint"] = "joint"
     steps: Positive = 100_000
     batch: Positive = 8
-    learning_rate: Annotated[float, Field(gt=0)] = 2e-4
+    learning_rate: Annotated[float, Field(gt=0)] | Literal["auto"] = 2e-4
+    """`auto` is 2e-4 for a batch of 8 and grows with the square root of the batch (Malladi et al. 2022, for Adam)."""
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     device: str = "auto"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 2
@@ -177,6 +180,12 @@ class Config(Section):
                 f"which is what {batch} crops of {self.data.crop} samples give: take fewer, or a larger batch or crop"
             )
         return self
+
+    @property
+    def learning_rate(self) -> float:
+        """A number, whatever `training.learning_rate` says."""
+        given = self.training.learning_rate
+        return 2e-4 * math.sqrt(self.training.batch / 8) if given == "auto" else given
 
     def to_yaml(self) -> str:
         """The whole configuration, defaults included; `load` reads it back."""

@@ -8,7 +8,6 @@ import pytest
 import soundfile
 from conftest import make_data
 
-from gim_audio import packed as packed_module
 from gim_audio.errors import DataError, GimAudioError
 from gim_audio.kaldi import DataDir, Segment, check
 from gim_audio.packed import Crops, PackedCorpus, pack
@@ -21,7 +20,7 @@ def test_every_sample_comes_back(noise, corpus):
         pcm, _ = soundfile.read(noise.recordings[name], dtype="int16")
         np.testing.assert_array_equal(corpus.read(index), pcm)
         part = np.empty(50, np.int16)
-        corpus.read_at(*corpus.places(np.array([100]), np.array([index]))[:, 0], part)
+        corpus.fill(part, index, 100)
         np.testing.assert_array_equal(part, pcm[100:150])
 
 
@@ -57,7 +56,7 @@ def test_it_can_be_moved(corpus, tmp_path):
 def test_an_interrupted_pack_goes_on(noise, corpus, tmp_path, monkeypatch):
     target = tmp_path / "again"
     with monkeypatch.context() as patch:
-        patch.setattr(packed_module, "_write_tables", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("gim_audio.packed.packing._write_tables", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             pack(noise, target)
     staging = tmp_path / ".again.partial"
@@ -73,7 +72,7 @@ def test_an_interrupted_pack_goes_on(noise, corpus, tmp_path, monkeypatch):
 
 def test_what_is_left_of_another_corpus_is_not_used(noise, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(packed_module, "_write_tables", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("gim_audio.packed.packing._write_tables", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             pack(noise.select(["a-1", "a-2"]), tmp_path / "p")
     pack(noise, tmp_path / "p")
@@ -144,9 +143,8 @@ def test_statistics(corpus):
     np.testing.assert_allclose(corpus.statistics(), [everything.mean(), everything.std()], rtol=1e-6)
 
 
-def find(corpus, crop):
+def find(corpus, pcm):
     """Where a crop lies: utterance and start."""
-    pcm = np.round(crop * 32768).astype(np.int16)
     for index, name in enumerate(corpus.utterances):
         samples = corpus.read(index)
         for start in range(len(samples) - len(pcm) + 1):

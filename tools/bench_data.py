@@ -19,11 +19,13 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+import torch
 from bench import apart, peak_gigabytes, seconds, table, write_page
 
 from gim_audio.files import write_text
 from gim_audio.kaldi import DataDir, write_table
 from gim_audio.packed import Crops, PackedCorpus, pack
+from gim_audio.training.feed import Feed
 
 CROP, BATCH, RATE, REPEATS = 20480, 8, 16000, 10
 SIZES = {"10 h": (3_000, 12), "1,000 h": (300_000, 12), "60,000 h": (300_000, 720)}
@@ -85,10 +87,10 @@ def grown(folder: Path) -> dict[str, float]:
     corpus = PackedCorpus(folder)
     opened = time.perf_counter() - started
     crops = Crops(corpus, crop=CROP, hop=160, batch=BATCH, seed=0)
-    steps = iter(range(10**9))
-    crops(next(steps))
+    feed, steps = Feed(crops, torch.device("cpu"), "never"), iter(range(10**9))
+    feed(next(steps))
     memory = peak_gigabytes() - before
-    return {"open": opened, "gigabytes": memory, "batch": seconds(lambda: crops(next(steps)), 500, warm=50)}
+    return {"open": opened, "gigabytes": memory, "batch": seconds(lambda: feed(next(steps)), 500, warm=50)}
 
 
 def main() -> None:
@@ -121,8 +123,8 @@ def main() -> None:
                 shutil.rmtree(folder / f"packed{turn}")
         corpus = PackedCorpus(folder / "packed0")
         crops = Crops(corpus, crop=CROP, hop=160, batch=BATCH, seed=0)
-        steps = iter(range(10**9))
-        drawing = seconds(lambda: crops(next(steps)), 500, warm=100)
+        feed, steps = Feed(crops, torch.device("cpu"), "never"), iter(range(10**9))
+        drawing = seconds(lambda: feed(next(steps)), 500, warm=100)
         whole = seconds(lambda: [decode(files[i]) for i in generator.choice(len(files), BATCH)], 20)
         hours = corpus.samples.sum() / RATE / 3600
 

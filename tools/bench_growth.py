@@ -54,7 +54,7 @@ def measure(kind: str, batch: int, crop: int, channels: int, convolutions: int, 
     )
     torch.manual_seed(0)
     model = GreedyInfoMax.build(config.model, config.objective)
-    optimizers = [Adam(module.parameters(), config.training.learning_rate) for module in model.stack]
+    optimizers = [Adam(module.parameters(), config.learning_rate) for module in model.stack]
     watch, waveform = LossWatch(len(model.stack), 2.4), 0.06 * torch.randn(batch, crop)
     count = iter(range(10**9))
     taken = seconds(lambda: train_step(model, optimizers, waveform, watch, config, next(count)), steps)

@@ -41,6 +41,8 @@ VARIANTS = {
     "gim tf32": ["training.precision=tf32"],
     "cpc fp32": ["model.isolate_after=[]"],
     "cpc bf16": ["model.isolate_after=[]", "training.precision=bf16"],
+    "gim fp32, compiled": [],
+    "gim bf16, compiled": ["training.precision=bf16"],
     "pool fp32": ["objective.negatives={kind: pool, number: 512}"],
     "small pool fp32": ["objective.negatives={kind: pool, number: 64}"],
 }
@@ -106,7 +108,7 @@ class Published(nn.Module):
 def published_step(config: Config, waveform: Tensor) -> Callable[[], object]:
     """The published code's step, in fp32."""
     model = Published(config).to(waveform.device)
-    optimizer = torch.optim.Adam(model.parameters(), lr=config.training.learning_rate)
+    optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
 
     def step() -> None:
         optimizer.zero_grad()
@@ -116,11 +118,13 @@ def published_step(config: Config, waveform: Tensor) -> Callable[[], object]:
     return step
 
 
-def our_step(config: Config, waveform: Tensor) -> Callable[[], object]:
-    """The package's own step."""
+def our_step(config: Config, waveform: Tensor, compiled: bool = False) -> Callable[[], object]:
+    """The package's own step; with `compiled`, torch.compile makes the convolutions' kernels."""
     keep_freed_memory()
     model = GreedyInfoMax.build(config.model, config.objective).to(waveform.device)
-    optimizers = [Adam(module.parameters(), config.training.learning_rate) for module in model.stack]
+    for module in model.stack if compiled else []:
+        module.encoder.compile()
+    optimizers = [Adam(module.parameters(), config.learning_rate) for module in model.stack]
     watch = LossWatch(len(model.stack), 2.4)
     count = iter(range(10**9))
     return lambda: train_step(model, optimizers, waveform, watch, config, next(count))
@@ -266,6 +270,8 @@ def measure(variant: str, batch: int, steps: int, device: torch.device) -> dict[
     if variant == "published, memory kept":
         keep_freed_memory()
     make = published_step if variant.startswith("published") else objectives if variant != name else our_step
+    if variant.endswith("compiled"):
+        make = partial(our_step, compiled=True)
     step = synchronised(make(config, waveform), device)
     taken = seconds(step, steps, warm=2)
     return {"seconds": taken, "gigabytes": memory(device)}
@@ -296,7 +302,7 @@ def main() -> None:
         *PUBLISHED,
         *VARIANTS,
         *(f"objectives of {name}" for name in counted),
-        *(f"memory of {name}" for name in VARIANTS),
+        *(f"memory of {name}" for name in VARIANTS if "compiled" not in name),
         "roofline fp32",
         "roofline bf16",
     ]
@@ -325,7 +331,7 @@ def write(best: dict[str, dict[str, float]], out: Path, batch: int, device: torc
             variant,
             f"{took[variant]:.3f}",
             f"{took['published'] / took[variant]:.1f}",
-            f"{best[f'memory of {variant}' if variant in VARIANTS else variant]['gigabytes']:.2f}",
+            f"{best.get(f'memory of {variant}', best[variant])['gigabytes']:.2f}",
         ]
         for variant in [*PUBLISHED, *VARIANTS]
         if variant in best
@@ -358,7 +364,8 @@ def write(best: dict[str, dict[str, float]], out: Path, batch: int, device: torc
         "A training step",
         f"The reference model, batch {batch}, crops of {CROP} samples, on {device.type}. `published` does the work of "
         "the published code's step in today's torch, once more with freed memory kept as `gim-audio train` keeps it; "
-        "`pool` has 512 shared negatives, `small pool` 64. Our memory is that of a whole run, checkpoints and all, "
+        "`pool` has 512 shared negatives, `small pool` 64; `compiled` lets torch.compile make the convolutions. "
+        "Our memory is that of a whole run, checkpoints and all, "
         + ("what torch allocated on the device.\n" if device.type == "cuda" else "above what the imports hold.\n"),
         table(["step", "seconds", "times faster than published", "peak memory, GB"], steps),
         "## Roofline\n\nThe step's arithmetic in ms, each part alone, with the fastest of torch's ways here.\n",

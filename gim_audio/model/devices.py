@@ -3,10 +3,11 @@
 import ctypes
 
 import torch
+from torch import Tensor
 
 from gim_audio.errors import ConfigError
 
-__all__ = ["keep_freed_memory", "pick_device", "set_precision"]
+__all__ = ["free_bytes", "keep_freed_memory", "pick_device", "send", "set_precision"]
 
 
 def pick_device(name: str) -> torch.device:
@@ -35,6 +36,16 @@ def set_precision(name: str, device: torch.device) -> None:
     if name == "tf32" and device.type != "cuda":
         raise ConfigError(f"precision tf32 is for NVIDIA GPUs, not for {device.type}: take fp32 or bf16")
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = name == "tf32"
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """From the CPU to a device. A GPU takes pinned memory when it comes to it, and nobody waits."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that a GPU has left; 0 where torch cannot tell."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
 
 
 def keep_freed_memory() -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gim_audio.errors import ConfigError
+from gim_audio.model.devices import send
 from gim_audio.model.gradients import Compare, Gather, Predict
 
 __all__ = ["InfoNCE", "Score"]
@@ -87,14 +88,14 @@ class InfoNCE(nn.Module):
         asked = [targets, *wanted] if c is z else wanted
         rows = torch.cat([rows.flatten() for rows in asked])
         # All at once: so the gradient of all frames is made once.
-        places = (rows % batch * frames + rows // batch).to(z.device)
+        places = send(rows % batch * frames + rows // batch, z.device)
         found = (frames_at(places) if frames_at else Gather.apply(z, places)).split([rows.numel() for rows in asked])
         chosen = [part.view(*rows.shape, channels) for part, rows in zip(found, asked, strict=True)]
         contexts = chosen.pop(0) if c is z else c[:, first : first + length].transpose(0, 1).flatten(0, 1)
         predictions = Predict.apply(contexts, self.heads, batch)
         if self.kind == "pool":
             positives, pool = chosen
-            itself = (targets[:, None] == wanted[1]).to(z.device)
+            itself = send(targets[:, None] == wanted[1], z.device)
             others = (predictions.float() @ pool.float().T).masked_fill(itself[:, None], float("-inf"))
             scores = torch.cat([Compare.apply(predictions, positives[:, None]), others], dim=2)
         elif self.kind == "exact":

@@ -30,7 +30,7 @@ class LossWatch:
         """Take note of a loss.
 
         Raises:
-            GimAudioError: it is not finite, or has blown up; the optimizer must not step.
+            GimAudioError: it is not finite, or has blown up; what the weights are now must not be saved.
         """
         if not math.isfinite(loss):
             raise GimAudioError(f"the loss of module {module} is {loss} at step {step}")

@@ -20,6 +20,7 @@ from gim_audio.model.gim import GreedyInfoMax
 from gim_audio.packed import Crops, PackedCorpus
 from gim_audio.provenance import provenance
 from gim_audio.training.adam import Adam
+from gim_audio.training.feed import Feed
 from gim_audio.training.health import LossWatch, check_weights, dead_units, effective_rank
 from gim_audio.training.state import check_same, restore, save
 
@@ -73,9 +74,11 @@ def train(
     if crops.left_out:
         say(f"{crops.left_out} of {len(corpus)} utterances are shorter than a crop and left out of training")
 
+    feed = Feed(crops, device, config.data.on_device)
+
     torch.manual_seed(config.training.seed)
     model = GreedyInfoMax.build(config.model, config.objective).to(device)
-    optimizers = [Adam(module.parameters(), config.training.learning_rate) for module in model.stack]
+    optimizers = [Adam(module.parameters(), config.learning_rate) for module in model.stack]
     watch = LossWatch(len(model.stack), math.log(config.objective.negatives.number + 1))
     state: dict[str, Any] = {"step": 0, "recent_losses": watch.recent, "corpus": corpus.fingerprint}
     if fresh:
@@ -97,7 +100,7 @@ def train(
             started = time.perf_counter()
             done = step + 1
             with _naming_the_last_checkpoint(experiment):
-                waveform = torch.from_numpy(crops(step)).to(device)
+                waveform = feed(step)
                 metrics = train_step(model, optimizers, waveform, watch, config, step)
             metrics = {"step": done, **metrics, "seconds": round(time.perf_counter() - started, 4)}
             if done % config.training.diagnose_every == 0:
@@ -123,14 +126,15 @@ def train_step(
     generator = draws(config, step)
     dtype = torch.bfloat16 if config.training.precision == "bf16" else torch.float32
     losses, accuracies = [], []
-    for number, score in enumerate(model.scores(waveform, generator, dtype), start=1):
-        loss = float(score.loss.detach())
-        watch.check(number, step + 1, loss)
+    for score, optimizer in zip(model.scores(waveform, generator, dtype), optimizers, strict=True):
         score.loss.backward()  # type: ignore[no-untyped-call]
-        optimizers[number - 1].step()
-        losses.append(loss)
-        accuracies.append(float(score.accuracy))
-    return {"loss": losses, "accuracy": accuracies}
+        optimizer.step()
+        losses.append(score.loss.detach())
+        accuracies.append(score.accuracy)
+    found = torch.stack(losses).tolist()  # all at once: here a GPU is waited for
+    for number, loss in enumerate(found, start=1):
+        watch.check(number, step + 1, loss)
+    return {"loss": found, "accuracy": torch.stack(accuracies).tolist()}
 
 
 def draws(config: Config, step: int) -> torch.Generator:

@@ -78,14 +78,12 @@ def check_same(experiment: Path, config: Config) -> None:
     Raises:
         CheckpointError: the experiment was trained with other settings; names the first.
     """
-    free = {"steps", "checkpoint_every", "diagnose_every", "device"}
+    free = {"data.on_device", *(f"training.{key}" for key in ("steps", "checkpoint_every", "diagnose_every", "device"))}
     before = load(resolve(experiment) / "config.yaml").model_dump()
     now = config.model_dump()
-    for settings in (before, now):
-        settings["training"] = {key: value for key, value in settings["training"].items() if key not in free}
     for section, settings in before.items():
         for key, value in settings.items():
-            if now[section][key] != value:
+            if f"{section}.{key}" not in free and now[section][key] != value:
                 raise CheckpointError(
                     f"{experiment}: was trained with {section}.{key}={value}, not {now[section][key]}: "
                     "resume with the same settings, or train in another folder"

@@ -1,0 +1,60 @@
+"""Training batches: which parts of which utterances a step takes."""
+
+import numpy as np
+import numpy.typing as npt
+
+from gim_audio.errors import DataError
+from gim_audio.packed.corpus import PackedCorpus
+
+__all__ = ["Crops"]
+
+
+class Crops:
+    """Training batches: each a pure function of (corpus, seed, step), so resuming needs only the step.
+
+    In an epoch, every utterance gives one crop, in random order, from a random multiple of `hop`. Batches run
+    on over the end of an epoch.
+
+    Args:
+        corpus: utterances shorter than `crop` are left out; `left_out` counts them.
+        crop: samples.
+        hop: crops start on its multiples.
+        batch: crops a step.
+        seed: of the order and the places.
+
+    Raises:
+        DataError: every utterance is shorter than `crop`.
+    """
+
+    def __init__(self, corpus: PackedCorpus, *, crop: int, hop: int, batch: int, seed: int) -> None:
+        self.corpus, self.crop, self.hop, self.batch, self.seed = corpus, crop, hop, batch, seed
+        self.usable = np.flatnonzero(corpus.samples >= crop)
+        self.left_out = len(corpus) - len(self.usable)
+        if not len(self.usable):
+            raise DataError(
+                f"{corpus.path}: all {len(corpus)} utterances are shorter than a crop of {crop} samples: "
+                "choose a smaller data.crop"
+            )
+        self._plan: tuple[int, npt.NDArray[np.int64]] = (-1, np.empty((2, 0), dtype=np.int64))
+
+    def __call__(self, step: int) -> npt.NDArray[np.int16]:
+        """PCM of a step, counted from 0. Shape: `(batch, crop)`."""
+        pcm = np.empty((self.batch, self.crop), dtype="<i2")
+        for row, index, start in zip(pcm, *self.where(step).tolist(), strict=True):
+            self.corpus.fill(row, index, start)
+        return pcm
+
+    def where(self, step: int) -> npt.NDArray[np.int64]:
+        """Which utterances a step's crops are from, and their first samples. Shape: `(2, batch)`."""
+        turns = (divmod(turn, len(self.usable)) for turn in range(step * self.batch, (step + 1) * self.batch))
+        return np.stack([self._epoch(epoch)[:, turn] for epoch, turn in turns], axis=1)
+
+    def _epoch(self, epoch: int) -> npt.NDArray[np.int64]:
+        """The crops of an epoch, in their order; kept until the next. Shape: `(2, utterances)`."""
+        if epoch != self._plan[0]:
+            generator = np.random.default_rng((self.seed, epoch))
+            order = generator.permutation(self.usable)
+            choices = (self.corpus.samples[order] - self.crop) // self.hop + 1
+            starts = (generator.random(len(order)) * choices).astype(np.int64) * self.hop
+            self._plan = epoch, np.stack([order, starts])
+        return self._plan[1]

@@ -1,0 +1,48 @@
+"""Batches onto the device: read for each step, or gathered from a corpus that is there already."""
+
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gim_audio.model.devices import free_bytes, send
+from gim_audio.packed import Crops
+
+__all__ = ["Feed"]
+
+
+class Feed:
+    """The waveforms of a step.
+
+    Args:
+        crops: which parts of which utterances.
+        device: where they are wanted.
+        keep: put all that crops can come from onto the device, as 16-bit integers; then a batch is one gather. `auto`
+            does so on a GPU, where they take less than half of the memory that is free.
+    """
+
+    def __init__(self, crops: Crops, device: torch.device, keep: Literal["auto", "always", "never"]) -> None:
+        self.crops, self.device = crops, device
+        corpus, usable = crops.corpus, crops.usable
+        if keep == "auto":
+            fits = 2 * 2 * corpus.samples[usable].sum() < free_bytes(device)
+            keep = "always" if fits else "never"
+        self.kept: Tensor | None = None
+        if keep == "always":
+            ends = np.cumsum(corpus.samples[usable])
+            self.kept = torch.empty(int(ends[-1]), dtype=torch.int16, device=device)
+            self._begins = np.zeros(len(corpus), dtype=np.int64)
+            self._begins[usable[1:]] = ends[:-1]
+            for index, end in zip(usable.tolist(), ends.tolist(), strict=True):
+                self.kept[self._begins[index] : end] = torch.from_numpy(corpus.read(index))
+
+    def __call__(self, step: int) -> Tensor:
+        """The batch of a step, counted from 0. Shape: `(batch, crop)`, samples in [-1, 1]."""
+        if self.kept is None:
+            pcm = send(torch.from_numpy(self.crops(step)), self.device)
+        else:
+            utterances, starts = self.crops.where(step)
+            first = send(torch.from_numpy(self._begins[utterances] + starts), self.device)
+            pcm = self.kept[first[:, None] + torch.arange(self.crops.crop, device=self.device)]
+        return pcm.float() / 32768
