@@ -21,10 +21,13 @@ from gim_audio.errors import ConfigError
 __all__ = [
     "Config",
     "ContextConfig",
+    "ConvolutionConfig",
     "DataConfig",
     "ModelConfig",
     "NegativesConfig",
     "ObjectiveConfig",
+    "PhaseConfig",
+    "StopConfig",
     "TrainingConfig",
     "load",
 ]
@@ -60,8 +63,17 @@ class ContextConfig(Section):
     """One context on the last convolution, or one for each module."""
 
 
+class ConvolutionConfig(Section):
+    """One more convolution, which is a module of its own."""
+
+    kernel: Positive
+    stride: Positive = 1
+    padding: Annotated[int, Field(ge=0)] = 0
+    channels: Positive = 512
+
+
 class ModelConfig(Section):
-    """Encoder, context, and where gradients are cut."""
+    """Encoder, context, and where gradients are cut; and what was added to a trained stack."""
 
     kernels: tuple[Positive, ...] = (10, 8, 4, 4, 4)
     strides: tuple[Positive, ...] = (5, 4, 2, 2, 2)
@@ -69,6 +81,9 @@ class ModelConfig(Section):
     channels: Positive | tuple[Positive, ...] = 512
     context: ContextConfig = ContextConfig()
     isolate_after: tuple[Positive, ...] = (1, 2, 3, 4, 5)
+    added: tuple[ConvolutionConfig | ContextConfig, ...] = ()
+    """More modules on top: a convolution takes the frames below; a context takes them too, or the contexts of a
+    module that is a context alone."""
     rate: Positive = 16000
     mean: float | Literal["auto"] = -0.000678111
     deviation: Annotated[float, Field(gt=0)] | Literal["auto"] = 0.0630056
@@ -79,9 +94,25 @@ class ModelConfig(Section):
         return (self.channels,) * len(self.kernels) if isinstance(self.channels, int) else self.channels
 
     @property
+    def modules(self) -> int:
+        """How many there are."""
+        return len({*self.isolate_after, len(self.kernels)}) + self.context_is_a_module + len(self.added)
+
+    @property
+    def context_is_a_module(self) -> bool:
+        """Whether the context has no convolutions of its own."""
+        return bool(self.isolate_after) and self.isolate_after[-1] == len(self.kernels)
+
+    @property
     def hop(self) -> int:
         """Samples from one frame of the last convolution to the next."""
-        return math.prod(self.strides)
+        return math.prod(stride for _, stride, _ in self.convolutions)
+
+    @property
+    def convolutions(self) -> list[tuple[int, int, int]]:
+        """Kernel, stride and padding of all, from the bottom up."""
+        added = [(a.kernel, a.stride, a.padding) for a in self.added if isinstance(a, ConvolutionConfig)]
+        return [*zip(self.kernels, self.strides, self.paddings, strict=True), *added]
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -92,9 +123,7 @@ class ModelConfig(Section):
             value = getattr(self, name)
             if isinstance(value, tuple) and len(value) != convolutions:
                 raise ValueError(f"{name} has {len(value)} values for {convolutions} kernels")
-        for layer, (kernel, stride, padding) in enumerate(
-            zip(self.kernels, self.strides, self.paddings, strict=True), start=1
-        ):
+        for layer, (kernel, stride, padding) in enumerate(self.convolutions, start=1):
             if stride > kernel or padding >= kernel:
                 raise ValueError(
                     f"convolution {layer}: kernel {kernel} must be at least the stride ({stride}) "
@@ -106,6 +135,13 @@ class ModelConfig(Section):
             raise ValueError(
                 f"isolate_after must rise and name convolutions from 1 to {last}, not {list(self.isolate_after)}"
             )
+        kinds = ["context" if self.context_is_a_module else "convolution"]
+        for part in self.added:
+            kinds.append("context" if isinstance(part, ContextConfig) else "convolution")
+            if isinstance(part, ContextConfig) and part.kind == "none":
+                raise ValueError("added: a context of kind none has nothing to learn")
+            if kinds[-3:] == ["context", "context", "convolution"]:
+                raise ValueError("added: a convolution cannot follow a context on a context: put it below them")
         return self
 
 
@@ -114,6 +150,9 @@ class NegativesConfig(Section):
 
     kind: Literal["batch", "exact", "utterance", "pool"] = "batch"
     number: Positive = 10
+    ranks: Literal["all", "own"] = "all"
+    """With `parallel: data`: from all processes' crops, as one process with all of them would; or, which sends less,
+    from the own."""
 
 
 class ObjectiveConfig(Section):
@@ -139,16 +178,62 @@ class DataConfig(Section):
     """Whether the whole packed corpus is kept on the device: `auto` does on a GPU, where it fits into half of it."""
 
 
-class TrainingConfig(Section):
-    """How long, how fast, on what."""
+class StopConfig(Section):
+    """End a phase when InfoNCE accuracy stands still."""
 
-    schedule: Literal["joint"] = "joint"
+    change: Annotated[float, Field(gt=0)] = 0.002
+    """How much every module's mean accuracy must rise …"""
+    over: Positive = 500
+    """… from the last but one so many steps to the last so many; where none's does, the phase ends."""
+
+
+class PhaseConfig(Section):
+    """Some modules that learn together, for some steps; what is below them stands still."""
+
+    modules: tuple[Positive, ...] | Literal["all"] = "all"
+    steps: Positive | None = None
+    """None: `training.steps`."""
+    stop: StopConfig | None = None
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    """None: `training.learning_rate`."""
+    warm_start: bool = False
+    """Begin with the weights of the module below, which must have the same shapes."""
+    cache: bool = False
+    """Compute what is below the lowest of the modules once, for the whole corpus, and read it from disk."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.modules != "all" and list(self.modules) != sorted(set(self.modules)):
+            raise ValueError(f"modules must rise, not {list(self.modules)}")
+        return self
+
+
+PerModule = Annotated[float, Field(ge=0)]
+
+
+class TrainingConfig(Section):
+    """When, how long, how fast, on what."""
+
+    schedule: Literal["joint", "sequential"] | tuple[PhaseConfig, ...] = "joint"
+    """`joint`: all modules, for `steps`. `sequential`: one after another, each for `steps`. Or a list of phases."""
+    cache: bool = False
+    """For `sequential`: see `PhaseConfig.cache`."""
     steps: Positive = 100_000
     batch: Positive = 8
-    learning_rate: Annotated[float, Field(gt=0)] | Literal["auto"] = 2e-4
-    """`auto` is 2e-4 for a batch of 8 and grows with the square root of the batch (Malladi et al. 2022, for Adam)."""
+    """Crops a step; with `parallel: data`, of each process."""
+    learning_rate: Annotated[float, Field(gt=0)] | tuple[Annotated[float, Field(gt=0)], ...] | Literal["auto"] = 2e-4
+    """One, or one a module. `auto` is 2e-4 for a batch of 8 and grows with the square root of the batch (Malladi et
+    al. 2022, for Adam)."""
+    decay: Literal["none", "linear", "cosine"] = "none"
+    """Of the learning rate, to zero over a phase."""
+    weight_decay: PerModule | tuple[PerModule, ...] = 0.0
+    """Share of the weights that is lost in a step, times the learning rate (decoupled: Loshchilov and Hutter 2019)."""
+    clip: Annotated[float, Field(gt=0)] | None = None
+    """Largest norm of the gradient of one module; it never spans two."""
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     device: str = "auto"
+    parallel: Literal["none", "data", "modules"] = "none"
+    """Under torchrun: each process has its share of a batch, or of the modules."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 2
     checkpoint_every: Positive = 1000
     diagnose_every: Positive = 100
@@ -166,7 +251,7 @@ class Config(Section):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         frames = self.data.crop
-        for kernel, stride, padding in zip(self.model.kernels, self.model.strides, self.model.paddings, strict=True):
+        for kernel, stride, padding in self.model.convolutions:
             frames = (frames + 2 * padding - kernel) // stride + 1
         if frames <= self.objective.steps_ahead:
             raise ValueError(
@@ -179,13 +264,19 @@ class Config(Section):
                 f"objective.negatives.number: a pool of {negatives.number} from {batch * frames} frames, "
                 f"which is what {batch} crops of {self.data.crop} samples give: take fewer, or a larger batch or crop"
             )
+        for name in ("learning_rate", "weight_decay"):
+            given = getattr(self.training, name)
+            if isinstance(given, tuple) and len(given) != self.model.modules:
+                raise ValueError(f"training.{name} has {len(given)} values for {self.model.modules} modules")
+        if self.training.cache and self.training.schedule != "sequential":
+            raise ValueError("training.cache is for the sequential schedule; a phase of a list has its own")
+        phases = self.training.schedule if isinstance(self.training.schedule, tuple) else ()
+        for number, phase in enumerate(phases, start=1):
+            if phase.modules != "all" and phase.modules[-1] > self.model.modules:
+                raise ValueError(
+                    f"training.schedule: phase {number} trains module {phase.modules[-1]} of {self.model.modules}"
+                )
         return self
-
-    @property
-    def learning_rate(self) -> float:
-        """A number, whatever `training.learning_rate` says."""
-        given = self.training.learning_rate
-        return 2e-4 * math.sqrt(self.training.batch / 8) if given == "auto" else given
 
     def to_yaml(self) -> str:
         """The whole configuration, defaults included; `load` reads it back."""

@@ -1,5 +1,6 @@
 """Write under a temporary name, then rename: a killed process leaves the old file or the new one."""
 
+import fcntl
 import glob
 import os
 import shutil
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from gim_audio.errors import GimAudioError
 
-__all__ = ["absent", "free_bytes", "new_file", "new_folder", "replace_link", "write_text"]
+__all__ = ["absent", "free_bytes", "lock", "new_file", "new_folder", "replace_link", "write_text"]
 
 
 @contextmanager
@@ -53,9 +54,9 @@ def absent(path: Path) -> None:
     """Refuse a path where something would be overwritten.
 
     Raises:
-        GimAudioError: `path` is a file or a folder that is not empty.
+        GimAudioError: `path` is a file, or a folder that holds anything but a lock.
     """
-    if path.is_file() or (path.is_dir() and any(path.iterdir())):
+    if path.is_file() or (path.is_dir() and any(inside.name != ".lock" for inside in path.iterdir())):
         raise GimAudioError(f"{path} exists already: remove it or choose another name")
 
 
@@ -70,6 +71,26 @@ def replace_link(link: Path, target: str) -> None:
     temporary = _temporary(link)
     temporary.symlink_to(target)
     temporary.replace(link)
+
+
+@contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Keep other processes that ask for it out of a folder; the lock goes with the process, however it ends.
+
+    Raises:
+        GimAudioError: another process is in it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise GimAudioError(f"{folder}: {file.read().strip()} is at work there: wait for it") from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()} of {socket.gethostname()}\n")
+        file.flush()
+        yield
 
 
 def free_bytes(path: Path) -> int:

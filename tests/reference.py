@@ -97,7 +97,7 @@ class PlainTraining:
             else:
                 z = x.transpose(1, 2)
                 c = self.gru(z)[0]
-            losses.append(self.loss(z, c, self.weights[f"stack.{number}.objective.heads"], generator))
+            losses.append(self.loss(z, c, self.weights[f"stack.{number}.objective.heads"], generator(number + 1)))
             x = x.detach()
         self.optimizer.zero_grad()
         sum(losses).backward()

@@ -88,11 +88,3 @@ def test_bad_files(tmp_path, text, message):
         load(path)
     with pytest.raises(ConfigError, match="no such file"):
         load(tmp_path / "missing.yaml")
-
-
-def test_the_learning_rate_grows_with_the_batch():
-    assert load().learning_rate == 2e-4
-    assert load(None, ["training.learning_rate=auto"]).learning_rate == 2e-4
-    assert load(None, ["training.learning_rate=auto", "training.batch=32"]).learning_rate == pytest.approx(4e-4)
-    with pytest.raises(ConfigError, match=r"learning_rate"):
-        load(None, ["training.learning_rate=automatic"])

@@ -20,9 +20,7 @@ from bench import apart, peak_gigabytes, seconds, table, write_page
 from gim_audio.config import load
 from gim_audio.model.devices import keep_freed_memory
 from gim_audio.model.gim import GreedyInfoMax
-from gim_audio.training.adam import Adam
-from gim_audio.training.health import LossWatch
-from gim_audio.training.loop import train_step
+from gim_audio.training.step import Step
 
 IMPORTED = peak_gigabytes()
 REFERENCE = {"batch": 8, "crop": 20480, "channels": 512, "convolutions": 5}
@@ -54,10 +52,8 @@ def measure(kind: str, batch: int, crop: int, channels: int, convolutions: int, 
     )
     torch.manual_seed(0)
     model = GreedyInfoMax.build(config.model, config.objective)
-    optimizers = [Adam(module.parameters(), config.learning_rate) for module in model.stack]
-    watch, waveform = LossWatch(len(model.stack), 2.4), 0.06 * torch.randn(batch, crop)
-    count = iter(range(10**9))
-    taken = seconds(lambda: train_step(model, optimizers, waveform, watch, config, next(count)), steps)
+    step, x, count = Step.joint(model, config), torch.randn(batch, 1, crop), iter(range(10**9))
+    taken = seconds(lambda: step(x, next(count)), steps)
     parameters = sum(p.numel() for p in model.parameters())
     memory = peak_gigabytes() - IMPORTED
     # Weights and Adam's two moments are the same whatever the schedule; the rest is what a step needs.

@@ -17,8 +17,8 @@ LINES_EVERY = 30.0
 class Update(Protocol):
     """Takes how much is done, and what to show beside it."""
 
-    def __call__(self, done: float, detail: str = "") -> None:
-        """Show it."""
+    def __call__(self, done: float, detail: str = "", total: float | None = None) -> None:
+        """Show it; `total` where it became known only now."""
 
 
 def say(message: str) -> None:
@@ -46,7 +46,7 @@ def progress(what: str, total: float | None) -> Iterator[Update]:
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(what, total=total, detail="")
-        yield lambda done, detail="": bar.update(task, completed=done, detail=detail)
+        yield lambda done, detail="", total=total: bar.update(task, completed=done, detail=detail, total=total)
 
 
 class _PlainLines:
@@ -56,7 +56,8 @@ class _PlainLines:
         self.what, self.total = what, total
         self.last = time.monotonic()
 
-    def __call__(self, done: float, detail: str = "") -> None:
+    def __call__(self, done: float, detail: str = "", total: float | None = None) -> None:
+        self.total = total or self.total
         now = time.monotonic()
         if now - self.last >= LINES_EVERY:
             share = f" {done / self.total:.0%}" if self.total else f" {done:.0f}"

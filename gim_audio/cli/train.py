@@ -1,5 +1,6 @@
 """`gim-audio train`."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +15,49 @@ from gim_audio.cli.progress import progress, say
 @click.option("--data", "packed", required=True, type=click.Path(path_type=Path), help="A packed corpus.")
 @click.option("--out", "experiment", required=True, type=click.Path(path_type=Path), help="The experiment's folder.")
 @click.option("--resume", is_flag=True, help="Go on from the latest checkpoint, if there is one.")
-def train(conf: Path, overrides: tuple[str, ...], packed: Path, experiment: Path, resume: bool) -> None:
+@click.option("--from", "base", type=click.Path(path_type=Path), help="Grow this experiment: CONF adds modules to it.")
+@click.option("--valid", type=click.Path(path_type=Path), help="A packed corpus that says which checkpoint is best.")
+@click.option("--keep", type=click.IntRange(min=1), help="Keep so many checkpoints, beside the first and the best.")
+def train(
+    conf: Path,
+    overrides: tuple[str, ...],
+    packed: Path,
+    experiment: Path,
+    resume: bool,
+    base: Path | None,
+    valid: Path | None,
+    keep: int | None,
+) -> None:
     """Train a model: CONF is a YAML file, its keys can be overridden on the line.
 
-    Writes checkpoints `step-NNNNNN/` (the first before any training), `latest` and `metrics.jsonl`.
+    Writes checkpoints `step-NNNNNN/` (the first before any training), `latest` and `metrics.jsonl`. Ctrl-C and
+    SIGTERM write a checkpoint first, SIGUSR1 writes one and goes on. Under torchrun, training.parallel=data or
+    =modules divides the work.
     """
     from gim_audio.config import load
     from gim_audio.packed import PackedCorpus
     from gim_audio.training import train as run
 
     config = load(conf, overrides)
-    with progress("training", config.training.steps) as update:
+    with progress("training", None) as update:
 
-        def show(metrics: dict[str, Any]) -> None:
-            loss = " ".join(f"{value:.2f}" for value in metrics["loss"])
-            accuracy = " ".join(f"{value:.0%}" for value in metrics["accuracy"])
-            update(metrics["step"], f"step {metrics['step']} loss {loss} accuracy {accuracy}")
+        def show(done: int, total: int, metrics: dict[str, Any]) -> None:
+            loss, accuracy = (
+                " ".join("-" if value is None else format(value, style) for value in metrics[name])
+                for name, style in (("loss", ".2f"), ("accuracy", ".0%"))
+            )
+            update(done, f"step {metrics['step']} loss {loss} accuracy {accuracy}", total)
 
-        run(config, PackedCorpus(packed), experiment, resume=resume, say=say, progress=show)
-    say(f"trained {config.training.steps} steps: {experiment}")
+        run(
+            config,
+            PackedCorpus(packed),
+            experiment,
+            resume=resume,
+            base=base,
+            valid=PackedCorpus(valid) if valid else None,
+            keep=keep,
+            say=say,
+            progress=show,
+        )
+    if os.environ.get("RANK", "0") == "0":
+        say(f"trained: {experiment}")

@@ -112,16 +112,19 @@ class Featurizer:
             begin = max(0, start - self._left)
             last = start == starts[-1]
             stop = len(samples) if last else start + self._chunk
-            x = self.model.standardise(samples[None, begin : stop + self._right])
+            x = c = self.model.standardise(samples[None, begin : stop + self._right])
             for number, (module, geometry) in enumerate(zip(stack, self.geometries, strict=False)):
-                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-                    z = module.encoder(x)
-                first = (start - begin) // geometry.hop
-                inside = z[:, :, first:] if last else z[:, :, first : first + self._chunk // geometry.hop]
-                c, states[number] = _summarise(module.context, inside.transpose(1, 2).float(), states[number])
+                if number and stack[number - 1].hands_up == "contexts":
+                    inside = c  # these have no surroundings to cut off
+                else:
+                    with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+                        x = module.encoder(x)
+                    first = (start - begin) // geometry.hop
+                    inside = x[:, :, first:] if last else x[:, :, first : first + self._chunk // geometry.hop]
+                    inside = inside.transpose(1, 2).float()
+                c, states[number] = _summarise(module.context, inside, states[number])
                 if number + 1 in wanted:
                     pieces[number].append(c[0].cpu().numpy())
-                x = z
         return [np.concatenate(pieces[number - 1]) for number in wanted]
 
 

@@ -1,6 +1,7 @@
 """A model and its folder: `config.yaml` and `model.safetensors`, never a pickle."""
 
 import hashlib
+import json
 from pathlib import Path
 
 import torch
@@ -12,14 +13,23 @@ from gim_audio.config import Config, load
 from gim_audio.errors import CheckpointError, ConfigError
 from gim_audio.model.gim import GreedyInfoMax
 
-__all__ = ["fingerprint", "load_model", "newest", "resolve", "save_model", "write_tensors"]
+__all__ = [
+    "checkpoints",
+    "digest",
+    "fingerprint",
+    "load_model",
+    "newest",
+    "resolve",
+    "save_model",
+    "verify",
+    "write_tensors",
+]
 
 
-def save_model(folder: Path, config: Config, model: GreedyInfoMax) -> None:
-    """Write the configuration and the weights into an existing folder."""
+def save_model(folder: Path, config: Config, weights: dict[str, Tensor]) -> None:
+    """Write a configuration and a model's state dict into an existing folder."""
     (folder / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
-    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    write_tensors(tensors, folder / "model.safetensors")
+    write_tensors({name: tensor.contiguous() for name, tensor in weights.items()}, folder / "model.safetensors")
 
 
 def write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
@@ -42,6 +52,8 @@ def load_model(path: Path) -> tuple[Config, GreedyInfoMax]:
         CheckpointError: nothing is there, a file is damaged, or the weights do not fit the configuration.
     """
     folder = resolve(path)
+    if (folder / "state.json").exists():
+        verify(folder)
     try:
         config = load(folder / "config.yaml")
         model = GreedyInfoMax.build(config.model, config.objective)
@@ -66,10 +78,37 @@ def resolve(path: Path) -> Path:
     raise CheckpointError(f"{path}: holds no checkpoint")
 
 
+def verify(folder: Path) -> None:
+    """Compare a checkpoint's files with the checksums in its `state.json`.
+
+    Raises:
+        CheckpointError: one is damaged or missing; names it.
+    """
+    try:
+        files = json.loads((folder / "state.json").read_text(encoding="utf-8"))["files"]
+        for name, checksum in files.items():
+            if digest(folder / name) != checksum:
+                raise CheckpointError(f"{folder}/{name}: damaged: it is not what was written")
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{error.filename}: missing: not a whole checkpoint") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{folder}/state.json: damaged: it has no checksums of files") from error
+
+
+def digest(file: Path) -> str:
+    """SHA-256 of a file."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
 def newest(experiment: Path) -> Path | None:
     """The checkpoint with the most steps. Folders appear whole, so that it needs no other mark."""
-    steps = {int(folder.name.removeprefix("step-")): folder for folder in experiment.glob("step-[0-9]*")}
-    return steps[max(steps)] if steps else None
+    return next(iter(checkpoints(experiment)), None)
+
+
+def checkpoints(experiment: Path) -> list[Path]:
+    """All of them, the newest first."""
+    return sorted(experiment.glob("step-[0-9]*"), key=lambda f: int(f.name.removeprefix("step-")), reverse=True)
 
 
 def fingerprint(model: GreedyInfoMax) -> str:

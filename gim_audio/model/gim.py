@@ -1,14 +1,13 @@
 """Greedy InfoMax: a stack of modules, each trained by its own loss, none by another's."""
 
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import pairwise
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 
-from gim_audio.config import ContextConfig, ModelConfig, ObjectiveConfig
+from gim_audio.config import ContextConfig, ConvolutionConfig, ModelConfig, ObjectiveConfig
 from gim_audio.model.layers import (
     CausalConvolutions,
     Context,
@@ -16,9 +15,9 @@ from gim_audio.model.layers import (
     Geometry,
     GRUContext,
     State,
-    receptive_fields,
 )
 from gim_audio.model.objectives import InfoNCE, Score
+from gim_audio.model.ranks import ALONE, Ranks
 
 __all__ = ["GreedyInfoMax", "GreedyModule", "module_names"]
 
@@ -27,14 +26,18 @@ class GreedyModule(nn.Module):
     """Some convolutions, a context where it has one, and the objective that trains them.
 
     Args:
-        encoder: convolutions; none where the module is a context on the frames below.
+        encoder: convolutions; none where the module is a context on what the module below hands up.
         context: or None, and then the frames are their own context.
         objective: scores frames and contexts.
+
+    Attributes:
+        hands_up: what the module above takes: the frames; the contexts if both are contexts without convolutions.
     """
 
     def __init__(self, encoder: Sequence[ConvBlock], context: Context | None, objective: InfoNCE) -> None:
         super().__init__()
         self.encoder, self.context, self.objective = nn.Sequential(*encoder), context, objective
+        self.hands_up: Literal["frames", "contexts"] = "frames"
 
     def forward(self, x: Tensor, state: State = ()) -> tuple[Tensor, Tensor, State]:
         """Frames z, contexts c and the context's state after them.
@@ -47,25 +50,45 @@ class GreedyModule(nn.Module):
         c, state = self.context(z, state)
         return z, c, state
 
-    def score(self, x: Tensor, generator: torch.Generator, dtype: torch.dtype) -> tuple[Score, Tensor]:
-        """How well the module predicts its frames; and the frames, without a gradient, for the next module.
+    @property
+    def width_up(self) -> int:
+        """Channels of what the module above takes."""
+        if self.hands_up == "contexts" and self.context is not None:
+            return self.context.width
+        return self.objective.heads.shape[1]
 
-        Shape: x `(batch, channels, frames)` → `(batch, frames', channels')`.
+    def up(self, z: Tensor, c: Tensor) -> Tensor:
+        """What the module above takes, without a gradient.
+
+        Shape: `(batch, frames, channels)` → `(batch, channels, frames)`, as convolutions want it.
         """
-        autocast = partial(torch.autocast, x.device.type, dtype=dtype, enabled=dtype != torch.float32)
+        return (c if self.hands_up == "contexts" else z).detach().transpose(1, 2)
+
+    def pass_on(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """What the module above takes, if this one does not learn. Shape: as `score`."""
+        with torch.no_grad(), _autocast(x, dtype):
+            return self.up(*self(x)[:2]) if self.hands_up == "contexts" else self.encoder(x)
+
+    def score(
+        self, x: Tensor, generator: torch.Generator, dtype: torch.dtype, ranks: Ranks = ALONE
+    ) -> tuple[Score, Tensor]:
+        """How well the module predicts its frames; and what the module above takes.
+
+        Shape: x `(batch, channels, frames)` → `(batch, channels', frames')`.
+        """
         first = cast("ConvBlock", self.encoder[0]) if self.encoder else None
         if first is None or not first.narrow or len(self.encoder) > 1 or self.context is not None:
-            with autocast():
+            with _autocast(x, dtype):
                 z, c, _ = self(x)
-            return self.objective(z, c, generator), z.detach()
+            return self.objective(z, c, generator, None, ranks), self.up(z, c)
 
         def frames_at(places: Tensor) -> Tensor:
-            with autocast():
+            with _autocast(x, dtype):
                 return first.at(x, places)
 
-        with autocast(), torch.no_grad():  # the next module needs all frames, the loss a part of them
+        with _autocast(x, dtype), torch.no_grad():  # the next module needs all frames, the loss a part of them
             z, c, _ = self(x)
-        return self.objective(z, c, generator, frames_at), z
+        return self.objective(z, c, generator, frames_at, ranks), self.up(z, c)
 
     def frames(self, length: int) -> int:
         """How many frames come of `length` frames (or samples)."""
@@ -114,28 +137,29 @@ class GreedyInfoMax(nn.Module):
         cuts = [0, *model.isolate_after]
         if cuts[-1] != len(blocks):
             cuts.append(len(blocks))
-        groups = [blocks[start:stop] for start, stop in pairwise(cuts)]
-        contexts = [model.context.at == "each"] * len(groups)
+        each = model.context if model.context.at == "each" else None
+        parts: list[tuple[Sequence[ConvBlock], ContextConfig | None]] = [
+            (blocks[start:stop], each) for start, stop in pairwise(cuts)
+        ]
         if model.isolate_after and model.isolate_after[-1] == len(blocks):
-            groups.append([])  # the context is a module of its own
-            contexts.append(True)
-        contexts[-1] = True
-        after = receptive_fields(model.kernels, model.strides, model.paddings)
-        modules, geometries, seen = [], [], 0
-        for group, has_context in zip(groups, contexts, strict=True):
-            seen += len(group)
-            width = widths[seen - 1]
-            context = _context(model.context, width) if has_context else None
-            scorer = InfoNCE(
-                context.width if context else width,
-                width,
-                steps_ahead=objective.steps_ahead,
-                kind=objective.negatives.kind,
-                number=objective.negatives.number,
-                window=objective.window,
-            )
-            modules.append(GreedyModule(group, context, scorer))
-            geometries.append(after[seen - 1])
+            parts.append(([], model.context))  # the context is a module of its own
+        else:
+            parts[-1] = (parts[-1][0], model.context)
+        modules: list[GreedyModule] = []
+        geometries, geometry, width = [], Geometry(), 1
+        for part in (*parts, *model.added):
+            group: Sequence[ConvBlock]
+            if isinstance(part, ConvolutionConfig):
+                group, context = [ConvBlock(width, part.channels, part.kernel, part.stride, part.padding)], None
+            else:
+                group, context = ([], part) if isinstance(part, ContextConfig) else part
+            for block in group:
+                geometry, width = block.geometry(geometry), block.convolution.out_channels
+            taken = width
+            if not group and not modules[-1].encoder and (below := modules[-1].context):
+                modules[-1].hands_up, taken = "contexts", below.width
+            modules.append(_module(group, context, taken, objective))
+            geometries.append(geometry)
         return cls(modules, geometries, model.rate, model.mean, model.deviation)
 
     def standardise(self, waveform: Tensor) -> Tensor:
@@ -154,27 +178,42 @@ class GreedyInfoMax(nn.Module):
             z, c, state_after = module(x, state)
             features.append(c)
             after.append(state_after)
-            x = z.detach().transpose(1, 2)
+            x = module.up(z, c)
         return features, after
 
     def scores(
-        self, waveform: Tensor, generator: torch.Generator, dtype: torch.dtype = torch.float32
-    ) -> Iterator[Score]:
-        """The score of each module in turn; the next one runs when it is asked for.
+        self,
+        x: Tensor,
+        generator: Callable[[int], torch.Generator],
+        dtype: torch.dtype = torch.float32,
+        *,
+        first: int = 1,
+        last: int | None = None,
+        frozen: Collection[int] = (),
+        ranks: Ranks = ALONE,
+    ) -> Iterator[tuple[int, Score | None, Tensor]]:
+        """Number, score and output of each module in turn; the next one runs when it is asked for.
 
         Going backward in between frees a module's activations before the next one needs memory.
 
         Args:
-            waveform: Shape: `(batch, samples)`.
-            generator: of the CPU; draws windows and negatives.
+            x: what module `first` takes: standardised waveforms, or what the module below hands up.
+                Shape: `(batch, channels, frames)`, as the outputs.
+            generator: of the CPU, for a module's number; draws its window and negatives.
             dtype: of convolutions, contexts and predictions. Scores are always computed in float32: they have no
                 scale of their own, and in bfloat16 training diverges.
+            first: module, counted from 1.
+            last: module; the top one if it is not given.
+            frozen: modules that are not scored.
+            ranks: with whom the batch is shared.
         """
-        x = self.standardise(waveform)
-        for module in self.stack:
-            score, z = module.score(x, generator, dtype)
-            yield score
-            x = z.transpose(1, 2)  # the next module's convolutions take (batch, channels, frames)
+        for number, module in enumerate(self.stack[first - 1 : last], start=first):
+            score = None
+            if number in frozen:
+                x = module.pass_on(x, dtype)
+            else:
+                score, x = module.score(x, generator(number), dtype, ranks)
+            yield number, score, x
 
     def frames(self, samples: int) -> list[int]:
         """How many frames each module makes of `samples` samples."""
@@ -193,6 +232,10 @@ class GreedyInfoMax(nn.Module):
         return samples
 
 
+def _autocast(x: Tensor, dtype: torch.dtype) -> torch.autocast:
+    return torch.autocast(x.device.type, dtype=dtype, enabled=dtype != torch.float32)
+
+
 def module_names(model: GreedyInfoMax) -> list[str]:
     """What each module is made of, such as `conv1`, `conv2-4` or `conv5+gru`."""
     names, seen = [], 0
@@ -205,6 +248,21 @@ def module_names(model: GreedyInfoMax) -> list[str]:
             parts.append("gru" if isinstance(module.context, GRUContext) else "causal")
         names.append("+".join(parts))
     return names
+
+
+def _module(
+    encoder: Sequence[ConvBlock], context: ContextConfig | None, channels: int, objective: ObjectiveConfig
+) -> GreedyModule:
+    summary = _context(context, channels) if context else None
+    scorer = InfoNCE(
+        summary.width if summary else channels,
+        channels,
+        steps_ahead=objective.steps_ahead,
+        kind=objective.negatives.kind,
+        number=objective.negatives.number,
+        window=objective.window,
+    )
+    return GreedyModule(encoder, summary, scorer)
 
 
 def _context(config: ContextConfig, channels: int) -> Context | None:

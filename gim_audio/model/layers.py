@@ -1,7 +1,6 @@
 """Strided convolutions and contexts, and their geometry, derived once from kernels, strides and paddings."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -72,6 +71,11 @@ class ConvBlock(nn.Module):
         fields = F.pad(x, (padding, padding)).unfold(2, kernel, stride)  # (batch, channels, frames, kernel)
         seen = fields.transpose(1, 2).reshape(-1, x.shape[1] * kernel)[places]
         return F.relu(F.linear(seen, self.convolution.weight.flatten(1), self.convolution.bias), inplace=True)
+
+    def geometry(self, below: Geometry) -> Geometry:
+        """Of its frames, on frames of the geometry `below`."""
+        (kernel,), (stride,) = self.convolution.kernel_size, self.convolution.stride
+        return below.then(kernel, stride, int(self.convolution.padding[0]))
 
     def frames(self, length: int) -> int:
         """How many frames come of `length` frames (or samples); 0 where there are too few."""
@@ -152,12 +156,3 @@ class CausalConvolutions(Context):
             y = F.relu(convolution(seen))
             x = x + y if layer else y
         return x.transpose(1, 2), tuple(after)  # back to (batch, frames, hidden)
-
-
-def receptive_fields(kernels: Sequence[int], strides: Sequence[int], paddings: Sequence[int]) -> list[Geometry]:
-    """The geometry after each convolution of a stack."""
-    geometry, after = Geometry(), []
-    for kernel, stride, padding in zip(kernels, strides, paddings, strict=True):
-        geometry = geometry.then(kernel, stride, padding)
-        after.append(geometry)
-    return after

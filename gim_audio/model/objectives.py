@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from gim_audio.errors import ConfigError
 from gim_audio.model.devices import send
-from gim_audio.model.gradients import Compare, Gather, Predict
+from gim_audio.model.gradients import Compare, Predict
+from gim_audio.model.ranks import ALONE, Ranks, fetch
 
 __all__ = ["InfoNCE", "Score"]
 
@@ -66,6 +67,7 @@ class InfoNCE(nn.Module):
         c: Tensor,
         generator: torch.Generator,
         frames_at: Callable[[Tensor], Tensor] | None = None,
+        ranks: Ranks = ALONE,
     ) -> Score:
         """Score a batch.
 
@@ -78,26 +80,33 @@ class InfoNCE(nn.Module):
             generator: of the CPU; draws the window and the negatives.
             frames_at: another way to z's frames, by b · frames + t: `(n,)` → `(n, channels)`. Then gradients go
                 that way, and none to z.
+            ranks: with whom the batch is shared. Negatives come from all ranks' utterances, and the mean of all ranks'
+                scores is what one process would find that has them all.
         """
         batch, frames, channels = z.shape
         length = min(frames, self.window)
         first = int(torch.randint(frames - length + 1, (), generator=generator))
-        # Rows are numbered in order of time, t · batch + b, so that "k steps later" is one offset.
-        targets = torch.arange(first * batch, (first + length) * batch)
-        wanted = self._draw(targets, frames, batch, generator)
-        asked = [targets, *wanted] if c is z else wanted
-        rows = torch.cat([rows.flatten() for rows in asked])
-        # All at once: so the gradient of all frames is made once.
-        places = send(rows % batch * frames + rows // batch, z.device)
-        found = (frames_at(places) if frames_at else Gather.apply(z, places)).split([rows.numel() for rows in asked])
-        chosen = [part.view(*rows.shape, channels) for part, rows in zip(found, asked, strict=True)]
+        # Rows are numbered in order of time, t · batch + b over all ranks, so that "k steps later" is one offset.
+        whole = batch * ranks.count
+        targets = torch.arange(first * whole, (first + length) * whole)
+        wanted = self._draw(targets, frames, whole, generator)
+        pool = wanted[1] if self.kind == "pool" else None  # everybody's; the others are a target's own
+        owners = targets // batch % ranks.count
+        asked = [
+            [rows if rows is pool else rows[owners == rank] for rows in ([targets] if c is z else []) + wanted]
+            for rank in range(ranks.count)
+        ]
+        found = fetch([torch.cat([rows.flatten() for rows in each]) for each in asked], z, frames_at, ranks)
+        mine = asked[ranks.rank]
+        parts = torch.split(found, [rows.numel() for rows in mine])
+        chosen = [part.view(*rows.shape, channels) for part, rows in zip(parts, mine, strict=True)]
         contexts = chosen.pop(0) if c is z else c[:, first : first + length].transpose(0, 1).flatten(0, 1)
         predictions = Predict.apply(contexts, self.heads, batch)
         if self.kind == "pool":
-            positives, pool = chosen
-            itself = send(targets[:, None] == wanted[1], z.device)
-            others = (predictions.float() @ pool.float().T).masked_fill(itself[:, None], float("-inf"))
-            scores = torch.cat([Compare.apply(predictions, positives[:, None]), others], dim=2)
+            positives, others = chosen
+            itself = send(mine[-2][:, None] == mine[-1], z.device)
+            products = (predictions.float() @ others.float().T).masked_fill(itself[:, None], float("-inf"))
+            scores = torch.cat([Compare.apply(predictions, positives[:, None]), products], dim=2)
         elif self.kind == "exact":
             each = [Compare.apply(p[:, None], z_k) for p, z_k in zip(predictions.unbind(1), chosen, strict=True)]
             scores = torch.cat(each, dim=1)

@@ -37,11 +37,12 @@ class Crops:
             )
         self._plan: tuple[int, npt.NDArray[np.int64]] = (-1, np.empty((2, 0), dtype=np.int64))
 
-    def __call__(self, step: int) -> npt.NDArray[np.int16]:
-        """PCM of a step, counted from 0. Shape: `(batch, crop)`."""
-        pcm = np.empty((self.batch, self.crop), dtype="<i2")
-        for row, index, start in zip(pcm, *self.where(step).tolist(), strict=True):
-            self.corpus.fill(row, index, start)
+    def __call__(self, step: int, part: slice = slice(None)) -> npt.NDArray[np.int16]:
+        """PCM of a step, counted from 0, or of a part of its crops. Shape: `(batch, crop)`."""
+        utterances, starts = self.where(step)[:, part].tolist()
+        pcm = np.empty((len(starts), self.crop), dtype="<i2")
+        for row, utterance, start in zip(pcm, utterances, starts, strict=True):
+            self.corpus.fill(row, utterance, start)
         return pcm
 
     def where(self, step: int) -> npt.NDArray[np.int64]:

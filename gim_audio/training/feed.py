@@ -20,10 +20,17 @@ class Feed:
         device: where they are wanted.
         keep: put all that crops can come from onto the device, as 16-bit integers; then a batch is one gather. `auto`
             does so on a GPU, where they take less than half of the memory that is free.
+        part: of a batch's crops that this process has.
     """
 
-    def __init__(self, crops: Crops, device: torch.device, keep: Literal["auto", "always", "never"]) -> None:
-        self.crops, self.device = crops, device
+    def __init__(
+        self,
+        crops: Crops,
+        device: torch.device,
+        keep: Literal["auto", "always", "never"],
+        part: slice = slice(None),
+    ) -> None:
+        self.crops, self.device, self.part = crops, device, part
         corpus, usable = crops.corpus, crops.usable
         if keep == "auto":
             fits = 2 * 2 * corpus.samples[usable].sum() < free_bytes(device)
@@ -38,11 +45,11 @@ class Feed:
                 self.kept[self._begins[index] : end] = torch.from_numpy(corpus.read(index))
 
     def __call__(self, step: int) -> Tensor:
-        """The batch of a step, counted from 0. Shape: `(batch, crop)`, samples in [-1, 1]."""
+        """The part of a step's batch, counted from 0. Shape: `(batch, crop)`, samples in [-1, 1]."""
         if self.kept is None:
-            pcm = send(torch.from_numpy(self.crops(step)), self.device)
+            pcm = send(torch.from_numpy(self.crops(step, self.part)), self.device)
         else:
             utterances, starts = self.crops.where(step)
-            first = send(torch.from_numpy(self._begins[utterances] + starts), self.device)
+            first = send(torch.from_numpy((self._begins[utterances] + starts)[self.part]), self.device)
             pcm = self.kept[first[:, None] + torch.arange(self.crops.crop, device=self.device)]
         return pcm.float() / 32768

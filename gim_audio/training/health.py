@@ -1,14 +1,15 @@
 """A watch over training: losses that blow up, units that die, outputs that collapse."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
 
 from gim_audio.errors import GimAudioError
+from gim_audio.model.gim import GreedyInfoMax
 
-__all__ = ["LossWatch", "check_weights", "dead_units", "effective_rank"]
+__all__ = ["LossWatch", "check_weights", "dead_units", "diagnose", "effective_rank"]
 
 
 class LossWatch:
@@ -74,3 +75,21 @@ def effective_rank(features: Tensor) -> float:
         return 0.0
     share = spectrum / spectrum.sum()
     return float(torch.exp(-torch.special.xlogy(share, share).sum()))
+
+
+@torch.no_grad()
+def diagnose(model: GreedyInfoMax, x: Tensor, first: int, last: int) -> Iterator[tuple[int, float, float]]:
+    """Number, dead units and effective rank of modules: some 128 frames of each utterance tell enough.
+
+    Args:
+        model: whose modules.
+        x: what module `first` takes. Shape: `(batch, channels, frames)`.
+        first: module, counted from 1.
+        last: module.
+    """
+    x = x.float()
+    for number, module in enumerate(model.stack[first - 1 : last], start=first):
+        z, c, _ = module(x)
+        some = c[:, :: max(1, c.shape[1] // 128)]
+        yield number, round(dead_units(some), 4), round(effective_rank(some), 2)
+        x = module.up(z, c)

@@ -1,32 +1,40 @@
-"""The step and the loop: each module updates straight after its own forward pass."""
+"""A run: phases of steps, with checkpoints, a watch over the losses, and a way to go on from each of them."""
 
 import json
 import math
+import shutil
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 import torch
 from torch import Tensor
 
-from gim_audio.config import Config, ModelConfig
-from gim_audio.errors import DataError, GimAudioError
-from gim_audio.files import absent, write_text
+from gim_audio.config import Config, ModelConfig, load
+from gim_audio.errors import CheckpointError, DataError, GimAudioError
+from gim_audio.files import absent, lock, replace_link, write_text
 from gim_audio.model.checkpoint import newest, resolve
 from gim_audio.model.devices import keep_freed_memory, pick_device, set_precision
 from gim_audio.model.gim import GreedyInfoMax
 from gim_audio.packed import Crops, PackedCorpus
-from gim_audio.provenance import provenance
 from gim_audio.training.adam import Adam
+from gim_audio.training.cache import Cache, CachedFeed
 from gim_audio.training.feed import Feed
-from gim_audio.training.health import LossWatch, check_weights, dead_units, effective_rank
-from gim_audio.training.state import check_same, restore, save
+from gim_audio.training.growth import begin_as_below, graft
+from gim_audio.training.health import LossWatch, check_weights, diagnose
+from gim_audio.training.interrupts import Interrupts
+from gim_audio.training.journal import Metrics, note_start, open_lines, read_lines
+from gim_audio.training.parallel import REPORT_ROWS, Alone, join, measure
+from gim_audio.training.schedule import Phase, phases
+from gim_audio.training.state import Position, check_same, load_position, moments, prune, restore, save
+from gim_audio.training.step import Step
+from gim_audio.training.validation import validate
 
-__all__ = ["train", "train_step"]
-
-Metrics = dict[str, Any]
+__all__ = ["train"]
 
 
 def train(
@@ -35,157 +43,346 @@ def train(
     experiment: Path,
     *,
     resume: bool = False,
+    base: Path | None = None,
+    valid: PackedCorpus | None = None,
+    keep: int | None = None,
     say: Callable[[str], None] = print,
-    progress: Callable[[Metrics], None] = lambda metrics: None,
+    progress: Callable[[int, int, Metrics], None] = lambda done, total, metrics: None,
 ) -> None:
-    """Train all modules jointly, each by its own loss; checkpoints and `metrics.jsonl` go to `experiment`.
+    """Train modules by their own losses, in the phases of the schedule; everything goes to `experiment`.
 
     Args:
         config: of the experiment; `auto` standardisation is measured on the corpus.
         corpus: to draw crops from.
         experiment: a new folder, or with `resume` the one to go on with.
         resume: go on from the latest checkpoint, to the same weights as a run that never stopped.
+        base: an experiment whose modules this model begins with; they stay as they are.
+        valid: measure InfoNCE on it at each checkpoint, and point `best` at the best one.
+        keep: this many checkpoints, beside the untrained and the best.
         say: takes a line for the user.
-        progress: takes each step's metrics.
+        progress: takes how many steps are done and of how many, and the step's metrics.
 
     Raises:
-        GimAudioError: `experiment` exists, was trained with another configuration or corpus, or a loss
-            diverged.
+        GimAudioError: `experiment` exists, was trained with another configuration or corpus or is in use, a loss
+            diverged, or another process of the run is gone.
+        KeyboardInterrupt: after Ctrl-C, when a checkpoint is written.
+        SystemExit: after SIGTERM, likewise.
     """
-    if corpus.rate != config.model.rate:
-        raise DataError(f"{corpus.path}: packed at {corpus.rate} Hz, the model wants {config.model.rate} Hz")
+    for other in (corpus, valid):
+        if other is not None and other.rate != config.model.rate:
+            raise DataError(f"{other.path}: packed at {other.rate} Hz, the model wants {config.model.rate} Hz")
     device = pick_device(config.training.device)
     set_precision(config.training.precision, device)
     keep_freed_memory()
-    config = config.model_copy(update={"model": _standardised(config.model, corpus)})
-    fresh = not resume or newest(experiment) is None
-    if fresh and not resume:
-        absent(experiment)
-    elif not fresh:
-        check_same(experiment, config)
-
-    crops = Crops(
-        corpus,
-        crop=config.data.crop,
-        hop=config.model.hop,
-        batch=config.training.batch,
-        seed=config.training.seed,
-    )
-    if crops.left_out:
-        say(f"{crops.left_out} of {len(corpus)} utterances are shorter than a crop and left out of training")
-
-    feed = Feed(crops, device, config.data.on_device)
-
+    config = config.model_copy(update={"model": _standardised(config.model, corpus, base)})
     torch.manual_seed(config.training.seed)
-    model = GreedyInfoMax.build(config.model, config.objective).to(device)
-    optimizers = [Adam(module.parameters(), config.learning_rate) for module in model.stack]
-    watch = LossWatch(len(model.stack), math.log(config.objective.negatives.number + 1))
-    state: dict[str, Any] = {"step": 0, "recent_losses": watch.recent, "corpus": corpus.fingerprint}
-    if fresh:
-        experiment.mkdir(parents=True, exist_ok=True)
-        save(experiment, config, model, optimizers, state)
-    else:
-        state = restore(experiment, model, optimizers)
-        watch.recent = state["recent_losses"]
-        if state["corpus"] != corpus.fingerprint:
-            raise DataError(f"{corpus.path}: not the corpus that {experiment} was trained on")
-        say(f"resuming {experiment} from step {state['step']} of {config.training.steps}")
-
-    write_text(experiment / "config.yaml", config.to_yaml())
-    if state["step"] < config.training.steps:
-        _note_provenance(experiment / "provenance.json", state["step"])
-
-    with _open_metrics(experiment / "metrics.jsonl", state["step"]) as metrics_file:
-        for step in range(state["step"], config.training.steps):
-            started = time.perf_counter()
-            done = step + 1
-            with _naming_the_last_checkpoint(experiment):
-                waveform = feed(step)
-                metrics = train_step(model, optimizers, waveform, watch, config, step)
-            metrics = {"step": done, **metrics, "seconds": round(time.perf_counter() - started, 4)}
-            if done % config.training.diagnose_every == 0:
-                metrics |= _diagnose(model, waveform)
-            with _naming_the_last_checkpoint(experiment):
-                metrics_file.write(json.dumps(metrics) + "\n")
-                if done % config.training.checkpoint_every == 0 or done == config.training.steps:
-                    for number, module in enumerate(model.stack, start=1):
-                        check_weights(number, done, module.parameters())
-                    save(experiment, config, model, optimizers, state | {"step": done, "recent_losses": watch.recent})
-            progress(metrics)
+    model = GreedyInfoMax.build(config.model, config.objective)
+    with join(config, model) as place, Interrupts() as interrupts:
+        if place.writes and not resume:
+            absent(experiment)
+        fresh = newest(experiment) is None
+        place.wait()  # all have looked before one writes
+        run = Run(config, corpus, experiment, model, device, place, interrupts, valid, keep, say, progress)
+        if fresh:
+            run.plan(base)
+        with lock(experiment) if place.writes else nullcontext():
+            run.start(base) if fresh else run.resume()
+            run.go()
 
 
-def train_step(
-    model: GreedyInfoMax,
-    optimizers: Sequence[Adam],
-    waveform: Tensor,
-    watch: LossWatch,
-    config: Config,
-    step: int,
-) -> Metrics:
-    """One update of every module."""
-    generator = draws(config, step)
-    dtype = torch.bfloat16 if config.training.precision == "bf16" else torch.float32
-    losses, accuracies = [], []
-    for score, optimizer in zip(model.scores(waveform, generator, dtype), optimizers, strict=True):
-        score.loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        losses.append(score.loss.detach())
-        accuracies.append(score.accuracy)
-    found = torch.stack(losses).tolist()  # all at once: here a GPU is waited for
-    for number, loss in enumerate(found, start=1):
-        watch.check(number, step + 1, loss)
-    return {"loss": found, "accuracy": torch.stack(accuracies).tolist()}
+@dataclass
+class Run:
+    """See `train`."""
+
+    config: Config
+    corpus: PackedCorpus
+    experiment: Path
+    model: GreedyInfoMax
+    device: torch.device
+    place: Alone
+    interrupts: Interrupts
+    valid: PackedCorpus | None
+    keep: int | None
+    say: Callable[[str], None]
+    progress: Callable[[int, int, Metrics], None]
+
+    def __post_init__(self) -> None:
+        config, shared = self.config, self.place.count if self.config.training.parallel == "data" else 1
+        self.crops = Crops(
+            self.corpus,
+            crop=config.data.crop,
+            hop=config.model.hop,
+            batch=config.training.batch * shared,
+            seed=config.training.seed,
+        )
+        self.watch = LossWatch(len(self.model.stack), math.log(config.objective.negatives.number + 1))
+        self.optimizers: dict[int, Adam] = {}
+        if not self.place.writes:
+            self.say = lambda line: None
+
+    def plan(self, base: Path | None) -> None:
+        """From the beginning; what `base` trained is the bottom of the stack. Nothing is written yet."""
+        self.position = Position(self.corpus.fingerprint, self.crops.batch, updates=[0] * len(self.model.stack))
+        if base is not None:
+            self.position.trained = graft(self.config, self.model, base)
+        self.schedule = phases(self.config, self.crops.batch, self.position.trained)
+        self.position.recent_losses = self.watch.recent
+
+    def start(self, base: Path | None) -> None:
+        """As planned."""
+        if self.place.writes:
+            save(self.experiment, self.config, self.model.state_dict(), {}, self.position)
+        self._note(**({"grown_from": str(base)} if base else {}))
+
+    def resume(self) -> None:
+        """From the last checkpoint."""
+        check_same(self.experiment, self.config)
+        self.position = load_position(self.experiment)
+        if self.position.corpus != self.corpus.fingerprint:
+            raise DataError(f"{self.corpus.path}: not the corpus that {self.experiment} was trained on")
+        if self.position.batch != self.crops.batch:
+            raise CheckpointError(
+                f"{self.experiment}: was trained with {self.position.batch} crops a step, not {self.crops.batch}"
+            )
+        self.schedule = phases(self.config, self.crops.batch, self.position.trained)
+        self.watch.recent = self.position.recent_losses
+        restore(self.experiment, self.model, {}, set())
+        self.say(f"resuming {self.experiment} from step {self.position.step}")
+        if not self._done():
+            self._note()
+
+    def _note(self, **more: str) -> None:
+        if self.crops.left_out:
+            self.say(
+                f"{self.crops.left_out} of {len(self.corpus)} utterances are shorter than a crop "
+                "and left out of training"
+            )
+        if self.place.writes:
+            write_text(self.experiment / "config.yaml", self.config.to_yaml())
+            note_start(self.experiment / "provenance.json", self.position.step, **more)
+        self.place.wait()
+
+    def _done(self) -> bool:
+        return self.position.phase == len(self.schedule) and self._over(self.schedule[-1], self._history())
+
+    def go(self) -> None:
+        """All phases that are left."""
+        for phase in self.schedule[self.position.phase - 1 :]:
+            if phase.number > self.position.phase:
+                self.position.phase, self.position.phase_step = phase.number, 0
+                if self.place.count > 1:  # each process may now have modules that another one trained
+                    self.place.wait()
+                    restore(self.experiment, self.model, {}, set())
+            if not self._over(phase, self._history()):
+                self._run(phase)
+        if self.place.writes:
+            shutil.rmtree(self.experiment / "cache", ignore_errors=True)
+
+    def _run(self, phase: Phase) -> None:
+        if phase.warm_start and self.position.phase_step == 0:
+            begin_as_below(self.model, phase.modules)
+        feed, step = self._prepare(phase)
+        history, path = self._history(), self.experiment / "metrics.jsonl"
+        with open_lines(path, self.position.step) if self.place.writes else nullcontext() as journal:
+            while not self._over(phase, history):
+                started = time.perf_counter()
+                with self._naming_the_last_checkpoint():
+                    report = self._step(phase, feed, step)
+                    if journal is not None:
+                        self._write(phase, report, time.perf_counter() - started, journal)
+                    history.append([float(report[1, module - 1]) for module in phase.modules])
+                    due = self.position.phase_step % self.config.training.checkpoint_every == 0
+                    asked, stopping = (bool(wish) for wish in report[:2, -1])
+                    if due or asked or stopping or self._over(phase, history):
+                        self._save(asked or stopping)
+                if asked:
+                    self.interrupts.save = False
+                if stopping:
+                    self.interrupts.leave()
+        self.place.finish()
+
+    def _history(self) -> deque[list[float]]:
+        """As much of the accuracies of the phase's modules as its stop rule looks at."""
+        phase = self.schedule[self.position.phase - 1]
+        if phase.stop is None:
+            return deque(maxlen=0)
+        lines = read_lines(self.experiment / "metrics.jsonl", self.position.step)
+        accuracies = [line["accuracy"] for line in lines if line["phase"] == phase.number]
+        return deque(([a[module - 1] for module in phase.modules] for a in accuracies), maxlen=2 * phase.stop.over)
+
+    def _over(self, phase: Phase, history: Sequence[Sequence[float]]) -> bool:
+        return self.position.phase_step >= phase.steps or phase.stands_still(history)
+
+    def _prepare(self, phase: Phase) -> tuple[Callable[[int], Tensor], Step]:
+        """What the modules of a phase take, and the step that they make."""
+        part = self.place.part(self.crops.batch)
+        feed: Callable[[int], Tensor]
+        if phase.cache:
+            feed = CachedFeed(self._cache(phase), self.device, part)
+        else:
+            waveforms = Feed(self.crops, self.device, self.config.data.on_device, part)
+            feed = lambda index: self.model.standardise(waveforms(index))  # noqa: E731
+
+        def costs() -> list[float]:
+            self._move(phase.first, phase.last)
+            return measure(self.model, phase, self.config, feed(0))
+
+        first, last = self.place.begin(phase, costs, self.say)
+        self._move(first, last)
+        training = self.config.training
+        decays = training.weight_decay
+        self.optimizers = {
+            module: Adam(
+                self.model.stack[module - 1].parameters(),
+                rate,
+                decays[module - 1] if isinstance(decays, tuple) else decays,
+                training.clip,
+            )
+            for module, rate in zip(phase.modules, phase.learning_rates, strict=True)
+            if first <= module <= last
+        }
+        if self.position.phase_step:
+            restore(self.experiment, self.model, self.optimizers, set(phase.modules))
+        step = Step(
+            self.model,
+            self.optimizers,
+            self.config,
+            first=first,
+            last=last,
+            settle=self.place.settle,
+            ranks=self.place.ranks,
+            salt=self.place.salt,
+        )
+        return feed, step
+
+    def _move(self, first: int, last: int) -> None:
+        """Some modules to the device, the others out of its way."""
+        for number, module in enumerate(self.model.stack, start=1):
+            module.to(self.device if first <= number <= last else "cpu")
+        self.model.mean, self.model.deviation = (b.to(self.device) for b in (self.model.mean, self.model.deviation))
+
+    def _cache(self, phase: Phase) -> Cache:
+        """What the phase's first module takes; made from what the last phase that had one took."""
+        dtype = torch.bfloat16 if self.config.training.precision == "bf16" else torch.float16
+        earlier = {p.first for p in self.schedule[: phase.number] if p.cache}
+        modules = sorted(module for module in earlier if module <= phase.first)
+        caches = [
+            Cache(self.experiment / "cache" / f"module-{module}", module, self.model, self.crops, dtype)
+            for module in modules
+        ]
+        if self.place.writes:
+            self._build(caches)
+        self.place.wait()
+        return caches[-1]
+
+    def _build(self, caches: list[Cache]) -> None:
+        *below, cache = caches
+        if cache.complete:
+            return
+        source, first = self._utterance, 1
+        if below:
+            self._build(below)
+            source, first = below[-1].utterance, below[-1].module
+        self._move(first, cache.module - 1)
+
+        def check() -> None:
+            if self.interrupts.stop is not None:
+                self.interrupts.leave()
+
+        with self._naming_the_last_checkpoint():
+            cache.build(lambda number: source(number).to(self.device), first, self.say, check)
+        for other in below:
+            other.remove()
+
+    def _utterance(self, number: int) -> Tensor:
+        return self.model.standardise(torch.from_numpy(self.corpus.read(number))[None].to(self.device).float() / 32768)
+
+    def _step(self, phase: Phase, feed: Callable[[int], Tensor], step: Step) -> Tensor:
+        """One step, and what all processes have to say of it: see `REPORT_ROWS`."""
+        position = self.position
+        for module, rate in zip(phase.modules, phase.learning_rates, strict=True):
+            if module in self.optimizers:
+                self.optimizers[module].learning_rate = rate * phase.factor(position.phase_step)
+        index = max(position.updates[module - 1] for module in phase.modules)
+        given = self.place.receive(feed, index, last=position.phase_step + 1 == phase.steps)
+        handed, losses, accuracies = step(given, index)
+        position.step, position.phase_step = position.step + 1, position.phase_step + 1
+        for module in phase.modules:
+            position.updates[module - 1] += 1
+        report = torch.full((REPORT_ROWS, len(self.model.stack) + 1), math.nan, dtype=torch.float64)
+        report[:, -1] = 0
+        report[0, -1], report[1, -1] = self.interrupts.save, self.interrupts.stop is not None
+        columns = [module - 1 for module in self.optimizers]
+        report[0, columns], report[1, columns] = losses.double().cpu(), accuracies.double().cpu()
+        if position.step % self.config.training.diagnose_every == 0:
+            for module, dead, rank in diagnose(self.model, given, step.first, step.last):
+                report[2, module - 1], report[3, module - 1] = dead, rank
+        report = self.place.report(handed, report)
+        for module in phase.modules:
+            if module <= step.last:  # the others are other processes'
+                self.watch.check(module, position.step, float(report[0, module - 1]))
+        return report
+
+    def _write(self, phase: Phase, report: Tensor, seconds: float, journal: TextIO) -> None:
+        """A line of metrics; modules that did not learn have none."""
+        rows = [[None if math.isnan(value) else value for value in row] for row in report[:, :-1].tolist()]
+        metrics: Metrics = {"step": self.position.step, "phase": phase.number, "loss": rows[0], "accuracy": rows[1]}
+        metrics["seconds"] = round(seconds, 4)
+        if self.position.step % self.config.training.diagnose_every == 0:
+            metrics |= {"dead_units": rows[2], "effective_rank": rows[3]}
+        journal.write(json.dumps(metrics) + "\n")
+        before = sum(earlier.steps for earlier in self.schedule[: phase.number - 1])
+        self.progress(before + self.position.phase_step, sum(p.steps for p in self.schedule), metrics)
+
+    def _save(self, asked: bool) -> None:
+        """A checkpoint, and what follows from it."""
+        for module in self.optimizers:
+            check_weights(module, self.position.step, self.model.stack[module - 1].parameters())
+        own = {f"stack.{module - 1}." for module in self.optimizers}
+        weights = {n: t for n, t in self.model.state_dict().items() if any(n.startswith(prefix) for prefix in own)}
+        found = self.place.collect(weights | {f"adam {n}": t for n, t in moments(self.optimizers).items()})
+        if not self.place.writes:
+            return
+        optimizers = {n.removeprefix("adam "): found.pop(n) for n in list(found) if n.startswith("adam ")}
+        self.position.recent_losses = self.watch.recent
+        folder = save(self.experiment, self.config, self.model.state_dict() | found, optimizers, self.position)
+        if self.valid is not None:
+            self._validate(folder, self.valid)
+        if self.keep is not None:
+            prune(self.experiment, self.keep)
+        if asked:
+            self.say(f"saved {folder}: --resume goes on from there")
+
+    def _validate(self, folder: Path, valid: PackedCorpus) -> None:
+        path = self.experiment / "validation.jsonl"
+        before = read_lines(path, self.position.step - 1)
+        found = validate(folder, valid, self.config, self.device)
+        with open_lines(path, self.position.step - 1) as lines:
+            lines.write(json.dumps({"step": self.position.step, **found}) + "\n")
+        if all(sum(found["loss"]) < sum(line["loss"]) for line in before):
+            replace_link(self.experiment / "best", folder.name)
+
+    @contextmanager
+    def _naming_the_last_checkpoint(self) -> Iterator[None]:
+        try:
+            yield
+        except (GimAudioError, OSError) as error:
+            kind = type(error) if isinstance(error, GimAudioError) else GimAudioError
+            raise kind(f"{error}: training stops; the last good checkpoint is {resolve(self.experiment)}") from error
 
 
-def draws(config: Config, step: int) -> torch.Generator:
-    """What windows and negatives of a step are drawn from: nothing but the seed and the step."""
-    return torch.Generator().manual_seed(config.training.seed * 1_000_000_007 + step)
-
-
-@contextmanager
-def _naming_the_last_checkpoint(experiment: Path) -> Iterator[None]:
-    try:
-        yield
-    except (GimAudioError, OSError) as error:
-        raise GimAudioError(f"{error}: training stops; the last good checkpoint is {resolve(experiment)}") from error
-
-
-def _standardised(model: ModelConfig, corpus: PackedCorpus) -> ModelConfig:
+def _standardised(model: ModelConfig, corpus: PackedCorpus, base: Path | None) -> ModelConfig:
+    """With numbers in the place of `auto`: of the trained stack, or of the corpus."""
     if "auto" not in {model.mean, model.deviation}:
         return model
-    mean, deviation = corpus.statistics()
+    if base is not None:
+        trained = load(resolve(base) / "config.yaml").model
+        mean, deviation = trained.mean, trained.deviation
+    else:
+        mean, deviation = corpus.statistics()
     return model.model_copy(
         update={
             "mean": mean if model.mean == "auto" else model.mean,
             "deviation": deviation if model.deviation == "auto" else model.deviation,
         }
     )
-
-
-def _note_provenance(path: Path, step: int) -> None:
-    """Each start of a run adds its command, commit and hardware: a resumed run has several."""
-    starts = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-    write_text(path, json.dumps([*starts, {"from_step": step, **provenance()}], indent=2) + "\n")
-
-
-def _open_metrics(path: Path, step: int) -> TextIO:
-    """Open for appending after dropping what was written after the checkpoint."""
-    if path.exists():
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        whole = [line for line in lines if line.endswith("}\n")]
-        write_text(path, "".join(line for line in whole if json.loads(line)["step"] <= step))
-    return path.open("a", encoding="utf-8", buffering=1)
-
-
-@torch.no_grad()
-def _diagnose(model: GreedyInfoMax, waveform: Tensor) -> Metrics:
-    """Signs of collapse in each module's features: some 128 frames of each utterance tell enough."""
-    x = model.standardise(waveform)
-    dead, rank = [], []
-    for module in model.stack:
-        z, c, _ = module(x)
-        some = c[:, :: max(1, c.shape[1] // 128)]
-        dead.append(round(dead_units(some), 4))
-        rank.append(round(effective_rank(some), 2))
-        x = z.transpose(1, 2)
-    return {"dead_units": dead, "effective_rank": rank}

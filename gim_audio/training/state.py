@@ -1,9 +1,10 @@
-"""Resume exactly: weights, optimizers and step, in a folder that is never overwritten."""
+"""Resume exactly: weights, optimizers and position, in a folder that is never overwritten."""
 
 import json
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -12,73 +13,129 @@ from torch import Tensor
 from gim_audio.config import Config, load
 from gim_audio.errors import CheckpointError
 from gim_audio.files import new_folder, replace_link
-from gim_audio.model.checkpoint import resolve, save_model, write_tensors
+from gim_audio.model.checkpoint import checkpoints, digest, resolve, save_model, verify, write_tensors
 from gim_audio.model.gim import GreedyInfoMax
 from gim_audio.training.adam import Adam
 
-__all__ = ["check_same", "restore", "save"]
+__all__ = ["Position", "check_same", "load_position", "moments", "prune", "restore", "save"]
 
 
-def save(
-    experiment: Path,
-    config: Config,
-    model: GreedyInfoMax,
-    optimizers: Sequence[Adam],
-    state: dict[str, Any],
-) -> Path:
-    """Write `step-NNNNNN/` and point `latest` at it.
+@dataclass
+class Position:
+    """How far a run is. Batches, windows and negatives are functions of it, so there are no generators to keep.
 
-    Batches, windows and negatives are functions of the seed and the step, so `state` is small: the step, what
-    the watch over the losses remembers, and which corpus it was.
+    Attributes:
+        corpus: fingerprint of what it trains on.
+        batch: crops a step, of all processes together.
+        trained: how many modules are from another experiment.
+        step: updates so far.
+        phase: that it is in, from 1.
+        phase_step: steps of that phase.
+        updates: of each module; a phase goes on in the order of batches where its modules are.
+        recent_losses: what the watch over the losses remembers.
     """
-    folder = experiment / f"step-{state['step']:06d}"
-    with new_folder(folder) as temporary:
-        save_model(temporary, config, model)
-        write_tensors(_moments(optimizers), temporary / "optimizer.safetensors")
-        (temporary / "state.json").write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
-    replace_link(experiment / "latest", folder.name)
-    return folder
+
+    corpus: str
+    batch: int
+    trained: int = 0
+    step: int = 0
+    phase: int = 1
+    phase_step: int = 0
+    updates: list[int] = field(default_factory=list)
+    recent_losses: list[float] = field(default_factory=list)
 
 
-def _moments(optimizers: Sequence[Adam]) -> dict[str, Tensor]:
-    """By module, parameter and name, as in `optimizer.safetensors`."""
+def moments(optimizers: Mapping[int, Adam]) -> dict[str, Tensor]:
+    """By module (from 0, as weights are named), parameter and name, as in `optimizer.safetensors`."""
     return {
-        f"{number}.{parameter}.{name}": tensor
-        for number, optimizer in enumerate(optimizers)
+        f"{number - 1}.{parameter}.{name}": tensor
+        for number, optimizer in optimizers.items()
         for parameter, values in enumerate(optimizer.moments)
         for name, tensor in values.items()
     }
 
 
-def restore(experiment: Path, model: GreedyInfoMax, optimizers: Sequence[Adam]) -> dict[str, Any]:
-    """Load the latest checkpoint into a model and its optimizers, in place; returns its state.
+def save(
+    experiment: Path, config: Config, weights: dict[str, Tensor], optimizers: dict[str, Tensor], position: Position
+) -> Path:
+    """Write `step-NNNNNN/` and point `latest` at it."""
+    folder = experiment / f"step-{position.step:06d}"
+    with new_folder(folder) as temporary:
+        save_model(temporary, config, weights)
+        write_tensors(optimizers, temporary / "optimizer.safetensors")
+        files = {file.name: digest(file) for file in sorted(temporary.iterdir())}
+        state = json.dumps({**asdict(position), "files": files}, indent=2)
+        (temporary / "state.json").write_text(state + "\n", encoding="utf-8")
+    replace_link(experiment / "latest", folder.name)
+    return folder
+
+
+def load_position(experiment: Path) -> Position:
+    """Of the latest checkpoint, after a look at every byte of it.
 
     Raises:
-        CheckpointError: there is none, or it is damaged or of another model.
+        CheckpointError: there is none, or it is damaged; names the last one that is not.
+    """
+    folder = resolve(experiment)
+    try:
+        verify(folder)
+        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        state.pop("files")
+        return Position(**state)
+    except (CheckpointError, OSError, ValueError, KeyError, TypeError) as error:
+        good = next((older for older in checkpoints(experiment)[1:] if _whole(older)), None)
+        remedy = f"remove it to go on from {good}" if good else "train again"
+        reason = f"{folder}: cannot be resumed ({error})" if not isinstance(error, CheckpointError) else str(error)
+        raise CheckpointError(f"{reason}: {remedy}") from error
+
+
+def _whole(folder: Path) -> bool:
+    try:
+        verify(folder)
+    except CheckpointError:
+        return False
+    return True
+
+
+def restore(experiment: Path, model: GreedyInfoMax, optimizers: Mapping[int, Adam], learning: set[int]) -> None:
+    """Load the latest checkpoint into a model and its optimizers, in place.
+
+    Args:
+        experiment: a folder.
+        model: all of it is loaded.
+        optimizers: of this process, by module.
+        learning: modules that learn in this phase, in all processes.
+
+    Raises:
+        CheckpointError: it is of another model.
     """
     folder = resolve(experiment)
     try:
         model.load_state_dict(load_file(folder / "model.safetensors"))
-        moments = load_file(folder / "optimizer.safetensors")
-        own = _moments(optimizers)
-        if moments.keys() != own.keys():
-            raise ValueError(f"optimizer.safetensors lacks or adds {min(moments.keys() ^ own.keys())}")
+        if not optimizers:
+            return
+        found, own = load_file(folder / "optimizer.safetensors"), moments(optimizers)
+        others = {name for name in found if int(name.split(".")[0]) + 1 in learning - optimizers.keys()}
+        if found.keys() - others != own.keys():
+            raise ValueError(f"optimizer.safetensors lacks or adds {min((found.keys() - others) ^ own.keys())}")
         for name, tensor in own.items():
-            if tensor.shape != moments[name].shape:
-                raise ValueError(f"optimizer.safetensors: {name} has shape {tuple(moments[name].shape)}")
-            tensor.copy_(moments[name])
-        return json.loads((folder / "state.json").read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+            if tensor.shape != found[name].shape:
+                raise ValueError(f"optimizer.safetensors: {name} has shape {tuple(found[name].shape)}")
+            tensor.copy_(found[name])
     except (SafetensorError, OSError, RuntimeError, ValueError) as error:
         raise CheckpointError(f"{folder}: cannot be resumed: {' '.join(str(error).split())}") from error
 
 
 def check_same(experiment: Path, config: Config) -> None:
-    """A resumed run may train longer or save more often; anything else would be another run.
+    """A resumed run may train longer, save more often or run elsewhere; anything else would be another run.
 
     Raises:
         CheckpointError: the experiment was trained with other settings; names the first.
     """
-    free = {"data.on_device", *(f"training.{key}" for key in ("steps", "checkpoint_every", "diagnose_every", "device"))}
+    free = {"data.on_device"}
+    free |= {f"training.{key}" for key in ("checkpoint_every", "diagnose_every", "device", "parallel", "batch")}
+    if config.training.schedule == "joint":
+        free.add("training.steps")
     before = load(resolve(experiment) / "config.yaml").model_dump()
     now = config.model_dump()
     for section, settings in before.items():
@@ -88,3 +145,11 @@ def check_same(experiment: Path, config: Config) -> None:
                     f"{experiment}: was trained with {section}.{key}={value}, not {now[section][key]}: "
                     "resume with the same settings, or train in another folder"
                 )
+
+
+def prune(experiment: Path, keep: int) -> None:
+    """Remove all checkpoints but the newest `keep`, the untrained one, and the one that `best` points at."""
+    best = (experiment / "best").resolve()
+    for folder in checkpoints(experiment)[keep:]:
+        if folder.name != "step-000000" and folder.resolve() != best:
+            shutil.rmtree(folder)

@@ -1,0 +1,180 @@
+"""What a module takes, for a whole corpus, computed once and read from disk in every step.
+
+`frames` holds 16-bit floats, utterance after utterance in the order of the corpus, each `(frames, channels)`; where an
+utterance begins follows from the corpus and the model. `plan` says of which weights and corpus it is.
+"""
+
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from gim_audio.errors import DataError, GimAudioError
+from gim_audio.files import free_bytes
+from gim_audio.model.devices import send
+from gim_audio.model.gim import GreedyInfoMax
+from gim_audio.packed import Crops
+
+__all__ = ["Cache", "CachedFeed"]
+
+REPORT_EVERY = 30.0
+"""Seconds."""
+
+Source = Callable[[int], Tensor]
+"""An utterance's frames or samples, by its number in the corpus. Shape: `(1, channels, frames)`."""
+
+
+class Cache:
+    """What a module takes, on disk.
+
+    Frames near an utterance's crops have seen what surrounds the crop, where a crop alone sees zeros.
+
+    Args:
+        folder: where it is, or will be.
+        module: that takes it, from 2.
+        model: of which the modules below are used.
+        crops: of these utterances.
+        dtype: of the numbers: float16 or bfloat16.
+    """
+
+    def __init__(self, folder: Path, module: int, model: GreedyInfoMax, crops: Crops, dtype: torch.dtype) -> None:
+        self.folder, self.module, self.model, self.crops, self.dtype = folder, module, model, crops, dtype
+        corpus = crops.corpus
+        below = model.stack[module - 2]
+        self.channels = below.width_up
+        self.hop = model.geometries[module - 2].hop
+        self.crop_frames = model.frames(crops.crop)[module - 2]
+        frames = np.zeros(len(corpus), dtype=np.int64)
+        frames[crops.usable] = [model.frames(int(samples))[module - 2] for samples in corpus.samples[crops.usable]]
+        self._ends = 2 * self.channels * np.cumsum(frames)
+        self._begins = self._ends - 2 * self.channels * frames
+        self.bytes = int(self._ends[-1])
+        weights = hashlib.sha256()
+        for name, tensor in sorted(model.state_dict().items()):
+            if not name.startswith("stack.") or int(name.split(".")[1]) < module - 1:
+                flat = tensor.detach().cpu().contiguous().view(-1)
+                weights.update(name.encode() + flat.view(torch.uint8).numpy().tobytes())
+        self.plan = f"{corpus.fingerprint} {weights.hexdigest()} {crops.crop} {dtype}"
+        self._file: int | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether it is there, of these weights and this corpus."""
+        plan = self.folder / "plan"
+        return plan.exists() and plan.read_text(encoding="utf-8") == self.plan
+
+    def build(self, source: Source, first: int, say: Callable[[str], None], check: Callable[[], None]) -> None:
+        """Compute it, going on where an interrupted run was.
+
+        Args:
+            source: what module `first` takes.
+            first: the lowest module to run.
+            say: takes a line for the user.
+            check: called between utterances; may raise to stop.
+
+        Raises:
+            DataError: the disk is too small.
+            GimAudioError: a number does not fit into 16 bits.
+        """
+        partial = self.folder.with_name(f".{self.folder.name}.partial")
+        if not (partial / "plan").exists() or (partial / "plan").read_text(encoding="utf-8") != self.plan:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            (partial / "plan").write_text(self.plan, encoding="utf-8")
+        path = partial / "frames"
+        path.touch()
+        usable = self.crops.usable.tolist()
+        done = int(np.searchsorted(self._ends[usable], path.stat().st_size, side="right"))
+        os.truncate(path, int(self._ends[usable[done - 1]]) if done else 0)
+        needed, free = self.bytes - path.stat().st_size, free_bytes(partial)
+        say(
+            f"caching what module {self.module} takes: {self.bytes / 1e9:.2f} GB in {self.folder}, "
+            f"{free / 1e9:.1f} GB are free"
+        )
+        if needed > 0.95 * free:
+            raise DataError(
+                f"{self.folder}: {needed / 1e9:.2f} GB are needed, {free / 1e9:.2f} GB are free: make room, or train "
+                f"without cache: true"
+            )
+        said = time.monotonic()
+        with path.open("ab") as file:
+            for position, utterance in enumerate(usable[done:], start=done):
+                check()
+                file.write(self._encode(source(utterance), first).cpu().view(torch.int16).numpy().data)
+                if time.monotonic() - said > REPORT_EVERY:
+                    said = time.monotonic()
+                    say(f"caching what module {self.module} takes: {position / len(usable):.0%}")
+            file.flush()
+            os.fsync(file.fileno())
+        shutil.rmtree(self.folder, ignore_errors=True)
+        partial.replace(self.folder)
+
+    @torch.no_grad()
+    def _encode(self, x: Tensor, first: int) -> Tensor:
+        """Shape: `(1, channels, frames)` → `(frames', channels')`."""
+        dtype = torch.bfloat16 if self.dtype == torch.bfloat16 else torch.float32
+        for module in self.model.stack[first - 1 : self.module - 1]:
+            x = module.pass_on(x, dtype)
+        found = x[0].T.to(self.dtype).contiguous()  # a crop is then one read
+        if not torch.isfinite(found).all():
+            raise GimAudioError(f"what module {self.module} takes is too large for {self.dtype}: train in bf16")
+        return found
+
+    def read(self, utterance: int, start: int, frames: int) -> Tensor:
+        """Some frames of an utterance. Shape: `(frames, channels)`.
+
+        Raises:
+            DataError: the file ends before.
+        """
+        if self._file is None:
+            self._file = os.open(self.folder / "frames", os.O_RDONLY)
+        found = np.empty((frames, self.channels), dtype=np.int16)
+        byte, left = int(self._begins[utterance]) + 2 * self.channels * start, memoryview(found.data).cast("B")
+        while left:
+            got = os.preadv(self._file, [left], byte)
+            if not got:
+                raise DataError(f"{self.folder}/frames: cut short: remove {self.folder}, it is made again")
+            left, byte = left[got:], byte + got
+        return torch.from_numpy(found).view(self.dtype)
+
+    def utterance(self, number: int) -> Tensor:
+        """All frames, as a `Source` of another cache."""
+        frames = int(self._ends[number] - self._begins[number]) // (2 * self.channels)
+        return self.read(number, 0, frames).T[None].float()
+
+    def remove(self) -> None:
+        """From disk."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class CachedFeed:
+    """What a module takes in a step.
+
+    Args:
+        cache: complete.
+        device: where it is wanted.
+        part: of the batch's crops.
+    """
+
+    def __init__(self, cache: Cache, device: torch.device, part: slice = slice(None)) -> None:
+        self.cache, self.device, self.part = cache, device, part
+
+    def __call__(self, step: int) -> Tensor:
+        """For the batch of a step, counted from 0. Shape: `(batch, channels, frames)`."""
+        cache = self.cache
+        utterances, starts = cache.crops.where(step)[:, self.part]
+        places: npt.NDArray[np.int64] = starts // cache.hop
+        rows = [
+            cache.read(utterance, start, cache.crop_frames)
+            for utterance, start in zip(utterances.tolist(), places.tolist(), strict=True)
+        ]
+        x = send(torch.stack(rows), self.device).transpose(1, 2)  # convolutions take (batch, channels, frames)
+        dtype = torch.bfloat16 if cache.dtype == torch.bfloat16 else torch.float32
+        return x.to(dtype, memory_format=torch.contiguous_format, copy=True)

@@ -1,0 +1,49 @@
+"""A stack that grows: modules from another experiment at its bottom, or a module that begins as the one below."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+
+from gim_audio.config import Config
+from gim_audio.errors import ConfigError
+from gim_audio.model.checkpoint import load_model
+from gim_audio.model.gim import GreedyInfoMax
+
+__all__ = ["begin_as_below", "graft"]
+
+
+def graft(config: Config, model: GreedyInfoMax, base: Path) -> int:
+    """Copy a trained stack into the bottom of a new one; returns how many modules it has.
+
+    Raises:
+        ConfigError: the new model does not begin with the old one, or adds nothing to it.
+    """
+    old, trained = load_model(base)
+    for section, ignored in (("model", "added"), ("objective", "")):
+        before, now = (getattr(c, section).model_dump() for c in (old, config))
+        for key, value in before.items():
+            if key != ignored and now[key] != value:
+                raise ConfigError(f"{section}.{key}: {base} has {value}, not {now[key]}: a stack grows by model.added")
+    count = len(trained.stack)
+    if config.model.added[: len(old.model.added)] != old.model.added:
+        raise ConfigError(f"model.added: it must begin with the {len(old.model.added)} that {base} has")
+    if len(model.stack) == count:
+        raise ConfigError(f"model.added: nothing is added to {base}, which has {count} modules")
+    model.load_state_dict(trained.state_dict(), strict=False)
+    return count
+
+
+@torch.no_grad()
+def begin_as_below(model: GreedyInfoMax, modules: Iterable[int]) -> None:
+    """Give modules, numbered from 1, the weights of the ones below.
+
+    Raises:
+        ConfigError: the shapes differ.
+    """
+    for number in modules:
+        module, below = model.stack[number - 1], model.stack[number - 2]
+        own, theirs = module.state_dict(), below.state_dict()
+        if {name: t.shape for name, t in own.items()} != {name: t.shape for name, t in theirs.items()}:
+            raise ConfigError(f"warm_start: module {number} has not the shapes of module {number - 1}")
+        module.load_state_dict(theirs)

@@ -1,0 +1,38 @@
+"""InfoNCE on utterances that training does not see, the same crops and negatives each time."""
+
+from pathlib import Path
+
+import torch
+
+from gim_audio.config import Config
+from gim_audio.model.checkpoint import load_model
+from gim_audio.packed import Crops, PackedCorpus
+from gim_audio.training.feed import Feed
+from gim_audio.training.journal import Metrics
+from gim_audio.training.step import draws
+
+__all__ = ["validate"]
+
+BATCHES = 50
+"""At most: a fixed part of a large corpus says enough."""
+
+
+@torch.no_grad()
+def validate(checkpoint: Path, corpus: PackedCorpus, config: Config, device: torch.device) -> Metrics:
+    """Loss and accuracy of every module, averaged over a crop of each utterance."""
+    model = load_model(checkpoint)[1].to(device)
+    crops = Crops(
+        corpus, crop=config.data.crop, hop=config.model.hop, batch=config.training.batch, seed=config.training.seed
+    )
+    feed, batches = Feed(crops, device, "never"), min(BATCHES, -(-len(crops.usable) // crops.batch))
+    total = torch.zeros(2, len(model.stack))
+    for batch in range(batches):
+        walk = model.scores(
+            model.standardise(feed(batch)),
+            lambda module, batch=batch: draws(config.training.seed, batch, module),  # type: ignore[misc]
+        )
+        for number, score, _ in walk:
+            assert score is not None  # noqa: S101 - nothing is frozen
+            total[:, number - 1] += torch.stack([score.loss, score.accuracy]).cpu()
+    loss, accuracy = (total / batches).tolist()
+    return {"loss": loss, "accuracy": accuracy}

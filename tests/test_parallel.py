@@ -1,0 +1,197 @@
+"""Several processes, started as a person starts them."""
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY, make_data
+from safetensors.torch import load_file
+
+from gim_audio.config import load
+from gim_audio.errors import ConfigError
+from gim_audio.model.checkpoint import resolve
+from gim_audio.packed import PackedCorpus, pack
+from gim_audio.training import train
+from gim_audio.training.parallel import balance
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """Sixteen utterances of four speakers."""
+    folder, generator = tmp_path_factory.mktemp("noise"), np.random.default_rng(0)
+    lengths = {f"{'abcd'[n % 4]}-{n:02d}": int(generator.integers(5000, 20000)) for n in range(16)}
+    pack(make_data(folder / "data", lengths), folder / "packed")
+    return PackedCorpus(folder / "packed")
+
+
+@pytest.fixture
+def conf(tmp_path):
+    """Twelve steps of four crops."""
+    path = tmp_path / "conf.yaml"
+    path.write_text(TINY.replace("steps: 6, batch: 3", "steps: 12, batch: 4"))
+    return path
+
+
+def torchrun(processes, conf, corpus, out, *more):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes,
+               "-m", "gim_audio", "train", conf, *more, "--data", corpus.path, "--out", out]  # fmt: skip
+    return subprocess.Popen(
+        list(map(str, command)), env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True
+    )
+
+
+def alone(conf, corpus, out, *more):
+    """In a process of its own, with as many threads: sums of two threads round differently."""
+    command = [sys.executable, "-m", "gim_audio", "train", conf, *more, "--data", corpus.path, "--out", out]
+    subprocess.run(list(map(str, command)), env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True)
+
+
+def finish(process):
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    return said
+
+
+def weights(experiment):
+    return load_file(resolve(experiment) / "model.safetensors")
+
+
+def lines(experiment, key="loss"):
+    return [json.loads(line)[key] for line in (experiment / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    "negatives", ["{kind: batch, number: 4}", "{kind: exact, number: 4}", "{kind: pool, number: 9}"]
+)
+def test_two_processes_share_a_batch(conf, corpus, tmp_path, negatives):
+    """Two crops each are four of one process: the losses agree to float rounding, negatives and all."""
+    settings = [f"objective.negatives={negatives}"]
+    finish(torchrun(2, conf, corpus, tmp_path / "two", *settings, "training.batch=2", "training.parallel=data"))
+    train(load(conf, settings), corpus, tmp_path / "one", say=lambda line: None)
+    np.testing.assert_allclose(lines(tmp_path / "two"), lines(tmp_path / "one"), rtol=1e-5)
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-6)
+
+
+def test_negatives_of_ones_own(conf, corpus, tmp_path):
+    """Another draw of the same objective: losses near those of one process, not equal; resumed exactly."""
+    settings = ["objective.negatives.ranks=own", "training.batch=2", "training.parallel=data", "training.clip=1.0"]
+    finish(torchrun(2, conf, corpus, tmp_path / "two", *settings))
+    train(load(conf, ["training.clip=1.0"]), corpus, tmp_path / "one", say=lambda line: None)
+    np.testing.assert_allclose(lines(tmp_path / "two"), lines(tmp_path / "one"), rtol=0.3)
+    assert lines(tmp_path / "two") != lines(tmp_path / "one")
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_modules_on_processes_of_their_own(conf, corpus, tmp_path, processes):
+    """Nothing but frames goes from one to the next: weights and metrics are those of one process, to the last bit."""
+    said = finish(torchrun(processes, conf, corpus, tmp_path / "many", "training.parallel=modules"))
+    assert "process 0 has module" in said
+    assert f"process {processes - 1} has module" in said
+    alone(conf, corpus, tmp_path / "one")
+    one, many = weights(tmp_path / "one"), weights(tmp_path / "many")
+    assert all(torch.equal(one[name], many[name]) for name in one)
+    for key in ("loss", "accuracy"):
+        assert lines(tmp_path / "one", key) == lines(tmp_path / "many", key)
+    for step in ("step-000003", "step-000012"):
+        first, second = (load_file(tmp_path / e / step / "optimizer.safetensors") for e in ("one", "many"))
+        assert first.keys() == second.keys()
+        assert all(torch.equal(first[name], second[name]) for name in first)
+    ranks = [
+        [
+            row["effective_rank"]
+            for row in map(json.loads, (tmp_path / e / "metrics.jsonl").open())
+            if row["step"] % 3 == 0
+        ]
+        for e in ("one", "many")
+    ]
+    np.testing.assert_allclose(*ranks, rtol=0.2)  # one process looks at frames of modules that have learnt on
+
+
+@pytest.mark.parametrize(("parallel", "batch"), [("modules", 4), ("data", 2)])
+def test_a_process_that_dies_takes_the_run_down_and_it_resumes(conf, corpus, tmp_path, parallel, batch):
+    conf.write_text(conf.read_text().replace("steps: 12", "steps: 400"))
+    settings = [f"training.batch={batch}", f"training.parallel={parallel}"]
+    process = torchrun(2, conf, corpus, tmp_path / "e", *settings)
+    while not (tmp_path / "e/step-000009").exists():
+        assert process.poll() is None
+        time.sleep(0.005)
+    worker = children(process.pid)[0]
+    os.kill(worker, signal.SIGKILL)
+    started = time.monotonic()
+    _, said = process.communicate(timeout=60)
+    assert time.monotonic() - started < 20
+    assert process.returncode != 0
+    own = [line for line in said.splitlines() if line.startswith("gim-audio: ")]
+    assert len(own) == 1
+    assert "another process of this run is gone" in own[0]
+    assert f"the last good checkpoint is {tmp_path}/e/step-" in own[0]
+    last = int(resolve(tmp_path / "e").name.removeprefix("step-"))
+    longer = [*settings, f"training.steps={last + 5}"]
+    finish(torchrun(2, conf, corpus, tmp_path / "e", *longer, "--resume"))
+    if parallel == "modules":
+        alone(conf, corpus, tmp_path / "whole", f"training.steps={last + 5}")
+    else:
+        finish(torchrun(2, conf, corpus, tmp_path / "whole", *longer))
+    whole, other = weights(tmp_path / "whole"), weights(tmp_path / "e")
+    assert all(torch.equal(whole[name], other[name]) for name in whole)
+
+
+def test_sigterm_saves_in_all_processes(conf, corpus, tmp_path):
+    conf.write_text(conf.read_text().replace("steps: 12", "steps: 4000").replace("every: 3", "every: 100000", 1))
+    process = torchrun(3, conf, corpus, tmp_path / "e", "training.parallel=modules")
+    while not (tmp_path / "e/metrics.jsonl").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    time.sleep(0.5)
+    process.terminate()
+    _, said = process.communicate(timeout=60)
+    assert process.returncode != 0
+    last = resolve(tmp_path / "e")
+    assert last.name != "step-000000"
+    assert f"saved {last}: --resume goes on from there" in said
+
+
+def children(pid):
+    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=True)
+    return sorted(int(child) for child in found.stdout.split())
+
+
+def test_balance_is_the_best_there_is():
+    generator = np.random.default_rng(0)
+    for parts, count in ((1, 4), (2, 5), (3, 6), (4, 4)):
+        costs = generator.random(count).tolist()
+        pieces = balance(costs, parts)
+        assert [start for start, _ in pieces] == [0, *(stop for _, stop in pieces[:-1])]
+        assert pieces[-1][1] == count
+        assert len(pieces) == parts
+        best = min(
+            max(sum(costs[a:b]) for a, b in itertools.pairwise((0, *cuts, count)))
+            for cuts in itertools.combinations(range(1, count), parts - 1)
+        )
+        assert max(sum(costs[a:b]) for a, b in pieces) == pytest.approx(best)
+
+
+def test_wrong_starts(conf, corpus, tmp_path, monkeypatch):
+    config = load(conf, ["training.parallel=data"])
+    with pytest.raises(ConfigError, match="parallel=data needs several processes: torchrun"):
+        train(config, corpus, tmp_path / "e", say=lambda line: None)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="torchrun started 2 processes: say training.parallel=data"):
+        train(load(conf), corpus, tmp_path / "e", say=lambda line: None)
+    monkeypatch.setenv("WORLD_SIZE", "7")
+    with pytest.raises(ConfigError, match="7 processes for 6 modules"):
+        train(load(conf, ["training.parallel=modules"]), corpus, tmp_path / "e", say=lambda line: None)
+    stop = "training.schedule=[{stop: {over: 2}}]"
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="no phase can stop by accuracy"):
+        train(load(conf, ["training.parallel=modules", stop]), corpus, tmp_path / "e", say=lambda line: None)
+    assert not (tmp_path / "e").exists()
