@@ -93,7 +93,9 @@ def test_a_sequence_resumes_to_the_same_bits(corpus, tmp_path, stop_at, cached):
     assert not (tmp_path / "e/cache").exists()
 
 
-def test_a_cache_holds_what_the_module_takes(corpus, tmp_path):
+@pytest.mark.parametrize("piece", [1000, 7])
+def test_a_cache_holds_what_the_module_takes(corpus, tmp_path, monkeypatch, piece):
+    monkeypatch.setattr(cache_module, "PIECE", piece)
     torch.manual_seed(0)
     config = conf(tmp_path)
     model = GreedyInfoMax.build(config.model, config.objective)
@@ -102,8 +104,8 @@ def test_a_cache_holds_what_the_module_takes(corpus, tmp_path):
     for module in (2, 4, 6):
         cache = Cache(tmp_path / f"c{module}", module, model, crops, torch.float16)
 
-        def source(number):
-            return model.standardise(torch.from_numpy(corpus.read(number))[None].float() / 32768)
+        def source(number, start=0, stop=None):
+            return model.standardise(torch.from_numpy(corpus.read(number)[start:stop])[None].float() / 32768)
 
         cache.build(source, 1, said.append, lambda: None)
         assert cache.complete
@@ -126,21 +128,22 @@ def test_a_cache_holds_what_the_module_takes(corpus, tmp_path):
     assert all("GB" in line for line in said)
 
 
-def test_an_interrupted_cache_goes_on(corpus, tmp_path):
+def test_an_interrupted_cache_goes_on(corpus, tmp_path, monkeypatch):
     torch.manual_seed(0)
     config = conf(tmp_path)
     model = GreedyInfoMax.build(config.model, config.objective)
     crops = Crops(corpus, crop=4000, hop=160, batch=5, seed=3)
     asked = []
 
-    def source(number):
+    def source(number, start, stop):
         asked.append(number)
-        return model.standardise(torch.from_numpy(corpus.read(number))[None].float() / 32768)
+        return model.standardise(torch.from_numpy(corpus.read(number)[start:stop])[None].float() / 32768)
 
     def interrupt():
         if len(asked) == 4:
             raise KeyboardInterrupt
 
+    monkeypatch.setattr(cache_module, "PIECE", 10**6)  # an utterance is asked for once
     caches = [Cache(tmp_path / name, 3, model, crops, torch.bfloat16) for name in ("whole", "parts")]
     caches[0].build(source, 1, quiet, lambda: None)
     asked.clear()

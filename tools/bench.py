@@ -8,6 +8,11 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
+import soundfile
+
+from gim_audio.kaldi import DataDir
+from gim_audio.packed import PackedCorpus, pack
 from gim_audio.provenance import provenance
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,6 +42,17 @@ def peak_gigabytes() -> float:
     """Most memory that this process ever held (getrusage would count its parent's)."""
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e9
+
+
+def noise(folder: Path, crop: int) -> PackedCorpus:
+    """A packed corpus of sixteen utterances of three crops each."""
+    generator, recordings = np.random.default_rng(0), {}
+    for number in range(16):
+        name = f"a-{number:02d}"
+        recordings[name] = str(folder / f"{name}.wav")
+        soundfile.write(recordings[name], 0.06 * generator.standard_normal(3 * crop), 16000)
+    pack(DataDir(recordings, dict.fromkeys(recordings, "a")), folder / "packed")
+    return PackedCorpus(folder / "packed")
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

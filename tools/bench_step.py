@@ -14,19 +14,15 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-import soundfile
 import torch
 import torch.nn.functional as F
-from bench import apart, peak_gigabytes, seconds, table, write_page
+from bench import apart, noise, peak_gigabytes, seconds, table, write_page
 from torch import Tensor, nn
 
 from gim_audio.config import Config, load
-from gim_audio.kaldi import DataDir
 from gim_audio.model.devices import keep_freed_memory, pick_device, set_precision
 from gim_audio.model.gim import GreedyInfoMax
 from gim_audio.model.layers import ConvBlock
-from gim_audio.packed import PackedCorpus, pack
 from gim_audio.training import train
 from gim_audio.training.adam import Adam
 from gim_audio.training.step import Step
@@ -161,19 +157,11 @@ def objectives(config: Config, waveform: Tensor) -> Callable[[], object]:
 def memory_of_a_run(config: Config) -> None:
     """`train` on noise, with checkpoints and a diagnosis."""
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        generator = np.random.default_rng(0)
-        recordings = {}
-        for number in range(16):
-            name = f"a-{number:02d}"
-            recordings[name] = str(folder / f"{name}.wav")
-            soundfile.write(recordings[name], 0.06 * generator.standard_normal(3 * CROP), 16000)
-        pack(DataDir(recordings, dict.fromkeys(recordings, "a")), folder / "packed")
         training = config.training.model_copy(update={"steps": 12, "checkpoint_every": 5, "diagnose_every": 5})
         train(
             config.model_copy(update={"training": training}),
-            PackedCorpus(folder / "packed"),
-            folder / "exp",
+            noise(Path(temporary), CROP),
+            Path(temporary) / "exp",
             say=lambda line: None,
         )
 

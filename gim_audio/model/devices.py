@@ -7,7 +7,7 @@ from torch import Tensor
 
 from gim_audio.errors import ConfigError
 
-__all__ = ["free_bytes", "keep_freed_memory", "pick_device", "send", "set_precision"]
+__all__ = ["free_bytes", "give_back_freed_memory", "keep_freed_memory", "pick_device", "send", "set_precision"]
 
 
 def pick_device(name: str) -> torch.device:
@@ -46,6 +46,13 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
 def free_bytes(device: torch.device) -> int:
     """Memory that a GPU has left; 0 where torch cannot tell."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
+
+
+def give_back_freed_memory() -> None:
+    """What was freed before, such as the weights of modules that do not run: see `keep_freed_memory`."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim:
+        trim(0)
 
 
 def keep_freed_memory() -> None:

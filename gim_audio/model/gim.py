@@ -51,6 +51,11 @@ class GreedyModule(nn.Module):
         return z, c, state
 
     @property
+    def computes_again(self) -> bool:
+        """Whether the loss computes the frames that it scores again, instead of keeping a gradient of all."""
+        return self.context is None and len(self.encoder) == 1 and cast("ConvBlock", self.encoder[0]).narrow
+
+    @property
     def width_up(self) -> int:
         """Channels of what the module above takes."""
         if self.hands_up == "contexts" and self.context is not None:
@@ -76,11 +81,11 @@ class GreedyModule(nn.Module):
 
         Shape: x `(batch, channels, frames)` → `(batch, channels', frames')`.
         """
-        first = cast("ConvBlock", self.encoder[0]) if self.encoder else None
-        if first is None or not first.narrow or len(self.encoder) > 1 or self.context is not None:
+        if not self.computes_again:
             with _autocast(x, dtype):
                 z, c, _ = self(x)
             return self.objective(z, c, generator, None, ranks), self.up(z, c)
+        first = cast("ConvBlock", self.encoder[0])
 
         def frames_at(places: Tensor) -> Tensor:
             with _autocast(x, dtype):

@@ -50,14 +50,13 @@ def _training(experiment: Experiment) -> Figure:
     steps = np.array([row["step"] for row in metrics])
     figure = Figure(figsize=(10, 3.6), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
-    _curves(left, steps, np.array([row["loss"] for row in metrics]))
+    _curves(left, steps, _numbers(metrics, "loss"))
     left.set_title("InfoNCE loss (nats)")
-    _curves(middle, steps, 100 * np.array([row["accuracy"] for row in metrics]))
+    _curves(middle, steps, 100 * _numbers(metrics, "accuracy"))
     middle.set_title("InfoNCE accuracy (%)")
     looked = [row for row in metrics if "effective_rank" in row]
     if looked:
-        ranks = np.array([row["effective_rank"] for row in looked])
-        _curves(right, np.array([row["step"] for row in looked]), ranks)
+        _curves(right, np.array([row["step"] for row in looked]), _numbers(looked, "effective_rank"))
         right.set_yscale("log")
         right.set_ylim(1, None)
     right.set_title("Effective rank of the output")
@@ -69,7 +68,12 @@ def _training(experiment: Experiment) -> Figure:
     return figure
 
 
-def _curves(axes: "Axes", steps: np.ndarray[Any, Any], values: np.ndarray[Any, Any]) -> None:
+def _numbers(metrics: Sequence[dict[str, Any]], key: str) -> np.ma.MaskedArray[Any, Any]:
+    """Masked where a module did not learn. Shape: `(steps, modules)`."""
+    return np.ma.masked_invalid(np.array([row[key] for row in metrics], dtype=float))
+
+
+def _curves(axes: "Axes", steps: np.ndarray[Any, Any], values: np.ma.MaskedArray[Any, Any]) -> None:
     """One line a module, averaged over a hundredth of the run."""
     width = max(1, len(steps) // 100)
     colours = mpl.colormaps["viridis"](np.linspace(0, 0.92, values.shape[1]))

@@ -8,11 +8,11 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -20,15 +20,22 @@ from gim_audio.errors import DataError, GimAudioError
 from gim_audio.files import free_bytes
 from gim_audio.model.devices import send
 from gim_audio.model.gim import GreedyInfoMax
+from gim_audio.model.layers import Geometry
 from gim_audio.packed import Crops
+
+if TYPE_CHECKING:
+    from gim_audio.model.layers import ConvBlock
 
 __all__ = ["Cache", "CachedFeed"]
 
 REPORT_EVERY = 30.0
 """Seconds."""
 
-Source = Callable[[int], Tensor]
-"""An utterance's frames or samples, by its number in the corpus. Shape: `(1, channels, frames)`."""
+PIECE = 4000
+"""Frames that are computed at once: a long utterance needs no more memory than a crop."""
+
+Source = Callable[[int, int, int], Tensor]
+"""Frames or samples of an utterance, by its number in the corpus, from one to another. Shape: `(1, channels, n)`."""
 
 
 class Cache:
@@ -107,7 +114,8 @@ class Cache:
         with path.open("ab") as file:
             for position, utterance in enumerate(usable[done:], start=done):
                 check()
-                file.write(self._encode(source(utterance), first).cpu().view(torch.int16).numpy().data)
+                for frames in self._encode(source, utterance, first):
+                    file.write(frames.cpu().view(torch.int16).numpy().data)
                 if time.monotonic() - said > REPORT_EVERY:
                     said = time.monotonic()
                     say(f"caching what module {self.module} takes: {position / len(usable):.0%}")
@@ -117,15 +125,35 @@ class Cache:
         partial.replace(self.folder)
 
     @torch.no_grad()
-    def _encode(self, x: Tensor, first: int) -> Tensor:
-        """Shape: `(1, channels, frames)` → `(frames', channels')`."""
+    def _encode(self, source: Source, utterance: int, first: int) -> Iterator[Tensor]:
+        """Pieces of what the module takes, each from as many samples or frames as it has seen.
+
+        Shape: each `(frames, channels)`.
+        """
+        modules = self.model.stack[first - 1 : self.module - 1]
+        length = int(self.crops.corpus.samples[utterance])
+        if first > 1:
+            length = self.model.frames(length)[first - 2]
+        geometry, frames, piece = Geometry(), length, PIECE
+        for module in modules:
+            for block in cast("Iterable[ConvBlock]", module.encoder):
+                geometry = block.geometry(geometry)
+            frames = module.frames(frames)
+            if module.hands_up == "contexts":
+                piece = length  # the past has no end
+        hop = geometry.hop
+        left, right = -(geometry.start // hop) * hop, geometry.start + geometry.receptive_field
         dtype = torch.bfloat16 if self.dtype == torch.bfloat16 else torch.float32
-        for module in self.model.stack[first - 1 : self.module - 1]:
-            x = module.pass_on(x, dtype)
-        found = x[0].T.to(self.dtype).contiguous()  # a crop is then one read
-        if not torch.isfinite(found).all():
-            raise GimAudioError(f"what module {self.module} takes is too large for {self.dtype}: train in bf16")
-        return found
+        for start in range(0, frames, piece):
+            begin = max(0, start * hop - left)
+            x = source(utterance, begin, min(length, (start + piece) * hop + right))
+            for module in modules:
+                x = module.pass_on(x, dtype)
+            inside = x[0, :, start - begin // hop :][:, : min(piece, frames - start)]
+            found = inside.T.to(self.dtype).contiguous()  # a crop is then one read
+            if not torch.isfinite(found).all():
+                raise GimAudioError(f"what module {self.module} takes is too large for {self.dtype}: train in bf16")
+            yield found
 
     def read(self, utterance: int, start: int, frames: int) -> Tensor:
         """Some frames of an utterance. Shape: `(frames, channels)`.
@@ -144,10 +172,9 @@ class Cache:
             left, byte = left[got:], byte + got
         return torch.from_numpy(found).view(self.dtype)
 
-    def utterance(self, number: int) -> Tensor:
-        """All frames, as a `Source` of another cache."""
-        frames = int(self._ends[number] - self._begins[number]) // (2 * self.channels)
-        return self.read(number, 0, frames).T[None].float()
+    def part(self, utterance: int, start: int, stop: int) -> Tensor:
+        """As a `Source` of another cache."""
+        return self.read(utterance, start, stop - start).T[None].float()
 
     def remove(self) -> None:
         """From disk."""
@@ -169,12 +196,9 @@ class CachedFeed:
     def __call__(self, step: int) -> Tensor:
         """For the batch of a step, counted from 0. Shape: `(batch, channels, frames)`."""
         cache = self.cache
-        utterances, starts = cache.crops.where(step)[:, self.part]
-        places: npt.NDArray[np.int64] = starts // cache.hop
-        rows = [
-            cache.read(utterance, start, cache.crop_frames)
-            for utterance, start in zip(utterances.tolist(), places.tolist(), strict=True)
-        ]
-        x = send(torch.stack(rows), self.device).transpose(1, 2)  # convolutions take (batch, channels, frames)
+        utterances, starts = cache.crops.where(step)[:, self.part].tolist()
         dtype = torch.bfloat16 if cache.dtype == torch.bfloat16 else torch.float32
-        return x.to(dtype, memory_format=torch.contiguous_format, copy=True)
+        x = torch.empty(len(starts), cache.channels, cache.crop_frames, dtype=dtype, device=self.device)
+        for row, utterance, start in zip(x, utterances, starts, strict=True):  # one at a time, to hold no more than x
+            row.copy_(send(cache.read(utterance, start // cache.hop, cache.crop_frames), self.device).T)
+        return x

@@ -11,14 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+import numpy as np
+import safetensors.torch
 import torch
 from torch import Tensor
 
 from gim_audio.config import Config, ModelConfig, load
 from gim_audio.errors import CheckpointError, DataError, GimAudioError
 from gim_audio.files import absent, lock, replace_link, write_text
-from gim_audio.model.checkpoint import newest, resolve
-from gim_audio.model.devices import keep_freed_memory, pick_device, set_precision
+from gim_audio.model.checkpoint import load_model, newest, resolve
+from gim_audio.model.devices import give_back_freed_memory, keep_freed_memory, pick_device, send, set_precision
 from gim_audio.model.gim import GreedyInfoMax
 from gim_audio.packed import Crops, PackedCorpus
 from gim_audio.training.adam import Adam
@@ -146,7 +148,7 @@ class Run:
             )
         self.schedule = phases(self.config, self.crops.batch, self.position.trained)
         self.watch.recent = self.position.recent_losses
-        restore(self.experiment, self.model, {}, set())
+        self.model.load_state_dict(load_model(self.experiment)[1].state_dict())
         self.say(f"resuming {self.experiment} from step {self.position.step}")
         if not self._done():
             self._note()
@@ -170,15 +172,14 @@ class Run:
         for phase in self.schedule[self.position.phase - 1 :]:
             if phase.number > self.position.phase:
                 self.position.phase, self.position.phase_step = phase.number, 0
-                if self.place.count > 1:  # each process may now have modules that another one trained
-                    self.place.wait()
-                    restore(self.experiment, self.model, {}, set())
+                self.place.wait()  # until what the last phase learnt can be read
             if not self._over(phase, self._history()):
                 self._run(phase)
         if self.place.writes:
             shutil.rmtree(self.experiment / "cache", ignore_errors=True)
 
     def _run(self, phase: Phase) -> None:
+        self._load(phase.last)
         if phase.warm_start and self.position.phase_step == 0:
             begin_as_below(self.model, phase.modules)
         feed, step = self._prepare(phase)
@@ -224,11 +225,12 @@ class Run:
             feed = lambda index: self.model.standardise(waveforms(index))  # noqa: E731
 
         def costs() -> list[float]:
-            self._move(phase.first, phase.last)
+            self._place(phase.first, phase.last)
             return measure(self.model, phase, self.config, feed(0))
 
         first, last = self.place.begin(phase, costs, self.say)
-        self._move(first, last)
+        self._place(first, last)
+        self._drop_all_but(first, last)
         training = self.config.training
         decays = training.weight_decay
         self.optimizers = {
@@ -242,7 +244,7 @@ class Run:
             if first <= module <= last
         }
         if self.position.phase_step:
-            restore(self.experiment, self.model, self.optimizers, set(phase.modules))
+            restore(self.experiment, self.optimizers, set(phase.modules))
         step = Step(
             self.model,
             self.optimizers,
@@ -255,11 +257,29 @@ class Run:
         )
         return feed, step
 
-    def _move(self, first: int, last: int) -> None:
-        """Some modules to the device, the others out of its way."""
-        for number, module in enumerate(self.model.stack, start=1):
-            module.to(self.device if first <= number <= last else "cpu")
+    def _load(self, last: int) -> None:
+        """Modules up to one, from the last checkpoint, where they are not in memory."""
+        for number, module in enumerate(self.model.stack[:last], start=1):
+            if any(parameter.is_meta for parameter in module.parameters()):
+                module.to_empty(device="cpu")
+                module.load_state_dict(self._stored(f"stack.{number - 1}."))
+
+    def _stored(self, prefix: str) -> dict[str, Tensor]:
+        """Weights in the last checkpoint; read, not mapped, into memory that is free between two steps."""
+        found = safetensors.torch.load((resolve(self.experiment) / "model.safetensors").read_bytes())
+        return {name.removeprefix(prefix): tensor for name, tensor in found.items() if name.startswith(prefix)}
+
+    def _place(self, first: int, last: int) -> None:
+        """Some modules on the device."""
+        for module in self.model.stack[first - 1 : last]:
+            module.to(self.device)
         self.model.mean, self.model.deviation = (b.to(self.device) for b in (self.model.mean, self.model.deviation))
+
+    def _drop_all_but(self, first: int, last: int) -> None:
+        """Keep what does not run out of memory: the last checkpoint has it."""
+        for module in (*self.model.stack[: first - 1], *self.model.stack[last:]):
+            module.to("meta")
+        give_back_freed_memory()
 
     def _cache(self, phase: Phase) -> Cache:
         """What the phase's first module takes; made from what the last phase that had one took."""
@@ -279,23 +299,26 @@ class Run:
         *below, cache = caches
         if cache.complete:
             return
-        source, first = self._utterance, 1
+        source, first = self._samples, 1
         if below:
             self._build(below)
-            source, first = below[-1].utterance, below[-1].module
-        self._move(first, cache.module - 1)
+            source, first = below[-1].part, below[-1].module
+        self._place(first, cache.module - 1)
 
         def check() -> None:
             if self.interrupts.stop is not None:
                 self.interrupts.leave()
 
         with self._naming_the_last_checkpoint():
-            cache.build(lambda number: source(number).to(self.device), first, self.say, check)
+            cache.build(lambda *part: source(*part).to(self.device), first, self.say, check)
         for other in below:
             other.remove()
 
-    def _utterance(self, number: int) -> Tensor:
-        return self.model.standardise(torch.from_numpy(self.corpus.read(number))[None].to(self.device).float() / 32768)
+    def _samples(self, utterance: int, start: int, stop: int) -> Tensor:
+        """A part of an utterance, standardised, as the `Source` of a cache."""
+        pcm = np.empty(stop - start, dtype="<i2")
+        self.corpus.fill(pcm, utterance, start)
+        return self.model.standardise(send(torch.from_numpy(pcm)[None], self.device).float() / 32768)
 
     def _step(self, phase: Phase, feed: Callable[[int], Tensor], step: Step) -> Tensor:
         """One step, and what all processes have to say of it: see `REPORT_ROWS`."""
@@ -338,14 +361,14 @@ class Run:
         """A checkpoint, and what follows from it."""
         for module in self.optimizers:
             check_weights(module, self.position.step, self.model.stack[module - 1].parameters())
-        own = {f"stack.{module - 1}." for module in self.optimizers}
-        weights = {n: t for n, t in self.model.state_dict().items() if any(n.startswith(prefix) for prefix in own)}
-        found = self.place.collect(weights | {f"adam {n}": t for n, t in moments(self.optimizers).items()})
+        here = {name: tensor for name, tensor in self.model.state_dict().items() if not tensor.is_meta}
+        found = self.place.collect(here | {f"adam {n}": t for n, t in moments(self.optimizers).items()})
         if not self.place.writes:
             return
         optimizers = {n.removeprefix("adam "): found.pop(n) for n in list(found) if n.startswith("adam ")}
         self.position.recent_losses = self.watch.recent
-        folder = save(self.experiment, self.config, self.model.state_dict() | found, optimizers, self.position)
+        weights = self._stored("") | found if found.keys() != self.model.state_dict().keys() else found
+        folder = save(self.experiment, self.config, weights, optimizers, self.position)
         if self.valid is not None:
             self._validate(folder, self.valid)
         if self.keep is not None:

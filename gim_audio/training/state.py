@@ -14,7 +14,6 @@ from gim_audio.config import Config, load
 from gim_audio.errors import CheckpointError
 from gim_audio.files import new_folder, replace_link
 from gim_audio.model.checkpoint import checkpoints, digest, resolve, save_model, verify, write_tensors
-from gim_audio.model.gim import GreedyInfoMax
 from gim_audio.training.adam import Adam
 
 __all__ = ["Position", "check_same", "load_position", "moments", "prune", "restore", "save"]
@@ -97,23 +96,19 @@ def _whole(folder: Path) -> bool:
     return True
 
 
-def restore(experiment: Path, model: GreedyInfoMax, optimizers: Mapping[int, Adam], learning: set[int]) -> None:
-    """Load the latest checkpoint into a model and its optimizers, in place.
+def restore(experiment: Path, optimizers: Mapping[int, Adam], learning: set[int]) -> None:
+    """Load the moments of the latest checkpoint, in place.
 
     Args:
         experiment: a folder.
-        model: all of it is loaded.
         optimizers: of this process, by module.
         learning: modules that learn in this phase, in all processes.
 
     Raises:
-        CheckpointError: it is of another model.
+        CheckpointError: they are of another model.
     """
     folder = resolve(experiment)
     try:
-        model.load_state_dict(load_file(folder / "model.safetensors"))
-        if not optimizers:
-            return
         found, own = load_file(folder / "optimizer.safetensors"), moments(optimizers)
         others = {name for name in found if int(name.split(".")[0]) + 1 in learning - optimizers.keys()}
         if found.keys() - others != own.keys():

@@ -3,6 +3,7 @@
 #
 #   ./run.sh [--corpus FOLDER] [--subset SUBSET] [--conf FILE] [--name NAME] [--labels FILE] [--shift N]
 #            [--speaker-split cpc|time] [--lists FOLDER] [--frames N] [--stage N] [--stop-stage M] [--nj J]
+#            [--nproc N] [--parallel data|modules]
 #
 #   --corpus         a folder that holds LibriSpeech/, or where to download it to
 #   --subset         train-clean-100 (6.3 GB to download), train-clean-5 (0.3 GB), ...
@@ -13,6 +14,7 @@
 #   --speaker-split  cpc: the lists, as published; time: the first three quarters of each training utterance and
 #                    its last quarter, for a corpus with one utterance a speaker
 #   --frames         of training, at most, for the phone probe
+#   --nproc          processes that train, by torchrun; --parallel says what they share: batches or modules
 #   stages: 1 prepare (downloads what is not there), 2 pack, 3 train, 4 phones, 5 speakers, 6 report
 #
 # Interrupted, it goes on where it was when it is started again.
@@ -21,11 +23,12 @@ called_from=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 stage=1 stop_stage=6 nj=2
+nproc=1 parallel=data
 corpus=data/corpora subset=train-clean-100
 name=gim conf=conf/gim.yaml
 labels='' shift=2 frames=400000
 lists=../../data/librispeech speaker_split=cpc
-options="stage stop_stage nj corpus subset name conf labels shift frames lists speaker_split"
+options="stage stop_stage nj nproc parallel corpus subset name conf labels shift frames lists speaker_split"
 . ../shared/parse_options.sh
 case $speaker_split in
   cpc | time) ;;
@@ -34,6 +37,7 @@ esac
 . ./path.sh
 . ./cmd.sh
 . ../shared/stages.sh
+. ../shared/train.sh
 . ../shared/probe.sh
 
 exp=exp/$name
@@ -56,7 +60,7 @@ pack() {
 }
 
 train() {
-  $train_cmd gim-audio train "$conf" --data $data/packed/train --out "$exp" --resume
+  train_model "$conf" $data/packed/train "$exp"
 }
 
 phones() {

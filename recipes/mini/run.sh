@@ -2,7 +2,7 @@
 # From nothing to a table of phone and speaker accuracies, on a spoken corpus made on the spot.
 #
 #   ./run.sh [--stage N] [--stop-stage M] [--nj J] [--name NAME] [--conf FILE] [--hours H] [--speakers S]
-#            [--seed N] [--frames N]
+#            [--seed N] [--frames N] [--nproc N] [--parallel data|modules]
 #
 #   stages: 1 data, 2 pack, 3 train, 4 phones, 5 speakers, 6 report
 #
@@ -12,14 +12,16 @@ called_from=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 stage=1 stop_stage=6 nj=2
+nproc=1 parallel=data # processes that train, and what they share
 name=gim conf=conf/gim.yaml
 hours=0.6 speakers=56 seed=1
 frames=60000 # of training, at most, for the phone probe
-options="stage stop_stage nj name conf hours speakers seed frames"
+options="stage stop_stage nj nproc parallel name conf hours speakers seed frames"
 . ../shared/parse_options.sh
 . ./path.sh
 . ./cmd.sh
 . ../shared/stages.sh
+. ../shared/train.sh
 . ../shared/probe.sh
 
 exp=exp/$name
@@ -40,7 +42,7 @@ pack() {
 }
 
 train() {
-  $train_cmd gim-audio train "$conf" --data $corpus/packed/train --out "$exp" --resume
+  train_model "$conf" $corpus/packed/train "$exp"
 }
 
 phones() { # the built-in corpus has true times: a shift of 0 is centred

@@ -37,7 +37,7 @@ for option in corpus labels lists conf; do
     *) [ ! -e "$called_from/$value" ] || printf -v "$option" '%s' "$called_from/$value" ;;
   esac
 done
-for option in stage stop_stage nj; do
+for option in stage stop_stage nj nproc; do
   if [[ ! ${!option} =~ ^[0-9]+$ ]]; then
     echo "$0: --${option/_/-} ${!option}: a whole number is needed" >&2
     exit 2

@@ -1,0 +1,88 @@
+"""What a run needs in memory, by arithmetic: tensors alone, without what libraries take for themselves."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+from gim_audio.config import Config
+from gim_audio.model.gim import GreedyInfoMax
+
+if TYPE_CHECKING:
+    from gim_audio.model.layers import ConvBlock
+
+__all__ = ["ModuleMemory", "alone", "memory_by_module", "peaks"]
+
+FLOAT = 4
+"""Bytes of a weight, a gradient and each of Adam's two moments, in every precision."""
+
+
+@dataclass(frozen=True)
+class ModuleMemory:
+    """Bytes.
+
+    Attributes:
+        weights: of the module; their gradients take as much.
+        optimizer: Adam's moments.
+        given: what the module takes for a batch.
+        frames: what its convolutions put out, of all of them together.
+        scored: frames and predictions that the loss compares, and their gradients.
+        backward: the gradient of its frames, in two layouts; none for a first convolution that is computed again.
+    """
+
+    weights: int
+    optimizer: int
+    given: int
+    frames: int
+    scored: int
+    backward: int
+
+    @property
+    def activations(self) -> int:
+        """While it goes backward."""
+        return self.given + self.frames + self.scored + self.backward
+
+
+def memory_by_module(model: GreedyInfoMax, config: Config) -> list[ModuleMemory]:
+    """Of each module in a step of the configured batch and crop."""
+    batch, objective = config.training.batch, config.objective
+    size = 2 if config.training.precision == "bf16" else 4
+    found, length, given = [], config.data.crop, FLOAT * batch * config.data.crop
+    for module in model.stack:
+        frames = largest = 0
+        for block in cast("Iterable[ConvBlock]", module.encoder):
+            length = block.frames(length)
+            out = size * batch * length * block.convolution.out_channels
+            frames, largest = frames + out, max(largest, out)
+        steps, channels, width = module.objective.heads.shape
+        if module.context is not None:
+            frames += 7 * FLOAT * batch * length * width  # gates, products and states
+        rows, negatives = batch * min(length, objective.window), objective.negatives
+        drawn = {"exact": steps * (1 + negatives.number), "pool": 1}.get(negatives.kind, 1 + negatives.number)
+        candidates = rows * drawn + (negatives.number if negatives.kind == "pool" else 0)
+        if width == channels:
+            candidates += rows  # contexts
+        scored = 2 * size * channels * (candidates + rows * steps)
+        again = module.computes_again
+        weights = FLOAT * sum(p.numel() for p in module.parameters())
+        found.append(ModuleMemory(weights, 2 * weights, given, frames, scored, 0 if again else 2 * largest))
+        given = size * batch * length * module.width_up
+    return found
+
+
+def peaks(model: GreedyInfoMax, config: Config) -> dict[str, int]:
+    """Bytes at most, by schedule: all modules jointly; or one after another, of which the dearest counts."""
+    modules = memory_by_module(model, config)
+    everything, numbers = sum(m.weights + m.optimizer for m in modules), range(1, len(modules) + 1)
+    return {
+        "joint": everything + max(m.weights + m.activations for m in modules),
+        "sequential": max(alone(modules, number, cached=False) for number in numbers),
+        "sequential, cached": max(alone(modules, number, cached=number > 1) for number in numbers),
+    }
+
+
+def alone(modules: Sequence[ModuleMemory], number: int, *, cached: bool) -> int:
+    """Bytes at most while one module, counted from 1, learns; from a cache, or on top of those below."""
+    module, below = modules[number - 1], [] if cached else modules[: number - 1]
+    own = 2 * module.weights + module.optimizer + module.activations
+    passing = max((b.given + b.frames for b in below), default=0) + module.weights + module.optimizer
+    return sum(b.weights for b in below) + max(own, passing)
