@@ -42,6 +42,13 @@ def test_what_is_measured_against_is_the_published_objective(bench_step):
         assert float(theirs(z, z)) == pytest.approx(math.log(11), abs=1e-6)
 
 
+def test_every_step_that_is_measured_runs(bench_step):
+    config = load(None, ["model.channels=8", "model.context.hidden=8", "training.batch=2"])
+    waveform = 0.06 * torch.randn(2, 20480)
+    for make in (bench_step.published_step, bench_step.our_step, bench_step.objectives):
+        make(config, waveform)()
+
+
 def test_a_measurement_is_a_line_of_numbers():
     script = ROOT / "tools/bench_growth.py"
     shape = {"kind": "gim", "batch": 1, "crop": 10240, "channels": 8, "convolutions": 6}

@@ -103,7 +103,7 @@ class Published(nn.Module):
 def published_step(config: Config, waveform: Tensor) -> Callable[[], object]:
     """The published code's step, in fp32."""
     model = Published(config).to(waveform.device)
-    optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
+    optimizer = torch.optim.Adam(model.parameters(), lr=config.training.learning_rate)
 
     def step() -> None:
         optimizer.zero_grad()
