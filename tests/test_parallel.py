@@ -19,7 +19,7 @@ from gim_audio.errors import ConfigError
 from gim_audio.model.checkpoint import resolve
 from gim_audio.packed import PackedCorpus, pack
 from gim_audio.training import train
-from gim_audio.training.parallel import balance
+from gim_audio.training.balance import balance
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +88,16 @@ def test_negatives_of_ones_own(conf, corpus, tmp_path):
     train(load(conf, ["training.clip=1.0"]), corpus, tmp_path / "one", say=lambda line: None)
     np.testing.assert_allclose(lines(tmp_path / "two"), lines(tmp_path / "one"), rtol=0.3)
     assert lines(tmp_path / "two") != lines(tmp_path / "one")
+
+
+def test_processes_that_share_a_cache(conf, corpus, tmp_path):
+    """One makes it, all read it."""
+    settings = ["training.schedule=[{modules: [1], steps: 4}, {modules: [2, 3], steps: 4, cache: true}]"]
+    finish(torchrun(2, conf, corpus, tmp_path / "two", *settings, "training.batch=2", "training.parallel=data"))
+    alone(conf, corpus, tmp_path / "one", *settings)
+    ours, theirs = lines(tmp_path / "two"), lines(tmp_path / "one")
+    assert [[loss is None for loss in row] for row in ours] == [[loss is None for loss in row] for row in theirs]
+    np.testing.assert_allclose(np.array(ours, float), np.array(theirs, float), rtol=1e-3)  # of 16-bit frames
 
 
 @pytest.mark.parametrize("processes", [2, 3])

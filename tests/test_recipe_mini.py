@@ -22,13 +22,13 @@ def recipe(tmp_path):
     return tmp_path / "recipes/mini"
 
 
-def start(recipe, *options):
+def start(recipe, *options, script="run.sh"):
     environment = os.environ | {
         "GIM_AUDIO_ENV": "active",
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "OMP_NUM_THREADS": "1",
     }
-    command = [str(recipe / "run.sh"), *options]
+    command = [str(recipe / script), *options]
     return subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
@@ -65,6 +65,18 @@ def test_from_nothing_to_a_table_killed_on_the_way(recipe):
     assert process.returncode == 2
     assert "choose another --name" in output
 
+    grown = [*OPTIONS, "--module", "{kind: gru, hidden: 5}", "--most", "2", "--gain", "-100", "--frames", "2000"]
+    output, _ = start(recipe, *grown, script="grow.sh").communicate(timeout=300)
+    assert "module 7: " in output, output
+    assert "module 8: " in output
+    assert "| module 8: gru |" in (recipe / "GROWTH.md").read_text()
+    output, _ = start(recipe, *grown, "--gain", "100", script="grow.sh").communicate(timeout=300)
+    assert "done already" in output
+    assert "module 8: " not in output
+    process = start(recipe, "--name", "none", script="grow.sh")
+    assert "run ./run.sh first" in process.communicate(timeout=60)[0]
+    assert process.returncode == 2
+
 
 @pytest.mark.parametrize(
     ("options", "message"),
@@ -98,7 +110,7 @@ def test_librispeech_recipe_on_the_sample(recipe, sample, tmp_path):
     (librispeech / "conf/tiny.yaml").write_text(TINY)
     labels = sample / "phones.ctm"
     options = f"--corpus {sample} --labels {labels} --shift 1 --speaker-split time --frames 40000 --name tiny".split()
-    process = start(librispeech, *options, "--conf", "conf/tiny.yaml")
+    process = start(librispeech, *options, "--conf", "conf/tiny.yaml", "--nproc", "2", "--parallel", "modules")
     output, _ = process.communicate(timeout=500)
     assert process.returncode == 0, output
     results = (librispeech / "RESULTS.md").read_text()
@@ -106,3 +118,4 @@ def test_librispeech_recipe_on_the_sample(recipe, sample, tmp_path):
     assert 46 < float(row.split("|")[2]) < 50  # the real frames, labels and split: no tiny model in this number
     assert "train_utterances 198" in results
     assert "test_utterances 53" in results
+    assert "process 1 has module" in output

@@ -110,3 +110,21 @@ def test_what_is_no_experiment(experiment, tmp_path, run):
     (experiment / "results/p.json").write_text("{")
     with pytest.raises(DataError, match="damaged results"):
         write_report([experiment], tmp_path / "r.html", None, "t")
+
+
+def test_experiments_side_by_side(experiment, tmp_path, tiny, corpus, run):
+    sequential = tiny.model_copy(update={"training": tiny.training.model_copy(update={"schedule": "sequential"})})
+    train(sequential, corpus, tmp_path / "seq", say=lambda _: None)
+    (tmp_path / "seq/results").mkdir()
+    record = result("phones", 36, [0.30, 0.31, 0.32, 0.33, 0.34, 0.40])
+    (tmp_path / "seq/results/p.json").write_text(json.dumps(record))
+    status, _, _ = run(
+        "report", experiment, tmp_path / "seq", "--out", tmp_path / "r.html", "--markdown", tmp_path / "R.md"
+    )
+    assert status == 0
+    lines = (tmp_path / "R.md").read_text().splitlines()
+    assert "|  | exp | seq |" in lines
+    assert "| phones %, module 6 | 43.1 (41.1 to 44.1) | 40.0 (38.0 to 41.0) |" in lines
+    assert "| training: steps | 6 | 36 |" in lines
+    assert any(re.match(r"\| training: memory \| \d\.\d\d GB at most.* \| \d\.\d\d GB", line) for line in lines)
+    assert Image.open(tmp_path / "r-2-training.png").size[0] > 1000  # drawn, though most modules rest in each phase

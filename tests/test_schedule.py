@@ -10,7 +10,7 @@ from gim_audio.config import load
 from gim_audio.errors import ConfigError, DataError, GimAudioError
 from gim_audio.model.checkpoint import load_model, resolve
 from gim_audio.model.gim import GreedyInfoMax
-from gim_audio.packed import Crops
+from gim_audio.packed import Crops, PackedCorpus, pack
 from gim_audio.training import cache as cache_module
 from gim_audio.training import train
 from gim_audio.training.cache import Cache, CachedFeed
@@ -252,6 +252,19 @@ def test_a_stack_grows_and_what_was_trained_stays(corpus, tmp_path):
     again = weights(tmp_path / "again")
     assert all(torch.equal(grown[name], again[name]) for name in grown)
     assert json.loads((tmp_path / "again/provenance.json").read_text())[0]["grown_from"] == str(tmp_path / "grown")
+
+
+def test_a_measured_standardisation_grows_along(noise, corpus, tmp_path):
+    """It is the old stack's, whatever corpus the new modules learn from, and a resumed run needs no reminder."""
+    measured = ["model.mean=auto", "model.deviation=auto"]
+    train(conf(tmp_path, *measured), corpus, tmp_path / "base", say=quiet)
+    pack(noise.select(["a-1", "b-3"]), tmp_path / "other")
+    other, grown = PackedCorpus(tmp_path / "other"), conf(tmp_path, *measured, "model.added=[{kernel: 3}]")
+    with pytest.raises(KeyboardInterrupt):
+        train(grown, other, tmp_path / "e", base=tmp_path / "base", say=quiet, progress=interrupt_at(4))
+    train(grown, other, tmp_path / "e", resume=True, say=quiet)
+    assert weights(tmp_path / "e")["deviation"] == weights(tmp_path / "base")["deviation"]
+    assert load(tmp_path / "e/config.yaml").model.mean == load(tmp_path / "base/config.yaml").model.mean
 
 
 @pytest.mark.parametrize(

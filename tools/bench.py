@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+import torch
 
 from gim_audio.kaldi import DataDir
+from gim_audio.model.devices import peak_bytes
 from gim_audio.packed import PackedCorpus, pack
 from gim_audio.provenance import provenance
 
@@ -39,9 +41,8 @@ def seconds(work: Callable[[], object], times: int, warm: int = 1) -> float:
 
 
 def peak_gigabytes() -> float:
-    """Most memory that this process ever held (getrusage would count its parent's)."""
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e9
+    """Most memory that this process ever held."""
+    return peak_bytes(torch.device("cpu")) / 1e9
 
 
 def noise(folder: Path, crop: int) -> PackedCorpus:

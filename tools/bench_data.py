@@ -24,6 +24,7 @@ from bench import apart, peak_gigabytes, seconds, table, write_page
 
 from gim_audio.files import write_text
 from gim_audio.kaldi import DataDir, write_table
+from gim_audio.model.devices import keep_freed_memory
 from gim_audio.packed import Crops, PackedCorpus, pack
 from gim_audio.training.feed import Feed
 
@@ -87,6 +88,7 @@ def grown(folder: Path) -> dict[str, float]:
     corpus = PackedCorpus(folder)
     opened = time.perf_counter() - started
     crops = Crops(corpus, crop=CROP, hop=160, batch=BATCH, seed=0)
+    keep_freed_memory()
     feed, steps = Feed(crops, torch.device("cpu"), "never"), iter(range(10**9))
     feed(next(steps))
     memory = peak_gigabytes() - before
@@ -123,6 +125,7 @@ def main() -> None:
                 shutil.rmtree(folder / f"packed{turn}")
         corpus = PackedCorpus(folder / "packed0")
         crops = Crops(corpus, crop=CROP, hop=160, batch=BATCH, seed=0)
+        keep_freed_memory()  # as training does
         feed, steps = Feed(crops, torch.device("cpu"), "never"), iter(range(10**9))
         drawing = seconds(lambda: feed(next(steps)), 500, warm=100)
         whole = seconds(lambda: [decode(files[i]) for i in generator.choice(len(files), BATCH)], 20)

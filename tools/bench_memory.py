@@ -20,11 +20,15 @@ from bench import apart, noise, peak_gigabytes, table, write_page
 from gim_audio.config import Config, load
 from gim_audio.model.devices import pick_device
 from gim_audio.model.gim import GreedyInfoMax
+from gim_audio.packed import Crops
 from gim_audio.training import train
+from gim_audio.training.cache import Cache
 from gim_audio.training.memory import alone, memory_by_module, peaks
 
 IMPORTED = peak_gigabytes()
 MODULES = 6
+LENGTH = 12.7
+"""Seconds of an average utterance of train-clean-100: 100.6 hours in 28,539."""
 
 
 def configuration(row: str, precision: str, device: str) -> Config:
@@ -54,6 +58,24 @@ def measure(config: Config) -> dict[str, float]:
     on_cuda = pick_device(config.training.device).type == "cuda"
     peak = torch.cuda.max_memory_allocated() / 1e9 if on_cuda else peak_gigabytes() - IMPORTED
     return {"gigabytes": peak, "step": statistics.median(took[1:]), "whole": time.perf_counter() - started}
+
+
+def making(module: int, config: Config) -> dict[str, float]:
+    """Seconds that it takes to cache what a module takes, for a second of audio."""
+    torch.manual_seed(0)
+    model = GreedyInfoMax.build(config.model, config.objective)
+    dtype = torch.bfloat16 if config.training.precision == "bf16" else torch.float16
+    with tempfile.TemporaryDirectory() as temporary:
+        corpus = noise(Path(temporary), 4 * config.data.crop)
+        crops = Crops(corpus, crop=config.data.crop, hop=160, batch=8, seed=0)
+
+        def samples(utterance: int, start: int, stop: int) -> torch.Tensor:
+            return model.standardise(torch.from_numpy(corpus.read(utterance)[start:stop])[None].float() / 32768)
+
+        started = time.perf_counter()
+        cache = Cache(Path(temporary) / "cache", module, model, crops, dtype)
+        cache.build(samples, 1, lambda line: None, lambda: None)
+        return {"seconds": (time.perf_counter() - started) / (corpus.samples.sum() / corpus.rate)}
 
 
 def shares(config: Config, rounds: int = 4) -> dict[str, float]:
@@ -94,8 +116,11 @@ def main() -> None:
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
-        if options.measure == "shares":
+        kind, _, module = options.measure.partition(" ")
+        if kind == "shares":
             print(json.dumps(shares(configuration("joint", options.precision, options.device))))
+        elif kind == "making":
+            print(json.dumps(making(int(module), configuration("joint", options.precision, "cpu"))))
         else:
             print(json.dumps(measure(configuration(options.measure, options.precision, options.device))))
         return
@@ -105,7 +130,7 @@ def main() -> None:
     cached_rows = [f"cached {module}" for module in range(2, MODULES + 1)]
     rows = ["joint", *alone_rows, *cached_rows, "cpc"]
     found = {}
-    for row in [*rows, "shares"]:
+    for row in [*rows, "shares", *(f"making {module}" for module in range(2, MODULES + 1))]:
         print(row, file=sys.stderr)
         found[row] = apart(__file__, "--measure", row, *given)
     joint, share = found["joint"], found["shares"]
@@ -125,6 +150,14 @@ def main() -> None:
                 f"{one['step'] / part:.2f}" if part else "",
             ]
         )
+    pays = []
+    for module in range(2, MODULES + 1):
+        made, saved = (
+            found[f"making {module}"]["seconds"],
+            found[f"alone {module}"]["step"] - found[f"cached {module}"]["step"],
+        )
+        epochs = f"{8 * LENGTH * made / saved:.0f}" if saved > 0 else "never"
+        pays.append([str(module), f"{1000 * made:.1f}", f"{1000 * saved:.0f}", epochs])
     where = torch.cuda.get_device_name() if options.device == "cuda" else "the CPU; not run on a GPU"
     write_page(
         options.out,
@@ -133,6 +166,9 @@ def main() -> None:
         "the imports hold. Predicted: the tensors alone, as `gim-audio info` counts them. The last column is the time "
         "of a step against what the same module takes in a joint step.\n",
         table(["training", "measured, GB", "predicted, GB", "of joint", "s a step", "of its share"], lines),
+        "## When a cache pays\n\nMaking it from the waveform, what a step saves, and after how many epochs (a crop of "
+        f"each utterance; utterances of {LENGTH} s, as LibriSpeech's are on average) it has paid for itself.\n",
+        table(["module", "making it, ms a second of audio", "saved, ms a step", "epochs"], pays),
     )
 
 

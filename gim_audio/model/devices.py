@@ -1,23 +1,33 @@
 """Where a model runs, and with what memory."""
 
 import ctypes
+import os
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from gim_audio.errors import ConfigError
 
-__all__ = ["free_bytes", "give_back_freed_memory", "keep_freed_memory", "pick_device", "send", "set_precision"]
+__all__ = [
+    "free_bytes",
+    "give_back_freed_memory",
+    "keep_freed_memory",
+    "peak_bytes",
+    "pick_device",
+    "send",
+    "set_precision",
+]
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` is a GPU where there is one.
+    """`auto` is a GPU where there is one; under torchrun, the one of this process.
 
     Raises:
         ConfigError: the device is unknown or not here.
     """
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+        name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
@@ -46,6 +56,17 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
 def free_bytes(device: torch.device) -> int:
     """Memory that a GPU has left; 0 where torch cannot tell."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Most memory that this process has held: of a GPU what torch allocated, else what was resident (0: unknown)."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        return 1024 * int(status.split("VmHWM:")[1].split()[0])  # getrusage would count the parent's
+    except (OSError, IndexError):
+        return 0
 
 
 def give_back_freed_memory() -> None:

@@ -47,8 +47,12 @@ class Crops:
 
     def where(self, step: int) -> npt.NDArray[np.int64]:
         """Which utterances a step's crops are from, and their first samples. Shape: `(2, batch)`."""
-        turns = (divmod(turn, len(self.usable)) for turn in range(step * self.batch, (step + 1) * self.batch))
-        return np.stack([self._epoch(epoch)[:, turn] for epoch, turn in turns], axis=1)
+        epoch, turn = divmod(step * self.batch, len(self.usable))
+        found = self._epoch(epoch)[:, turn : turn + self.batch]
+        while (missing := self.batch - found.shape[1]) > 0:  # runs on over the end of an epoch
+            epoch += 1
+            found = np.concatenate([found, self._epoch(epoch)[:, :missing]], axis=1)
+        return found
 
     def _epoch(self, epoch: int) -> npt.NDArray[np.int64]:
         """The crops of an epoch, in their order; kept until the next. Shape: `(2, utterances)`."""

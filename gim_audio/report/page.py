@@ -65,7 +65,7 @@ def write_report(paths: Sequence[Path], out: Path, markdown: Path | None, title:
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
         f"<style>{CSS}</style></head><body><h1>{html.escape(title)}</h1>"
         f'<p class="sub">{html.escape(now["date"])}, commit {html.escape(now["commit"])}</p>'
-        f"{''.join(sections)}</body></html>\n"
+        f"{_html(tables.comparison(experiments)) if len(experiments) > 1 else ''}{''.join(sections)}</body></html>\n"
     )
     write_text(out, page)
     written.insert(0, out)
@@ -95,6 +95,8 @@ def _html(table: Table, kind: str = "") -> str:
 
 def _markdown(experiments: Sequence[Experiment], title: str, command: str) -> str:
     parts = [f"# {title}", f"Written by `{command}`; do not edit."]
+    if len(experiments) > 1:
+        parts.append(_pipes(tables.comparison(experiments)))
     for experiment in experiments:
         parts.append(f"## {experiment.path}")
         parts.append("\n".join(f"- {sentence}" for sentence in tables.verdicts(experiment)))

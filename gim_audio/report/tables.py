@@ -1,5 +1,6 @@
 """Tables and sentences about one experiment; cells are plain text."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 from gim_audio.report.published import SOURCE, TABLE
 from gim_audio.report.results import Experiment, Probe
 
-__all__ = ["Table", "facts", "published", "results", "verdicts"]
+__all__ = ["Table", "comparison", "facts", "published", "results", "verdicts"]
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,36 @@ def _cells(probe: Probe | None, module: int) -> tuple[str, str]:
     return f"{100 * row['accuracy']:.1f}", interval
 
 
+def comparison(experiments: Sequence[Experiment]) -> Table:
+    """Experiments side by side: accuracy of each module, and what training took."""
+    rows: dict[str, list[str]] = {}
+    for column, experiment in enumerate(experiments):
+        for task in TASKS:
+            probe = experiment.probe(task, "trained")
+            for row in probe.modules if probe else []:
+                cells = rows.setdefault(f"{task} %, module {row['module']}", [""] * len(experiments))
+                cells[column] = "{:.1f} ({:.1f} to {:.1f})".format(
+                    *(100 * value for value in (row["accuracy"], *(row["interval"] or [row["accuracy"]] * 2)))
+                )
+        for name, value in _training(experiment).items():
+            rows.setdefault(f"training: {name}", [""] * len(experiments))[column] = value
+    head = ["", *(experiment.path.name for experiment in experiments)]
+    return Table("Side by side, measured", head, [[name, *cells] for name, cells in sorted(rows.items())])
+
+
+def _training(experiment: Experiment) -> dict[str, str]:
+    if not experiment.metrics:
+        return {}
+    seconds = [row["seconds"] for row in experiment.metrics]
+    found = {
+        "steps": str(experiment.metrics[-1]["step"]),
+        "time": f"{sum(seconds) / 60:.1f} min, {median(seconds):.2f} s a step",
+    }
+    if peaks := [row["peak_bytes"] for row in experiment.metrics if "peak_bytes" in row]:
+        found["memory"] = f"{max(peaks) / 1e9:.2f} GB at most, libraries included"
+    return found
+
+
 def published() -> Table:
     """The literature's numbers, marked as such."""
     rows = [[name, f"{phones:.1f}", f"{speakers:.1f}"] for name, (phones, speakers) in TABLE.items()]
@@ -103,10 +134,7 @@ def facts(experiment: Experiment) -> Table:
     for start in experiment.starts:
         rows.append([f"training from step {start['from_step']}: command", start["command"]])
         rows.append([f"training from step {start['from_step']}: where", _where(start)])
-    if experiment.metrics:
-        seconds = [row["seconds"] for row in experiment.metrics]
-        rows.append(["training: steps", str(experiment.metrics[-1]["step"])])
-        rows.append(["training: time", f"{sum(seconds) / 60:.1f} min, {median(seconds):.2f} s a step"])
+    rows += [[f"training: {name}", value] for name, value in _training(experiment).items()]
     for probe in experiment.probes:
         what = f"{probe.task}, {probe.kind}"
         where = probe.record["provenance"]

@@ -8,7 +8,7 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -26,7 +26,7 @@ from gim_audio.packed import Crops
 if TYPE_CHECKING:
     from gim_audio.model.layers import ConvBlock
 
-__all__ = ["Cache", "CachedFeed"]
+__all__ = ["Cache", "CachedFeed", "build"]
 
 REPORT_EVERY = 30.0
 """Seconds."""
@@ -179,6 +179,36 @@ class Cache:
     def remove(self) -> None:
         """From disk."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def build(
+    caches: Sequence[Cache],
+    samples: Source,
+    place: Callable[[int, int], None],
+    say: Callable[[str], None],
+    check: Callable[[], None],
+) -> None:
+    """Make the last of some caches, if it is not there, each from the one before it; those are removed then.
+
+    Args:
+        caches: of a rising module.
+        samples: what module 1 takes.
+        place: brings modules, from one to another, to where sources are.
+        say: takes a line for the user.
+        check: called between utterances; may raise to stop.
+    """
+    *below, cache = caches
+    if cache.complete:
+        return
+    source, first = samples, 1
+    if below:
+        build(below, samples, place, say, check)
+        source, first = below[-1].part, below[-1].module
+    place(first, cache.module - 1)
+    device = next(cache.model.stack[first - 1].parameters()).device
+    cache.build(lambda *part: source(*part).to(device), first, say, check)
+    for other in below:
+        other.remove()
 
 
 class CachedFeed:

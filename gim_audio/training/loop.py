@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TextIO
 
 import numpy as np
-import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -20,17 +19,25 @@ from gim_audio.config import Config, ModelConfig, load
 from gim_audio.errors import CheckpointError, DataError, GimAudioError
 from gim_audio.files import absent, lock, replace_link, write_text
 from gim_audio.model.checkpoint import load_model, newest, resolve
-from gim_audio.model.devices import give_back_freed_memory, keep_freed_memory, pick_device, send, set_precision
+from gim_audio.model.devices import (
+    keep_freed_memory,
+    peak_bytes,
+    pick_device,
+    send,
+    set_precision,
+)
 from gim_audio.model.gim import GreedyInfoMax
 from gim_audio.packed import Crops, PackedCorpus
 from gim_audio.training.adam import Adam
-from gim_audio.training.cache import Cache, CachedFeed
+from gim_audio.training.balance import measure
+from gim_audio.training.cache import Cache, CachedFeed, build
 from gim_audio.training.feed import Feed
 from gim_audio.training.growth import begin_as_below, graft
 from gim_audio.training.health import LossWatch, check_weights, diagnose
 from gim_audio.training.interrupts import Interrupts
 from gim_audio.training.journal import Metrics, note_start, open_lines, read_lines
-from gim_audio.training.parallel import REPORT_ROWS, Alone, join, measure
+from gim_audio.training.parallel import REPORT_ROWS, Alone, join
+from gim_audio.training.residency import Residency
 from gim_audio.training.schedule import Phase, phases
 from gim_audio.training.state import Position, check_same, load_position, moments, prune, restore, save
 from gim_audio.training.step import Step
@@ -76,7 +83,8 @@ def train(
     device = pick_device(config.training.device)
     set_precision(config.training.precision, device)
     keep_freed_memory()
-    config = config.model_copy(update={"model": _standardised(config.model, corpus, base)})
+    known = experiment if resume and newest(experiment) else base
+    config = config.model_copy(update={"model": _standardised(config.model, corpus, known)})
     torch.manual_seed(config.training.seed)
     model = GreedyInfoMax.build(config.model, config.objective)
     with join(config, model) as place, Interrupts() as interrupts:
@@ -119,6 +127,7 @@ class Run:
         )
         self.watch = LossWatch(len(self.model.stack), math.log(config.objective.negatives.number + 1))
         self.optimizers: dict[int, Adam] = {}
+        self.residency = Residency(self.model, self.experiment, self.device)
         if not self.place.writes:
             self.say = lambda line: None
 
@@ -179,7 +188,7 @@ class Run:
             shutil.rmtree(self.experiment / "cache", ignore_errors=True)
 
     def _run(self, phase: Phase) -> None:
-        self._load(phase.last)
+        self.residency.load(phase.last)
         if phase.warm_start and self.position.phase_step == 0:
             begin_as_below(self.model, phase.modules)
         feed, step = self._prepare(phase)
@@ -225,12 +234,12 @@ class Run:
             feed = lambda index: self.model.standardise(waveforms(index))  # noqa: E731
 
         def costs() -> list[float]:
-            self._place(phase.first, phase.last)
+            self.residency.place(phase.first, phase.last)
             return measure(self.model, phase, self.config, feed(0))
 
         first, last = self.place.begin(phase, costs, self.say)
-        self._place(first, last)
-        self._drop_all_but(first, last)
+        self.residency.place(first, last)
+        self.residency.drop_all_but(first, last)
         training = self.config.training
         decays = training.weight_decay
         self.optimizers = {
@@ -257,30 +266,6 @@ class Run:
         )
         return feed, step
 
-    def _load(self, last: int) -> None:
-        """Modules up to one, from the last checkpoint, where they are not in memory."""
-        for number, module in enumerate(self.model.stack[:last], start=1):
-            if any(parameter.is_meta for parameter in module.parameters()):
-                module.to_empty(device="cpu")
-                module.load_state_dict(self._stored(f"stack.{number - 1}."))
-
-    def _stored(self, prefix: str) -> dict[str, Tensor]:
-        """Weights in the last checkpoint; read, not mapped, into memory that is free between two steps."""
-        found = safetensors.torch.load((resolve(self.experiment) / "model.safetensors").read_bytes())
-        return {name.removeprefix(prefix): tensor for name, tensor in found.items() if name.startswith(prefix)}
-
-    def _place(self, first: int, last: int) -> None:
-        """Some modules on the device."""
-        for module in self.model.stack[first - 1 : last]:
-            module.to(self.device)
-        self.model.mean, self.model.deviation = (b.to(self.device) for b in (self.model.mean, self.model.deviation))
-
-    def _drop_all_but(self, first: int, last: int) -> None:
-        """Keep what does not run out of memory: the last checkpoint has it."""
-        for module in (*self.model.stack[: first - 1], *self.model.stack[last:]):
-            module.to("meta")
-        give_back_freed_memory()
-
     def _cache(self, phase: Phase) -> Cache:
         """What the phase's first module takes; made from what the last phase that had one took."""
         dtype = torch.bfloat16 if self.config.training.precision == "bf16" else torch.float16
@@ -291,28 +276,14 @@ class Run:
             for module in modules
         ]
         if self.place.writes:
-            self._build(caches)
+            with self._naming_the_last_checkpoint():
+                build(caches, self._samples, self.residency.place, self.say, self._stop_if_asked)
         self.place.wait()
         return caches[-1]
 
-    def _build(self, caches: list[Cache]) -> None:
-        *below, cache = caches
-        if cache.complete:
-            return
-        source, first = self._samples, 1
-        if below:
-            self._build(below)
-            source, first = below[-1].part, below[-1].module
-        self._place(first, cache.module - 1)
-
-        def check() -> None:
-            if self.interrupts.stop is not None:
-                self.interrupts.leave()
-
-        with self._naming_the_last_checkpoint():
-            cache.build(lambda *part: source(*part).to(self.device), first, self.say, check)
-        for other in below:
-            other.remove()
+    def _stop_if_asked(self) -> None:
+        if self.interrupts.stop is not None:
+            self.interrupts.leave()
 
     def _samples(self, utterance: int, start: int, stop: int) -> Tensor:
         """A part of an utterance, standardised, as the `Source` of a cache."""
@@ -352,7 +323,7 @@ class Run:
         metrics: Metrics = {"step": self.position.step, "phase": phase.number, "loss": rows[0], "accuracy": rows[1]}
         metrics["seconds"] = round(seconds, 4)
         if self.position.step % self.config.training.diagnose_every == 0:
-            metrics |= {"dead_units": rows[2], "effective_rank": rows[3]}
+            metrics |= {"dead_units": rows[2], "effective_rank": rows[3], "peak_bytes": peak_bytes(self.device)}
         journal.write(json.dumps(metrics) + "\n")
         before = sum(earlier.steps for earlier in self.schedule[: phase.number - 1])
         self.progress(before + self.position.phase_step, sum(p.steps for p in self.schedule), metrics)
@@ -361,14 +332,14 @@ class Run:
         """A checkpoint, and what follows from it."""
         for module in self.optimizers:
             check_weights(module, self.position.step, self.model.stack[module - 1].parameters())
-        here = {name: tensor for name, tensor in self.model.state_dict().items() if not tensor.is_meta}
-        found = self.place.collect(here | {f"adam {n}": t for n, t in moments(self.optimizers).items()})
+        found = self.place.collect(
+            self.residency.here() | {f"adam {n}": t for n, t in moments(self.optimizers).items()}
+        )
         if not self.place.writes:
             return
         optimizers = {n.removeprefix("adam "): found.pop(n) for n in list(found) if n.startswith("adam ")}
         self.position.recent_losses = self.watch.recent
-        weights = self._stored("") | found if found.keys() != self.model.state_dict().keys() else found
-        folder = save(self.experiment, self.config, weights, optimizers, self.position)
+        folder = save(self.experiment, self.config, self.residency.complete(found), optimizers, self.position)
         if self.valid is not None:
             self._validate(folder, self.valid)
         if self.keep is not None:
@@ -394,12 +365,12 @@ class Run:
             raise kind(f"{error}: training stops; the last good checkpoint is {resolve(self.experiment)}") from error
 
 
-def _standardised(model: ModelConfig, corpus: PackedCorpus, base: Path | None) -> ModelConfig:
-    """With numbers in the place of `auto`: of the trained stack, or of the corpus."""
+def _standardised(model: ModelConfig, corpus: PackedCorpus, known: Path | None) -> ModelConfig:
+    """With numbers in the place of `auto`: those of an experiment, or of the corpus."""
     if "auto" not in {model.mean, model.deviation}:
         return model
-    if base is not None:
-        trained = load(resolve(base) / "config.yaml").model
+    if known is not None:
+        trained = load(resolve(known) / "config.yaml").model
         mean, deviation = trained.mean, trained.deviation
     else:
         mean, deviation = corpus.statistics()

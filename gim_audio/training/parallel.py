@@ -5,9 +5,8 @@ only forward.
 """
 
 import os
-import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -20,11 +19,12 @@ from torch.distributed.rendezvous import rendezvous
 
 from gim_audio.config import Config
 from gim_audio.errors import ConfigError, GimAudioError
+from gim_audio.model.devices import pick_device
 from gim_audio.model.gim import GreedyInfoMax
 from gim_audio.model.ranks import ALONE, Ranks
 from gim_audio.training.adam import Adam
+from gim_audio.training.balance import balance
 from gim_audio.training.schedule import Phase
-from gim_audio.training.step import draws
 
 __all__ = ["Alone", "LostProcessError", "join"]
 
@@ -260,25 +260,6 @@ def _all_to_all(rows: Tensor, sent: list[int], received: list[int]) -> Tensor:
     return found
 
 
-def balance(costs: Sequence[float], parts: int) -> list[tuple[int, int]]:
-    """Cut a list into consecutive pieces so that the dearest costs as little as it can.
-
-    Returns:
-        Where each piece starts and stops.
-    """
-    best: dict[tuple[int, int], tuple[float, list[tuple[int, int]]]] = {(0, 0): (0.0, [])}
-    for used in range(1, parts + 1):
-        for stop in range(1, len(costs) + 1):
-            options = [
-                (max(best[used - 1, start][0], sum(costs[start:stop])), [*best[used - 1, start][1], (start, stop)])
-                for start in range(stop)
-                if (used - 1, start) in best
-            ]
-            if options:
-                best[used, stop] = min(options)
-    return best[parts, len(costs)][1]
-
-
 def _begun(work: dist.Work | None) -> dist.Work:
     assert work is not None  # noqa: S101 - None is for processes outside a group
     return work
@@ -286,24 +267,6 @@ def _begun(work: dist.Work | None) -> dist.Work:
 
 def _span(first: int, last: int) -> str:
     return f"modules {first}-{last}" if last > first else f"module {first}"
-
-
-def measure(model: GreedyInfoMax, phase: Phase, config: Config, x: Tensor) -> list[float]:
-    """Seconds of each module that a phase runs: the second of two passes, with gradients where it learns."""
-    dtype = torch.bfloat16 if config.training.precision == "bf16" else torch.float32
-    costs: list[float] = []
-    for _ in range(2):
-        costs, started = [], time.perf_counter()
-        walk = model.scores(x, lambda m: draws(0, 0, m), dtype, first=phase.first, last=phase.last, frozen=phase.frozen)
-        for number, score, _handed in walk:
-            if score is not None:
-                score.loss.backward()  # type: ignore[no-untyped-call]
-                model.stack[number - 1].zero_grad(set_to_none=True)
-            if x.device.type == "cuda":
-                torch.cuda.synchronize(x.device)
-            costs.append(time.perf_counter() - started)
-            started = time.perf_counter()
-    return costs
 
 
 @contextmanager
@@ -339,6 +302,8 @@ def join(config: Config, model: GreedyInfoMax) -> Iterator[Alone]:
         if isinstance(config.training.schedule, tuple) and any(phase.stop for phase in config.training.schedule):
             raise ConfigError("training.parallel=modules: no phase can stop by accuracy, which only the last knows")
     store, rank, count = next(rendezvous("env://", timeout=timedelta(minutes=5)))
+    if torch.cuda.is_available():
+        torch.cuda.set_device(pick_device(config.training.device))
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     # One process may compute a cache for hours while the others wait; that one died is noticed by its connection.
     dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=timedelta(days=7))

@@ -1,0 +1,69 @@
+#!/usr/bin/env bash
+# After ./run.sh: modules on top of what it trained, one at a time, until the phone probe stands still.
+#
+#   ./grow.sh [--name NAME] [--conf FILE] [--module SPEC] [--gain POINTS] [--most N] [--frames N] [--hours H]
+#             [--speakers S] [--seed N] [--stage N] [--stop-stage M]
+#
+#   --module  what is added each time, as in model.added
+#   --gain    percentage points by which the last module must beat the one below for another to be added
+#   stages, for each number of modules: 1 train, 2 phones; then 3 report
+#
+# Stacks are exp/NAME+1, exp/NAME+2, ...; what is trained already stays as it is, to the last bit.
+set -euo pipefail
+called_from=$PWD
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+stage=1 stop_stage=3 nj=2 nproc=1
+name=gim conf=conf/gim.yaml
+module='{kind: gru, hidden: 128}' gain=0.5 most=4
+hours=0.6 speakers=56 seed=1 frames=60000
+options="stage stop_stage name conf module gain most hours speakers seed frames"
+. ../shared/parse_options.sh
+. ./path.sh
+. ./cmd.sh
+. ../shared/stages.sh
+
+corpus=data/synthetic-$hours-$speakers-$seed
+exp=exp/$name
+if [ ! -e "$exp/results/phones-$name.json" ]; then
+  echo "$exp: no results of a phone probe: run ./run.sh first" >&2
+  exit 2
+fi
+
+train() {
+  $train_cmd gim-audio train "$conf" "model.added=[$added]" --from "$base" \
+    --data $corpus/packed/train --out "$exp" --resume
+}
+
+phones() {
+  $probe_cmd gim-audio probe phones "$exp" --train $corpus/packed/train --test $corpus/packed/test --shift 0 \
+    --frames "$frames" --out "$exp/results/phones-$(basename "$exp").json"
+}
+
+report() {
+  gim-audio report "$exp" --out "$exp/report.html" --markdown GROWTH.md --title "A stack that grew"
+  echo "the table: recipes/mini/GROWTH.md    the figure: recipes/mini/$exp/report-accuracy.png"
+}
+
+# Of the top module, and of the one below: is the rise too small?
+stands_still() {
+  python - "$exp/results/phones-$(basename "$exp").json" "$gain" <<'PYTHON'
+import json, sys
+below, top = json.load(open(sys.argv[1]))["modules"][-2:]
+rise = 100 * (top["accuracy"] - below["accuracy"])
+print(f"module {top['module']}: {100 * top['accuracy']:.1f}%, {rise:+.1f} points")
+sys.exit(rise >= float(sys.argv[2]))
+PYTHON
+}
+
+added=
+for number in $(seq "$most"); do
+  added+="${added:+, }$module"
+  base=$exp exp=exp/$name+$number
+  run_stage 1 train hours speakers seed conf added
+  run_stage 2 phones hours speakers seed conf added frames
+  [ "$stop_stage" -ge 2 ] || exit 0
+  if stands_still; then break; fi
+done
+rm -f "$exp/.done.report"
+run_stage 3 report
