@@ -125,9 +125,10 @@ def main() -> None:
                 shutil.rmtree(folder / f"packed{turn}")
         corpus = PackedCorpus(folder / "packed0")
         crops = Crops(corpus, crop=CROP, hop=160, batch=BATCH, seed=0)
+        os.sync()  # what was written and removed is none of the drawing's business
         keep_freed_memory()  # as training does
         feed, steps = Feed(crops, torch.device("cpu"), "never"), iter(range(10**9))
-        drawing = seconds(lambda: feed(next(steps)), 500, warm=100)
+        drawing = seconds(lambda: feed(next(steps)), 2000, warm=100)
         whole = seconds(lambda: [decode(files[i]) for i in generator.choice(len(files), BATCH)], 20)
         hours = corpus.samples.sum() / RATE / 3600
 
