@@ -325,12 +325,14 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _explain(error: ValidationError) -> str:
-    lines = []
+    """One sentence a key; of a value that could have been several things, what is wrong with the likeliest."""
+    found: dict[str, str] = {}
     for problem in error.errors():
-        where = ".".join(str(part) for part in problem["loc"])
+        parts = [str(part) for part in problem["loc"]]
+        where = ".".join(part for part in parts if not {"[", "-"} & set(part) and not part.endswith("Config"))
         what = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             what = "unknown key"
         given = "" if problem["type"] in {"extra_forbidden", "value_error"} else f" (given {problem['input']!r})"
-        lines.append(f"{where}: {what}{given}" if where else what)
-    return "; ".join(lines)
+        found.setdefault(where, f"{where}: {what}{given}" if where else what)
+    return "; ".join(line for key, line in found.items() if not any(other.startswith(f"{key}.") for other in found))

@@ -88,3 +88,19 @@ def test_bad_files(tmp_path, text, message):
         load(path)
     with pytest.raises(ConfigError, match="no such file"):
         load(tmp_path / "missing.yaml")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("training.schedule=serial", "training.schedule: Input should be 'joint' or 'sequential' (given 'serial')"),
+        ("training.schedule=[{modules: [2], cach: true}]", "training.schedule.0.cach: unknown key"),
+        ("model.added=[{kernel: 3, strid: 2}]", "model.added.0.strid: unknown key"),
+    ],
+)
+def test_a_value_of_several_kinds_is_explained_once(override, message):
+    with pytest.raises(ConfigError) as error:
+        load(None, [override])
+    assert message in str(error.value)
+    assert "function-" not in str(error.value)
+    assert "Literal" not in str(error.value)
