@@ -82,7 +82,7 @@ def test_two_processes_share_a_batch(conf, corpus, tmp_path, negatives):
 
 
 def test_negatives_of_ones_own(conf, corpus, tmp_path):
-    """Another draw of the same objective: losses near those of one process, not equal; resumed exactly."""
+    """Another draw of the same objective: losses near those of one process, not equal."""
     settings = ["objective.negatives.ranks=own", "training.batch=2", "training.parallel=data", "training.clip=1.0"]
     finish(torchrun(2, conf, corpus, tmp_path / "two", *settings))
     train(load(conf, ["training.clip=1.0"]), corpus, tmp_path / "one", say=lambda line: None)
