@@ -14,12 +14,15 @@ import torch
 from conftest import TINY, make_data
 from safetensors.torch import load_file
 
-from gim_audio.config import load
+from gim_audio.config import PhaseConfig, StopConfig, load
 from gim_audio.errors import ConfigError
 from gim_audio.model.checkpoint import resolve
+from gim_audio.model.gim import GreedyInfoMax
 from gim_audio.packed import PackedCorpus, pack
 from gim_audio.training import train
 from gim_audio.training.balance import balance
+from gim_audio.training.parallel import ModuleParallel
+from gim_audio.training.schedule import phases
 
 
 @pytest.fixture(scope="module")
@@ -197,11 +200,26 @@ def test_wrong_starts(conf, corpus, tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match="torchrun started 2 processes: say training.parallel=data"):
         train(load(conf), corpus, tmp_path / "e", say=lambda line: None)
-    monkeypatch.setenv("WORLD_SIZE", "7")
-    with pytest.raises(ConfigError, match="7 processes for 6 modules"):
-        train(load(conf, ["training.parallel=modules"]), corpus, tmp_path / "e", say=lambda line: None)
-    stop = "training.schedule=[{stop: {over: 2}}]"
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ConfigError, match="no phase can stop by accuracy"):
-        train(load(conf, ["training.parallel=modules", stop]), corpus, tmp_path / "e", say=lambda line: None)
     assert not (tmp_path / "e").exists()
+
+
+def test_a_schedule_that_processes_cannot_share(conf, corpus, tmp_path):
+    """Is refused before anything is written."""
+    schedule = "training.schedule=[{modules: [1, 2]}, {modules: [3], cache: true}]"
+    process = torchrun(2, conf, corpus, tmp_path / "e", schedule, "training.parallel=modules")
+    _, said = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert said.count("gim-audio: ") == 1
+    assert "phase 2 runs 1 module, too few for 2 processes" in said
+    assert not (tmp_path / "e").exists()
+
+
+def test_what_only_the_last_process_knows(tiny, monkeypatch):
+    monkeypatch.setattr("torch.distributed.get_rank", lambda: 0)
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda: 2)
+    config = tiny.model_copy(update={"model": tiny.model.model_copy(update={"mean": 0.0, "deviation": 1.0})})
+    place = ModuleParallel(GreedyInfoMax.build(config.model, config.objective), config)
+    place.check(phases(config, 4))
+    training = config.training.model_copy(update={"schedule": (PhaseConfig(stop=StopConfig(over=2)),)})
+    with pytest.raises(ConfigError, match="no phase can stop by accuracy"):
+        place.check(phases(config.model_copy(update={"training": training}), 4))

@@ -137,6 +137,7 @@ class Run:
         if base is not None:
             self.position.trained = graft(self.config, self.model, base)
         self.schedule = phases(self.config, self.crops.batch, self.position.trained)
+        self.place.check(self.schedule)
         self.position.recent_losses = self.watch.recent
 
     def start(self, base: Path | None) -> None:
@@ -156,6 +157,7 @@ class Run:
                 f"{self.experiment}: was trained with {self.position.batch} crops a step, not {self.crops.batch}"
             )
         self.schedule = phases(self.config, self.crops.batch, self.position.trained)
+        self.place.check(self.schedule)
         self.watch.recent = self.position.recent_losses
         self.model.load_state_dict(load_model(self.experiment)[1].state_dict())
         self.say(f"resuming {self.experiment} from step {self.position.step}")

@@ -6,7 +6,7 @@ only forward.
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -52,6 +52,13 @@ class Alone:
     def part(self, batch: int) -> slice:
         """Of a batch's crops, those of this process."""
         return slice(0, batch)
+
+    def check(self, schedule: Sequence[Phase]) -> None:
+        """Whether a schedule can be run from this place.
+
+        Raises:
+            ConfigError: it cannot.
+        """
 
     def begin(self, phase: Phase, costs: Callable[[], list[float]], say: Callable[[str], None]) -> tuple[int, int]:  # noqa: ARG002
         """The first and the last module that this process runs in a phase.
@@ -161,10 +168,20 @@ class ModuleParallel(_Together):
         self._going: deque[list[tuple[Tensor, dist.Work]]] = deque()
         self._heard = torch.empty(0)
 
+    def check(self, schedule: Sequence[Phase]) -> None:
+        for phase in schedule:
+            running = phase.last - phase.first + 1
+            if running < self.count:
+                modules = "1 module" if running == 1 else f"{running} modules"
+                raise ConfigError(
+                    f"training.parallel=modules: phase {phase.number} runs {modules}, too few for "
+                    f"{self.count} processes"
+                )
+            if phase.stop is not None:
+                raise ConfigError("training.parallel=modules: no phase can stop by accuracy, which only the last knows")
+
     def begin(self, phase: Phase, costs: Callable[[], list[float]], say: Callable[[str], None]) -> tuple[int, int]:
         modules = list(range(phase.first, phase.last + 1))
-        if len(modules) < self.count:
-            raise ConfigError(f"phase {phase.number} runs {len(modules)} modules, too few for {self.count} processes")
         measured = torch.tensor(costs() if self.rank == 0 else [0.0] * len(modules), dtype=torch.float64)
         with _talking():
             dist.broadcast(measured, 0)
@@ -296,11 +313,6 @@ def join(config: Config, model: GreedyInfoMax) -> Iterator[Alone]:
         raise ConfigError(
             f"training.parallel={kind} needs several processes: torchrun --nproc-per-node 2 -m gim_audio train …"
         )
-    if kind == "modules":
-        if started > len(model.stack):
-            raise ConfigError(f"training.parallel=modules: {started} processes for {len(model.stack)} modules")
-        if isinstance(config.training.schedule, tuple) and any(phase.stop for phase in config.training.schedule):
-            raise ConfigError("training.parallel=modules: no phase can stop by accuracy, which only the last knows")
     store, rank, count = next(rendezvous("env://", timeout=timedelta(minutes=5)))
     if torch.cuda.is_available():
         torch.cuda.set_device(pick_device(config.training.device))
