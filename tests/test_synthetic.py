@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from gim_audio.corpora.espeak import ESPEAK_TO_PHONES
-from gim_audio.corpora.synthetic import make
+from gim_audio.corpora.espeak import ESPEAK_TO_PHONES, Espeak
+from gim_audio.corpora.synthetic import STOPS, make, phones_of
 from gim_audio.errors import DataError, GimAudioError
 from gim_audio.kaldi import DataDir, check
 from gim_audio.phones import PHONES, normalise, read_ctm
@@ -75,3 +75,18 @@ def test_impossible_wishes(tmp_path, spoken):
         make(tmp_path / "x", hours=0.001, speakers=10, seed=0)
     with pytest.raises(GimAudioError, match="exists already"):
         make(spoken, hours=0.01, speakers=1, seed=0)
+
+
+def test_voiceless_stops_begin_with_their_closure():
+    """In a voice without echo it is digital silence, and eSpeak's event is the burst after it."""
+    speech = Espeak().say("a cat took a cup", variant="m1", words_a_minute=175, pitch=50, pitch_range=50, noise_seed=1)
+    found = phones_of(speech)
+    starts = {round(start * speech.rate) for start in found.starts}
+    stops = 0
+    for burst, mnemonic in speech.events:
+        if mnemonic in STOPS:
+            closed = burst - 1 - int(np.flatnonzero(speech.samples[:burst])[-1])
+            assert closed > 0.03 * speech.rate
+            assert min(abs(start - (burst - closed)) for start in starts) < 0.006 * speech.rate  # a vowel fades
+            stops += 1
+    assert stops >= 4
