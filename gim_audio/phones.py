@@ -20,6 +20,7 @@ __all__ = [
     "normalise",
     "read_alignments",
     "read_ctm",
+    "read_textgrids",
     "write_ctm",
 ]
 
@@ -51,6 +52,12 @@ class Alignment:
     starts: npt.NDArray[np.float64]
     ends: npt.NDArray[np.float64]
     labels: npt.NDArray[np.int64]
+
+    def at(self, moments: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+        """The label at each moment, -1 where the alignment says nothing. Shape: `(n,)` → `(n,)`."""
+        index = np.searchsorted(self.starts, moments, side="right") - 1
+        known = (index >= 0) & (moments < self.ends[index])
+        return np.where(known, self.labels[index], -1)
 
     def cut(self, start: float, end: float) -> "Alignment":
         """What lies between two times, in seconds from `start`."""
@@ -107,17 +114,46 @@ def _alignment(path: Path, name: str, phones: list[tuple[float, float, int]]) ->
 
 
 def read_alignments(path: Path) -> dict[str, Alignment]:
-    """Alignments in CTM or in the CPC authors' text format, told apart by the first line.
+    """Alignments: a folder of TextGrids, a CTM or the CPC authors' text, told apart by the first line.
 
     Raises:
-        DataError: the file is missing or in neither format.
+        DataError: the file is missing or in none of the formats.
     """
+    if path.is_dir():
+        return read_textgrids(path)
     try:
         with path.open(encoding="utf-8") as file:
             first = file.readline().split()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as text ({getattr(error, 'strerror', 'not UTF-8')})") from error
     return read_cpc(path) if len(first) > 1 and all(field.isdigit() for field in first[1:]) else read_ctm(path)
+
+
+def read_textgrids(folder: Path) -> dict[str, Alignment]:
+    """Alignments of Praat TextGrids, one an utterance, as the Montreal Forced Aligner writes them: a tier `phones`.
+
+    Raises:
+        DataError: there are none, or one is damaged, has no such tier, or an unknown phone.
+    """
+    from praatio import textgrid
+    from praatio.utilities.errors import PraatioException
+
+    alignments = {}
+    for path in sorted(folder.rglob("*.TextGrid")):
+        if path.stem in alignments:
+            raise DataError(f"{path}: a second TextGrid of utterance {path.stem}")
+        try:
+            grid = textgrid.openTextgrid(str(path), includeEmptyIntervals=True)
+            tier = next(name for name in grid.tierNames if name.split(" - ")[-1].lower() == "phones")
+            rows = [(start, end, normalise(name)) for start, end, name in grid.getTier(tier).entries]
+        except StopIteration as error:
+            raise DataError(f"{path}: no tier named phones") from error
+        except (DataError, PraatioException, ValueError, IndexError, UnicodeDecodeError) as error:
+            raise DataError(f"{path}: {error if isinstance(error, DataError) else 'not a TextGrid'}") from error
+        alignments[path.stem] = _alignment(path, path.stem, rows)
+    if not alignments:
+        raise DataError(f"{folder}: no .TextGrid in it")
+    return alignments
 
 
 def labels_of(data: DataDir, alignments: Mapping[str, Alignment]) -> dict[str, Alignment]:
@@ -188,7 +224,4 @@ def frame_labels(alignment: Alignment, frames: int, *, centre: float, hop: float
     """
     times = centre + hop * np.arange(frames)
     nearest = np.floor((times - _WINDOW_SECONDS / 2) / LABEL_SECONDS + 0.5)
-    moments = (nearest + 1 - shift + 0.5) * LABEL_SECONDS
-    index = np.searchsorted(alignment.starts, moments, side="right") - 1
-    known = (index >= 0) & (moments < alignment.ends[index])
-    return np.where(known, alignment.labels[index], -1)
+    return alignment.at((nearest + 1 - shift + 0.5) * LABEL_SECONDS)

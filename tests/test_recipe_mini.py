@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 import signal
@@ -7,7 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
+import soundfile
 from conftest import ROOT, TINY
+
+from gim_audio.kaldi import DataDir
+from gim_audio.phones import read_ctm
 
 REPORT = {"RESULTS.md", "report.html", "report-training.png", "report-accuracy.png", "report.log", ".done.report"}
 
@@ -119,3 +124,31 @@ def test_librispeech_recipe_on_the_sample(recipe, sample, tmp_path):
     assert "train_utterances 198" in results
     assert "test_utterances 53" in results
     assert "process 1 has module" in output
+
+
+def test_librispeech_recipe_needs_nothing_but_the_corpus(recipe, spoken, tmp_path):
+    """Its layout and transcripts; the phone labels are made on the way."""
+    data = DataDir.read(spoken)
+    shutil.copytree(ROOT / "data", tmp_path / "data")
+    (tmp_path / "lists").mkdir()
+    names = {"train": data.utterances[::2], "test": data.utterances[1::2]}
+    for part, chosen in names.items():
+        (tmp_path / f"lists/cpc_{part}.txt").write_text("\n".join(chosen))
+    for name, speaker in data.speakers.items():
+        chapter = tmp_path / "corpus/LibriSpeech/mine" / speaker / "1"
+        chapter.mkdir(parents=True, exist_ok=True)
+        soundfile.write(chapter / f"{name}.flac", *soundfile.read(data.recordings[name]))
+        with (chapter / f"{speaker}-1.trans.txt").open("a") as file:
+            file.write(f"{name} {data.text[name]}\n")
+    librispeech = recipe.parent / "librispeech"
+    (librispeech / "conf/tiny.yaml").write_text(TINY)
+    options = f"--corpus {tmp_path}/corpus --subset mine --lists {tmp_path}/lists --conf conf/tiny.yaml --stop-stage 4"
+    process = start(librispeech, *options.split())
+    output, _ = process.communicate(timeout=500)
+    assert process.returncode == 0, output
+    for part, chosen in names.items():
+        assert f"{len(chosen)} of {len(chosen)} utterances are aligned" in output
+        assert list(read_ctm(librispeech / f"data/gim/packed/{part}/phones.ctm")) == chosen
+    result = json.loads((librispeech / "exp/gim/results/phones-mfcc.json").read_text())
+    assert result["settings"]["shift"] == 0
+    assert result["modules"][0]["accuracy"] > 2 * result["counts"]["majority"]

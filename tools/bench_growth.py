@@ -99,7 +99,6 @@ def main() -> None:
             axes[row, column].grid(alpha=0.3)
     axes[0, 0].legend()
     picture = options.out.with_suffix(".png")
-    figure.savefig(picture, dpi=120)
     reference = ", ".join(f"{key} {value}" for key, value in REFERENCE.items())
     write_page(
         options.out,
@@ -113,6 +112,7 @@ def main() -> None:
             rows,
         ),
     )
+    figure.savefig(picture, dpi=120)  # after the page, which asks git whether anything changed
 
 
 if __name__ == "__main__":

@@ -51,7 +51,6 @@ def main() -> None:
         axis.grid(alpha=0.3)
     axes[0, 0].legend()
     picture = options.out.with_suffix(".png")
-    figure.savefig(picture, dpi=120)
 
     rows = []
     for first in range(0, max(map(len, runs.values())), options.window):
@@ -68,6 +67,7 @@ def main() -> None:
         f"![]({picture.name})\n",
         table(["steps", "precision", *(f"module {number}" for number in range(1, modules + 1))], rows),
     )
+    figure.savefig(picture, dpi=120)  # after the page, which asks git whether anything changed
 
 
 if __name__ == "__main__":

@@ -91,7 +91,10 @@ def check(path: Path, mend: bool) -> None:
 @click.argument("path", metavar="DATA", type=PATH)
 @click.argument("alignments", type=PATH)
 def labels(path: Path, alignments: Path) -> None:
-    """Take phone labels from ALIGNMENTS (CTM, or the CPC authors' text format) to DATA/phones.ctm."""
+    """Take phone labels from ALIGNMENTS to DATA/phones.ctm.
+
+    ALIGNMENTS: a CTM, the CPC authors' text format, or a folder of TextGrids as the Montreal Forced Aligner writes it.
+    """
     from gim_audio.kaldi import DataDir
     from gim_audio.phones import labels_of, read_alignments, write_ctm
 
@@ -99,6 +102,46 @@ def labels(path: Path, alignments: Path) -> None:
     labelled = labels_of(found, read_alignments(alignments))
     write_ctm(path / "phones.ctm", labelled)
     say(f"{path}/phones.ctm: {len(labelled)} of {len(found.utterances)} utterances have labels")
+
+
+@data.command(epilog="Example: gim-audio data align data/train --nj 4")
+@click.argument("path", metavar="DATA", type=PATH)
+@click.option("--out", type=PATH, help="The CTM to write.  [default: DATA/phones.ctm]")
+@click.option("--nj", default=1, show_default=True, type=click.IntRange(1), help="Processes.")
+@click.option("--allow-pipes", is_flag=True, help="Run the commands in wav.scp.")
+def align(path: Path, out: Path | None, nj: int, allow_pipes: bool) -> None:
+    """Find the phones of read English by forced alignment of DATA/text, to DATA/phones.ctm, in true time.
+
+    Utterances whose transcript does not fit are listed and left out. Interrupted, it goes on where it was. Words that
+    the dictionary lacks are pronounced by eSpeak NG.
+    """
+    from gim_audio.alignment import align as run
+    from gim_audio.kaldi import DataDir
+
+    found, target = DataDir.read(path), out or path / "phones.ctm"
+    with progress("aligning", len(found.utterances)) as update:
+        failed = run(found, target, nj=nj, allow_pipes=allow_pipes, progress=update)
+    for name, reason in failed.items():
+        say(f"left out {name}: {reason}")
+    say(f"{target}: {len(found.utterances) - len(failed)} of {len(found.utterances)} utterances are aligned")
+
+
+@data.command(epilog="Example: gim-audio data agreement truth.ctm aligned.ctm")
+@click.argument("first", type=PATH)
+@click.argument("second", type=PATH)
+def agreement(first: Path, second: Path) -> None:
+    """How well the phones and boundaries of SECOND agree with those of FIRST: what `data labels` takes."""
+    from gim_audio.alignment import TOLERANCES
+    from gim_audio.alignment import agreement as compare
+    from gim_audio.phones import read_alignments
+
+    found = compare(read_alignments(first), read_alignments(second))
+    click.echo(f"utterances in both        {found.utterances}")
+    click.echo(f"phones in both            {found.phones:.1%}")
+    click.echo(f"boundaries are later by   {1000 * found.later:+.1f} ms at the median")
+    click.echo(f"frames that agree         {found.frames:.1%}, {found.frames_moved:.1%} once that is taken out")
+    for tolerance, share, met in zip(TOLERANCES, found.boundaries, found.met, strict=True):
+        click.echo(f"boundaries within {1000 * tolerance:.0f} ms   {share:.1%} of all, {met:.1%} of those in both")
 
 
 @data.command(epilog="Example: gim-audio data split data/all data/train data/test --by utterances --share 0.8")

@@ -7,9 +7,10 @@
 #
 #   --corpus         a folder that holds LibriSpeech/, or where to download it to
 #   --subset         train-clean-100 (6.3 GB to download), train-clean-5 (0.3 GB), ...
-#   --labels         phone alignments: a CTM, or the CPC authors' converted_aligned_phones.txt; without them
-#                    there is no phone probe
-#   --shift          of those labels: 2 is the published code's, 1 is centred for alignments on Kaldi's windows
+#   --labels         phone alignments: a CTM, TextGrids, or the CPC authors' converted_aligned_phones.txt; without them
+#                    the transcripts are aligned here (stage 4)
+#   --shift          of the labels: 2 is the published code's, 1 is centred for alignments on Kaldi's windows, 0 for those
+#                    that are made here; by default 2 with --labels and 0 without
 #   --lists          a folder with cpc_train.txt and cpc_test.txt
 #   --speaker-split  cpc: the lists, as published; time: the first three quarters of each training utterance and
 #                    its last quarter, for a corpus with one utterance a speaker
@@ -26,7 +27,7 @@ stage=1 stop_stage=6 nj=2
 nproc=1 parallel=data
 corpus=data/corpora subset=train-clean-100
 name=gim conf=conf/gim.yaml
-labels='' shift=2 frames=400000
+labels='' shift='' frames=400000
 lists=../../data/librispeech speaker_split=cpc
 options="stage stop_stage nj nproc parallel corpus subset name conf labels shift frames lists speaker_split"
 . ../shared/parse_options.sh
@@ -34,6 +35,7 @@ case $speaker_split in
   cpc | time) ;;
   *) echo "$0: --speaker-split $speaker_split: cpc or time" >&2 && exit 2 ;;
 esac
+[ -n "$shift" ] || shift=$([ -n "$labels" ] && echo 2 || echo 0)
 . ./path.sh
 . ./cmd.sh
 . ../shared/stages.sh
@@ -66,7 +68,11 @@ train() {
 phones() {
   local part
   for part in train test; do
-    gim-audio data labels $data/packed/$part "$labels"
+    if [ -n "$labels" ]; then
+      gim-audio data labels $data/packed/$part "$labels"
+    else
+      unless $data/packed/$part/phones.ctm gim-audio data align $data/packed/$part --nj "$nj"
+    fi
   done
   probe phones $data/packed/train $data/packed/test --shift "$shift" --frames "$frames"
 }
@@ -88,10 +94,10 @@ corpus_options="corpus subset lists speaker_split"
 run_stage 1 prepare $corpus_options
 run_stage 2 pack $corpus_options
 run_stage 3 train $corpus_options conf
-if [ -n "$labels" ]; then
+if [ -n "$labels" ] || [ -e $data/packed/train/text ]; then
   run_stage 4 phones $corpus_options conf labels shift frames
 else
-  echo "stage 4: phones: passed over, it needs --labels"
+  echo "stage 4: phones: passed over, it needs --labels or transcripts"
 fi
 run_stage 5 speakers $corpus_options conf
 rm -f "$exp/.done.report" # it takes seconds, and there may be new results
