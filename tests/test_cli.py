@@ -65,6 +65,9 @@ def test_the_examples_work(example, tmp_path, monkeypatch, run, corpus, tiny, sp
         shutil.rmtree("data/train")
         said = DataDir.read(spoken)
         said.select(said.utterances[:2]).write(tmp_path / "data/train")
+    if example[1] == "abx":
+        shutil.rmtree("packed/test")
+        shutil.copytree(spoken, "packed/test")
     for name in ("truth.ctm", "aligned.ctm"):
         (tmp_path / name).write_text("".join(labels))
     if example[1] == "train":

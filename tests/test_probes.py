@@ -6,11 +6,11 @@ from conftest import make_data
 
 from gim_audio.config import load
 from gim_audio.errors import DataError
-from gim_audio.featurize import Featurizer
+from gim_audio.featurize import Featurizer, pool_frames
 from gim_audio.model.layers import Geometry
 from gim_audio.phones import Alignment
 from gim_audio.probes import probe_phones, probe_speakers
-from gim_audio.probes.encoding import Examples, join, pool_frames
+from gim_audio.probes.encoding import Examples, join
 from gim_audio.probes.solvers import Published, adam, logistic_regression, whiten
 from gim_audio.probes.tally import Tally
 

@@ -22,6 +22,13 @@ def result(task, steps, accuracies, model="exp 123"):
     }  # fmt: skip
 
 
+def abx(errors):
+    return [
+        {"module": n, "name": f"m{n}", "within": None, "across": {"error": error, "interval": [error - 0.01, error + 0.02]}}
+        for n, error in enumerate(errors, 1)
+    ]  # fmt: skip
+
+
 @pytest.fixture
 def experiment(tiny, corpus, tmp_path):
     folder = tmp_path / "exp"
@@ -31,6 +38,8 @@ def experiment(tiny, corpus, tmp_path):
         "p": result("phones", 6, [0.30, 0.31, 0.32, 0.33, 0.34, 0.431]),
         "pr": result("phones", 0, [0.28, 0.27, 0.26, 0.25, 0.24, 0.297]),
         "pm": result("phones", None, [0.48], "mfcc"),
+        "a": result("abx", 6, [0] * 6) | {"modules": abx([0.30, 0.29, 0.28, 0.27, 0.26, 0.123])},
+        "ar": result("abx", 0, [0] * 6) | {"modules": abx([0.40, 0.39, 0.38, 0.37, 0.36, 0.35])},
         "s": result("speakers", 6, [0.5, 0.6, 0.7, 0.8, 0.9, 0.95]),
     }
     for name, record in results.items():
@@ -58,6 +67,7 @@ def test_page_figures_and_tables(experiment, tmp_path, run):
         assert "the best module (6, gru, 43.1%) does not beat MFCC (48.0%): -4.9 points." in text
         assert "beats its own random initialisation at its best (29.7%): +13.4 points." in text
         assert "shift 1" in text
+    assert "| module 6: m6 |  |  |  | 12.3 | 11.3 to 14.3 | 35.0 |" in tables
     row = next(line for line in tables.splitlines() if line.startswith("| module 6"))
     assert row == "| module 6: gru | 43.1 | 41.1 to 44.1 | 29.7 | 95.0 | 93.0 to 96.0 |  |"
     assert "| MFCC with deltas | 48.0 | 46.0 to 49.0 |" in tables

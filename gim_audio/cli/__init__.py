@@ -17,6 +17,7 @@ COMMANDS = {
     "train": "gim_audio.cli.train:train",
     "featurize": "gim_audio.cli.featurize:featurize",
     "probe": "gim_audio.cli.evaluate:probe",
+    "abx": "gim_audio.cli.evaluate:abx",
     "info": "gim_audio.cli.info:info",
     "report": "gim_audio.cli.evaluate:report",
 }

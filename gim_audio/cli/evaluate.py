@@ -1,13 +1,14 @@
-"""`gim-audio probe …` and `gim-audio report`."""
+"""`gim-audio probe …`, `gim-audio abx` and `gim-audio report`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from gim_audio.cli.progress import progress, say
 
 if TYPE_CHECKING:
+    from gim_audio.featurize import Encoder
     from gim_audio.kaldi import DataDir
     from gim_audio.phones import Alignment
 
@@ -66,8 +67,7 @@ def probe(
     EXP: an experiment, a checkpoint, or mfcc, fbank, random. All modules are probed from one encoding of the
     audio. Intervals are by bootstrap over speakers.
     """
-    from gim_audio.errors import ConfigError
-    from gim_audio.featurize import load_encoder, pick_module
+    from gim_audio.featurize import load_encoder
     from gim_audio.files import absent
     from gim_audio.kaldi import DataDir
     from gim_audio.model.devices import keep_freed_memory, pick_device
@@ -75,11 +75,9 @@ def probe(
 
     absent(out)
     keep_freed_memory()
-    if modules != "all" and not modules.isdigit():
-        raise ConfigError(f"--module {modules}: a number, or all")
     sets = DataDir.read(train), DataDir.read(test)
     encoder = load_encoder(exp, pick_device(device))
-    chosen = [pick_module(encoder, int(modules))] if modules != "all" else list(range(1, len(encoder.modules) + 1))
+    chosen = _chosen(encoder, modules)
     with progress(f"{task}: encoding", sum(len(data.utterances) for data in sets)) as update:
         if task == "phones":
             result = probe_phones(
@@ -117,6 +115,99 @@ def _alignments(data: "DataDir") -> "dict[str, Alignment]":
 
     assert data.path  # noqa: S101 - it was read from there
     return labels_of(data, read_ctm(data.path / "phones.ctm"))
+
+
+@click.command(epilog="Example: gim-audio abx exp/gim packed/test --out abx.json")
+@click.argument("exp")
+@click.argument("path", metavar="DATA", type=PATH)
+@click.option("--out", required=True, type=PATH, help="The results, as JSON.")
+@click.option(
+    "--items", type=PATH, help="An item file, as libri-light has it.  [default: all phones of DATA/phones.ctm]"
+)
+@click.option("--module", "modules", default="all", show_default=True, help="A number from 1, or all.")
+@click.option(
+    "--most", default=10, show_default=True, type=click.IntRange(2), help="Tokens of a phone, context, speaker."
+)
+@click.option("--most-speakers", default=5, show_default=True, type=click.IntRange(1), help="Of X, across speakers.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of those that are taken.")
+@click.option("--device", default="auto", show_default=True)
+@click.option("--allow-pipes", is_flag=True, help="Run the commands in wav.scp.")
+def abx(
+    exp: str,
+    path: Path,
+    out: Path,
+    items: Path | None,
+    modules: str,
+    most: int,
+    most_speakers: int,
+    seed: int,
+    device: str,
+    allow_pipes: bool,
+) -> None:
+    """How often a phone is nearer to another phone than to itself, said again: 50% is chance, 0% is perfect.
+
+    EXP: an experiment, a checkpoint, or mfcc, fbank, random. Tokens are phones between the same neighbours, within and
+    across speakers; angles, dynamic time warping. Intervals are by bootstrap over speakers.
+    """
+    from gim_audio.abx import abx as compare
+    from gim_audio.abx import items_of, read_items
+    from gim_audio.featurize import load_encoder
+    from gim_audio.files import absent
+    from gim_audio.kaldi import DataDir
+    from gim_audio.model.devices import keep_freed_memory, pick_device
+    from gim_audio.probes import Result, write_result
+
+    absent(out)
+    keep_freed_memory()
+    data, where = DataDir.read(path), pick_device(device)
+    tokens = read_items(items) if items else items_of(_alignments(data), data.speakers)
+    encoder = load_encoder(exp, where)
+    with progress("abx: encoding", len(data.utterances)) as update:
+        rows = compare(
+            encoder,
+            data,
+            tokens,
+            modules=_chosen(encoder, modules),
+            most=most,
+            most_speakers=most_speakers,
+            seed=seed,
+            device=where,
+            allow_pipes=allow_pipes,
+            progress=update,
+        )
+    settings: dict[str, int | float | str] = {"seed": seed, "most": most, "most_speakers": most_speakers}
+    if items:
+        settings["items"] = str(items)
+    counts: dict[str, int | float] = {
+        "items": len(tokens),
+        "utterances": len(data.utterances),
+        "speakers": len(set(data.speakers.values())),
+    }
+    write_result(out, Result("abx", "triphone", rows, counts, settings), exp, encoder, None, path)
+    say(f"abx, {exp}: error within and across speakers; {len(tokens)} tokens")
+    for row in rows:
+        click.echo(
+            f"{row['module']} {row['name']:12} " + "   ".join(_error(row[mode]) for mode in ("within", "across"))
+        )
+
+
+def _error(score: "dict[str, Any] | None") -> str:
+    if score is None:
+        return "nothing to compare"
+    interval = " ({:.1%} to {:.1%})".format(*score["interval"]) if score["interval"] else ""
+    return f"{score['error']:.1%}{interval}"
+
+
+def _chosen(encoder: "Encoder", modules: str) -> list[int]:
+    """What `--module` says."""
+    from gim_audio.errors import ConfigError
+    from gim_audio.featurize import pick_module
+
+    if modules == "all":
+        return list(range(1, len(encoder.modules) + 1))
+    if not modules.isdigit():
+        raise ConfigError(f"--module {modules}: a number, or all")
+    return [pick_module(encoder, int(modules))]
 
 
 @click.command(epilog="Example: gim-audio report exp/gim --out exp/gim/report.html --markdown RESULTS.md")

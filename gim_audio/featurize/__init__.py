@@ -2,7 +2,20 @@
 
 from gim_audio.featurize.encoders import Encoder, Features, Featurizer, load_encoder, pick_module
 from gim_audio.featurize.inputs import gather
+from gim_audio.featurize.one_rate import encode_at_one_rate, pool_frames, waveforms
 from gim_audio.featurize.outputs import check_output
 from gim_audio.featurize.run import featurize
 
-__all__ = ["Encoder", "Features", "Featurizer", "check_output", "featurize", "gather", "load_encoder", "pick_module"]
+__all__ = [
+    "Encoder",
+    "Features",
+    "Featurizer",
+    "check_output",
+    "encode_at_one_rate",
+    "featurize",
+    "gather",
+    "load_encoder",
+    "pick_module",
+    "pool_frames",
+    "waveforms",
+]

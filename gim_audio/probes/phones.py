@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from gim_audio.errors import DataError
-from gim_audio.featurize import Encoder, Features
+from gim_audio.featurize import Encoder, Features, encode_at_one_rate, waveforms
 from gim_audio.kaldi import DataDir
 from gim_audio.phones import LABEL_SECONDS, PHONES, Alignment, frame_labels
-from gim_audio.probes.encoding import Labels, encode, join, waveforms
+from gim_audio.probes.encoding import Labels, join
 from gim_audio.probes.solvers import Protocol, Published, fit, settings
 from gim_audio.probes.tally import Result, Tally
 
@@ -69,7 +69,7 @@ def probe_phones(
     parts: list[tuple[list[Features], Labels]] = []
     seen, done = 0, 0
     for name, waveform in waveforms(train[0], encoder, allow_pipes=allow_pipes):
-        features = encode(encoder, waveform, modules)
+        features = encode_at_one_rate(encoder, waveform, modules)
         labels = label(train[1], name, len(features[0]))
         seen += int((labels >= 0).sum())
         chosen = np.flatnonzero((labels >= 0) & (generator.random(len(labels)) < keep))
@@ -82,7 +82,7 @@ def probe_phones(
 
     tally, majority = Tally(), 0
     for name, waveform in waveforms(test[0], encoder, allow_pipes=allow_pipes):
-        features = encode(encoder, waveform, modules)
+        features = encode_at_one_rate(encoder, waveform, modules)
         labels = label(test[1], name, len(features[0]))
         known = labels >= 0
         right = [int((c.predict(f[known]) == labels[known]).sum()) for c, f in zip(classifiers, features, strict=True)]

@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from gim_audio.errors import DataError
-from gim_audio.featurize import Encoder, Features
+from gim_audio.featurize import Encoder, Features, encode_at_one_rate, waveforms
 from gim_audio.kaldi import DataDir
-from gim_audio.probes.encoding import Labels, encode, join, waveforms
+from gim_audio.probes.encoding import Labels, join
 from gim_audio.probes.solvers import Protocol, Published, fit, settings
 from gim_audio.probes.tally import Result, Tally
 
@@ -53,7 +53,7 @@ def probe_speakers(
     parts: list[tuple[list[Features], Labels]] = []
     done = 0
     for name, waveform in waveforms(train, encoder, allow_pipes=allow_pipes):
-        features = encode(encoder, waveform, modules)
+        features = encode_at_one_rate(encoder, waveform, modules)
         windows = [_window(len(features[0]), generator) for _ in range(WINDOWS)]
         means = [np.stack([f[window].mean(axis=0) for window in windows]) for f in features]
         parts.append((means, np.full(WINDOWS, classes[train.speakers[name]])))
@@ -65,7 +65,7 @@ def probe_speakers(
     most_frequent = int(np.bincount(examples.labels).argmax())
     majority = sum(classes[speaker] == most_frequent for speaker in test.speakers.values())
     for name, waveform in waveforms(test, encoder, allow_pipes=allow_pipes):
-        features = encode(encoder, waveform, modules)
+        features = encode_at_one_rate(encoder, waveform, modules)
         window = _window(len(features[0]), generator) if protocol == "ref" else slice(None)
         speaker = test.speakers[name]
         right = [

@@ -67,13 +67,13 @@ class Tally:
         ]
 
 
-def write_result(path: Path, result: Result, experiment: str, encoder: Encoder, train: Path, test: Path) -> None:
+def write_result(path: Path, result: Result, experiment: str, encoder: Encoder, train: Path | None, test: Path) -> None:
     """Write a result as JSON, with what was probed, on which data, and where."""
     record = {
         "experiment": experiment,
         "model": encoder.name,
         "trained_steps": trained_steps(experiment),
-        "train": str(train),
+        "train": str(train) if train else None,
         "test": str(test),
         **asdict(result),
         "provenance": provenance(),

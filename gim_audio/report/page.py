@@ -79,7 +79,7 @@ def _section(experiment: Experiment, images: Sequence[str]) -> str:
     sentences = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in tables.verdicts(experiment))
     return (
         f"<h2>{html.escape(str(experiment.path))}</h2><ul>{sentences}</ul>"
-        f"{_html(tables.results(experiment))}{''.join(images)}{_html(tables.published())}"
+        f"{''.join(_html(table) for table in tables.measured(experiment))}{''.join(images)}{_html(tables.published())}"
         f"{_html(tables.facts(experiment), 'facts')}<pre>{html.escape(experiment.config)}</pre>"
     )
 
@@ -100,7 +100,8 @@ def _markdown(experiments: Sequence[Experiment], title: str, command: str) -> st
     for experiment in experiments:
         parts.append(f"## {experiment.path}")
         parts.append("\n".join(f"- {sentence}" for sentence in tables.verdicts(experiment)))
-        parts += [_pipes(tables.results(experiment)), _pipes(tables.published()), _pipes(tables.facts(experiment))]
+        shown = (*tables.measured(experiment), tables.published(), tables.facts(experiment))
+        parts += [_pipes(table) for table in shown]
         parts.append(f"Configuration:\n\n```yaml\n{experiment.config}```")
     return "\n\n".join(part for part in parts if part) + "\n"
 

@@ -8,7 +8,7 @@ from typing import Any
 from gim_audio.report.published import SOURCE, TABLE
 from gim_audio.report.results import Experiment, Probe
 
-__all__ = ["Table", "comparison", "facts", "published", "results", "verdicts"]
+__all__ = ["Table", "comparison", "facts", "measured", "published", "verdicts"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,13 @@ class Table:
 
 
 TASKS = ("phones", "speakers")
+ABX_MODES = ("within", "across")
 NAMES = {"mfcc": "MFCC with deltas", "fbank": "80 log mel energies"}
+
+
+def measured(experiment: Experiment) -> list[Table]:
+    """All that evaluations of an experiment found."""
+    return [table for table in (results(experiment), abx(experiment)) if table]
 
 
 def results(experiment: Experiment) -> Table:
@@ -59,6 +65,38 @@ def _cells(probe: Probe | None, module: int) -> tuple[str, str]:
         return "", ""
     interval = "{:.1f} to {:.1f}".format(*(100 * edge for edge in row["interval"])) if row["interval"] else ""
     return f"{100 * row['accuracy']:.1f}", interval
+
+
+def abx(experiment: Experiment) -> Table | None:
+    """ABX errors of every module, trained and at initialisation, then the baselines; None where nobody measured."""
+    trained, random = experiment.probe("abx", "trained"), experiment.probe("abx", "random")
+    if trained is None:
+        return None
+    untrained = {row["module"]: row for row in random.modules} if random else {}
+    rows = [
+        [f"module {row['module']}: {row['name']}", *_abx_cells(row, untrained.get(row["module"], {}))]
+        for row in trained.modules
+    ]
+    for kind, name in NAMES.items():
+        if probe := experiment.probe("abx", kind):
+            rows.append([name, *_abx_cells(probe.modules[0], {})])
+    head = ["features"]
+    for mode in ABX_MODES:
+        head += [f"{mode} speakers %", "95% interval", f"{mode} speakers %, untrained"]
+    return Table("ABX error between triphones, measured (50 is chance, lower is better)", head, rows)
+
+
+def _abx_cells(row: dict[str, Any], untrained: dict[str, Any]) -> list[str]:
+    cells = []
+    for mode in ABX_MODES:
+        score, first = row[mode], untrained.get(mode)
+        interval = score["interval"] if score else None
+        cells += [
+            f"{100 * score['error']:.1f}" if score else "",
+            "{:.1f} to {:.1f}".format(*(100 * edge for edge in interval)) if interval else "",
+            f"{100 * first['error']:.1f}" if first else "",
+        ]
+    return cells
 
 
 def comparison(experiments: Sequence[Experiment]) -> Table:

@@ -1,0 +1,90 @@
+"""Distances of many pairs of tokens at once: angles between frames, dynamic time warping between tokens."""
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+__all__ = ["Tokens", "distances", "warp"]
+
+CELLS = 2_000_000
+"""Pairs of frames that are compared at a time."""
+
+
+class Tokens:
+    """Stretches of frames.
+
+    Args:
+        frames: of all utterances, one after another. Shape: `(frames, channels)`.
+        starts: of each token.
+        lengths: of each, at least 1.
+        device: where distances are computed.
+    """
+
+    def __init__(
+        self,
+        frames: npt.NDArray[np.float32],
+        starts: npt.NDArray[np.int64],
+        lengths: npt.NDArray[np.int64],
+        device: torch.device,
+    ) -> None:
+        given = torch.from_numpy(frames).to(device)
+        norms = given.norm(dim=1, keepdim=True)
+        # A frame of zeros has no direction: it is at a right angle to all others, and like every other of its kind.
+        self.frames = torch.cat([given / norms.clamp(min=1e-12), (norms == 0).float()], dim=1)
+        self.starts, self.lengths, self.device = starts, lengths, device
+
+    def padded(self, tokens: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Frames of some tokens, and how many each has. Shape: `(n, longest, channels + 1)`, `(n,)`."""
+        lengths = self.lengths[tokens]
+        places = self.starts[tokens, None] + np.minimum(np.arange(lengths.max()), lengths[:, None] - 1)
+        return self.frames[torch.from_numpy(places).to(self.device)], torch.from_numpy(lengths).to(self.device)
+
+
+def distances(tokens: Tokens, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    """Of each pair: the mean angle, as a share of 180°, along the path on which the sum of angles is least.
+
+    Args:
+        tokens: that the pairs are of.
+        pairs: numbers of tokens. Shape: `(pairs, 2)`.
+
+    Returns:
+        Shape: `(pairs,)`.
+    """
+    found = np.empty(len(pairs), dtype=np.float32)
+    longest = tokens.lengths[pairs].max(axis=1)
+    order = np.argsort(-longest, kind="stable")  # pairs of like sizes waste no padding
+    start = 0
+    while start < len(order):
+        chosen = order[start : start + max(1, CELLS // int(longest[order[start]]) ** 2)]
+        (x, n), (y, m) = (tokens.padded(pairs[chosen, side]) for side in (0, 1))
+        angles = torch.bmm(x, y.transpose(1, 2)).clamp_(-1, 1).acos_() / math.pi
+        found[chosen] = warp(angles, n, m).cpu().numpy()
+        start += len(chosen)
+    return found
+
+
+def warp(costs: Tensor, n: Tensor, m: Tensor) -> Tensor:
+    """The mean cost of a cell along the cheapest path from corner to corner, of many tables at once.
+
+    A path goes down, right or diagonally; where these cost the same, diagonally first, then right (as libri-light's).
+    All tables go through their antidiagonals together.
+
+    Shape: costs `(tables, rows, columns)`, used rows n and columns m `(tables,)` → `(tables,)`.
+    """
+    tables, rows, columns = costs.shape
+    total = costs.new_full((tables, rows + 1, columns + 1), math.inf)
+    steps = torch.zeros_like(total)
+    total[:, 0, 0] = 0
+    for diagonal in range(rows + columns - 1):
+        i = torch.arange(max(0, diagonal - columns + 1), min(rows, diagonal + 1), device=costs.device)
+        j = diagonal - i
+        corner, up, left = total[:, i, j], total[:, i, j + 1], total[:, i + 1, j]
+        along, down, right = steps[:, i, j], steps[:, i, j + 1], steps[:, i + 1, j]
+        diagonally, rightwards = (corner <= left) & (corner <= up), left <= up
+        total[:, i + 1, j + 1] = costs[:, i, j] + torch.where(diagonally, corner, torch.where(rightwards, left, up))
+        steps[:, i + 1, j + 1] = 1 + torch.where(diagonally, along, torch.where(rightwards, right, down))
+    table = torch.arange(tables, device=costs.device)
+    return total[table, n, m] / steps[table, n, m]

@@ -1,0 +1,77 @@
+"""Tokens: phones with their neighbours, from alignments or from an item file."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from gim_audio.errors import DataError
+from gim_audio.phones import LABEL_SECONDS, PHONES, Alignment
+
+__all__ = ["Item", "items_of", "read_items"]
+
+SILENT = {"SIL", "SPN"}
+
+
+@dataclass(frozen=True)
+class Item:
+    """A token.
+
+    Attributes:
+        utterance: that it is in.
+        onset: of the phone before it, in seconds.
+        offset: of the phone after it.
+        phone: its name.
+        context: the phones before and after it.
+        speaker: who says it.
+    """
+
+    utterance: str
+    onset: float
+    offset: float
+    phone: str
+    context: tuple[str, str]
+    speaker: str
+
+
+def items_of(alignments: Mapping[str, Alignment], speakers: Mapping[str, str]) -> list[Item]:
+    """All phones that have a phone before and after them; silence and noise are none."""
+    items = []
+    for name, alignment in sorted(alignments.items()):
+        names = [PHONES[label] for label in alignment.labels]
+        together = [
+            second - first < LABEL_SECONDS / 2
+            for first, second in zip(alignment.ends[:-1], alignment.starts[1:], strict=True)
+        ]
+        for middle, (before, after) in enumerate(pairwise(together), start=1):
+            three = names[middle - 1 : middle + 2]
+            if before and after and not SILENT & set(three):
+                onset, offset = float(alignment.starts[middle - 1]), float(alignment.ends[middle + 1])
+                items.append(Item(name, onset, offset, three[1], (three[0], three[2]), speakers[name]))
+    return items
+
+
+def read_items(path: Path) -> list[Item]:
+    """An item file as libri-light and ZeroSpeech have it.
+
+    The first line is a heading; the others are `file onset offset phone before after speaker`.
+
+    Raises:
+        DataError: the file is missing or a line is none of these.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as text ({getattr(error, 'strerror', 'not UTF-8')})") from error
+    items = []
+    for number, line in enumerate(lines[1:], start=2):
+        try:
+            utterance, onset, offset, phone, before, after, speaker = line.split()
+            items.append(Item(utterance, float(onset), float(offset), phone, (before, after), speaker))
+        except ValueError as error:
+            raise DataError(
+                f"{path}, line {number}: expected `file onset offset phone before after speaker`"
+            ) from error
+    if not items:
+        raise DataError(f"{path}: no items after the heading")
+    return items

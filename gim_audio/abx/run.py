@@ -1,0 +1,106 @@
+"""ABX errors of a model's modules on the tokens of a data directory."""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+
+from gim_audio.abx.distances import Tokens, distances
+from gim_audio.abx.items import Item
+from gim_audio.abx.scores import Mode, groups, pairs_of, score
+from gim_audio.errors import DataError
+from gim_audio.featurize import Encoder, Features, encode_at_one_rate, waveforms
+from gim_audio.kaldi import DataDir
+
+__all__ = ["abx"]
+
+MODES: tuple[Mode, ...] = ("within", "across")
+
+
+def abx(
+    encoder: Encoder,
+    data: DataDir,
+    items: Sequence[Item],
+    *,
+    modules: Sequence[int],
+    most: int = 10,
+    most_speakers: int = 5,
+    seed: int = 0,
+    device: torch.device | None = None,
+    allow_pipes: bool = False,
+    progress: Callable[[int], None] = lambda done: None,
+) -> list[dict[str, Any]]:
+    """ABX error of some modules, within and across speakers.
+
+    A token's frames are those whose centres lie in it, without the last one, as in libri-light; every module is taken
+    at the last module's frame rate. All modules are compared on the same tokens.
+
+    Args:
+        encoder: frozen.
+        data: the audio.
+        items: tokens in its utterances; those in others are passed over.
+        modules: to compare, from 1.
+        most: tokens of one phone, context and speaker; of more, this many by chance.
+        most_speakers: of X for one A across speakers, likewise.
+        seed: of these choices.
+        device: where distances are computed.
+        allow_pipes: run the commands in `wav.scp`.
+        progress: called with the number of utterances that are encoded.
+
+    Returns:
+        A row a module: its number, its name, and for `within` and `across` a score as a dictionary, or None where
+        there is nothing to compare.
+
+    Raises:
+        DataError: no item is in the data, or none can be compared.
+    """
+    by_utterance: dict[str, list[Item]] = defaultdict(list)
+    for item in items:
+        if item.utterance in data.speakers:
+            by_utterance[item.utterance].append(item)
+    if not by_utterance:
+        raise DataError(f"{data.path}: none of its {len(data.utterances)} utterances has a token")
+    grid = encoder.geometries[-1]
+    parts: list[list[Features]] = [[] for _ in modules]
+    tokens: list[Item] = []
+    starts: list[int] = []
+    lengths: list[int] = []
+    offset = 0
+    chosen = data.select(by_utterance)
+    for done, (name, waveform) in enumerate(waveforms(chosen, encoder, allow_pipes=allow_pipes), start=1):
+        features = encode_at_one_rate(encoder, waveform, modules)
+        frames = len(features[0])
+        for item in by_utterance[name]:
+            edges = [(time * encoder.rate - grid.centre) / grid.hop for time in (item.onset, item.offset)]
+            first, last = max(0, math.ceil(edges[0])), min(frames, math.floor(edges[1]))
+            if last > first:
+                tokens.append(item)
+                starts.append(offset + first)
+                lengths.append(last - first)
+        for part, matrix in zip(parts, features, strict=True):
+            part.append(matrix)
+        offset += frames
+        progress(done)
+    plans = {mode: groups(tokens, mode, most=most, most_speakers=most_speakers, seed=seed) for mode in MODES}
+    if not any(plans.values()):
+        raise DataError(
+            f"{data.path}: among {len(tokens)} tokens no two phones stand between the same neighbours: more speech is "
+            "needed"
+        )
+    pairs = pairs_of([group for plan in plans.values() for group in plan])
+    rows: list[dict[str, Any]] = []
+    for number, module in enumerate(modules):
+        stretches = Tokens(
+            np.concatenate(parts[number]), np.array(starts), np.array(lengths), device or torch.device("cpu")
+        )
+        parts[number] = []
+        measured = distances(stretches, pairs)
+        scores: dict[str, Any] = {
+            mode: asdict(score(plan, pairs, measured)) if plan else None for mode, plan in plans.items()
+        }
+        rows.append({"module": module, "name": encoder.modules[module - 1], **scores})
+    return rows
