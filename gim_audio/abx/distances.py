@@ -5,6 +5,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 __all__ = ["Tokens", "distances", "warp"]
@@ -70,21 +71,29 @@ def warp(costs: Tensor, n: Tensor, m: Tensor) -> Tensor:
     """The mean cost of a cell along the cheapest path from corner to corner, of many tables at once.
 
     A path goes down, right or diagonally; where these cost the same, diagonally first, then right (as libri-light's).
-    All tables go through their antidiagonals together.
+    All tables go through their antidiagonals together: a cell needs the two antidiagonals before its own.
 
     Shape: costs `(tables, rows, columns)`, used rows n and columns m `(tables,)` → `(tables,)`.
     """
     tables, rows, columns = costs.shape
-    total = costs.new_full((tables, rows + 1, columns + 1), math.inf)
-    steps = torch.zeros_like(total)
-    total[:, 0, 0] = 0
-    for diagonal in range(rows + columns - 1):
-        i = torch.arange(max(0, diagonal - columns + 1), min(rows, diagonal + 1), device=costs.device)
-        j = diagonal - i
-        corner, up, left = total[:, i, j], total[:, i, j + 1], total[:, i + 1, j]
-        along, down, right = steps[:, i, j], steps[:, i, j + 1], steps[:, i + 1, j]
-        diagonally, rightwards = (corner <= left) & (corner <= up), left <= up
-        total[:, i + 1, j + 1] = costs[:, i, j] + torch.where(diagonally, corner, torch.where(rightwards, left, up))
-        steps[:, i + 1, j + 1] = 1 + torch.where(diagonally, along, torch.where(rightwards, right, down))
-    table = torch.arange(tables, device=costs.device)
-    return total[table, n, m] / steps[table, n, m]
+    diagonals, width = rows + columns - 1, rows + columns
+    # Read with one number less a row, a padded table has its antidiagonals in its columns; (diagonals, rows, tables).
+    padded = F.pad(costs, (0, rows), value=math.inf)
+    skewed = padded.as_strided((tables, rows, diagonals), (rows * width, width - 1, 1)).permute(2, 1, 0).contiguous()
+    # Totals and lengths of the paths to each cell of an antidiagonal, by row, from row -1.
+    total, before = (costs.new_full((rows + 1, tables), math.inf) for _ in range(2))
+    steps, steps_before = (costs.new_zeros(rows + 1, tables) for _ in range(2))
+    before[0] = 0  # the path that has not begun
+    last, table = n + m - 2, torch.arange(tables, device=costs.device)
+    mean = torch.empty_like(total[0])
+    for diagonal in range(diagonals):
+        corner, up, left = before[:-1], total[:-1], total[1:]
+        sideways = left <= up
+        cheaper = torch.where(sideways, left, up)
+        diagonally = corner <= cheaper
+        cells = skewed[diagonal] + torch.where(diagonally, corner, cheaper)
+        taken = 1 + torch.where(diagonally, steps_before[:-1], torch.where(sideways, steps[1:], steps[:-1]))
+        before, steps_before = total, steps
+        total, steps = F.pad(cells, (0, 0, 1, 0), value=math.inf), F.pad(taken, (0, 0, 1, 0))
+        mean = torch.where(last == diagonal, total[n, table] / steps[n, table], mean)
+    return mean

@@ -105,14 +105,17 @@ def _targets(
 
 def pairs_of(groups: Sequence[Group]) -> Numbers:
     """Every pair of tokens that the groups compare, once, the lower number first. Shape: `(pairs, 2)`."""
-    both = []
-    for group in groups:
-        for side in (group.a, group.b):
-            first, second = np.meshgrid(side, group.x, indexing="ij")
-            both.append(np.sort(np.stack([first.ravel(), second.ravel()], axis=1), axis=1))
-    pairs: Numbers = np.unique(np.concatenate(both), axis=0)
+    base = 1 + max(int(side.max()) for group in groups for side in (group.a, group.b, group.x))
+    both = [_keys(group.x, side, base).ravel() for group in groups for side in (group.a, group.b)]
+    pairs = np.stack(np.divmod(np.unique(np.concatenate(both)), base), axis=1)
     different: Numbers = pairs[pairs[:, 0] != pairs[:, 1]]
     return different
+
+
+def _keys(first: Numbers, second: Numbers, base: int) -> Numbers:
+    """A number for each pair, whatever its order. Shape: `(n,)`, `(m,)` → `(n, m)`."""
+    keys: Numbers = np.minimum(first[:, None], second) * base + np.maximum(first[:, None], second)
+    return keys
 
 
 def score(groups: Sequence[Group], pairs: Numbers, distances: npt.NDArray[np.float32]) -> Score:
@@ -127,8 +130,8 @@ def score(groups: Sequence[Group], pairs: Numbers, distances: npt.NDArray[np.flo
     keys = pairs[:, 0] * base + pairs[:, 1]
 
     def between(first: Numbers, second: Numbers) -> npt.NDArray[np.float32]:
-        one, other = np.minimum(first[:, None], second), np.maximum(first[:, None], second)
-        found: npt.NDArray[np.float32] = distances[np.searchsorted(keys, one * base + other).clip(max=len(keys) - 1)]
+        places = np.searchsorted(keys, _keys(first, second, base))
+        found: npt.NDArray[np.float32] = distances[np.minimum(places, len(keys) - 1)]  # of a token and itself: any
         return found
 
     errors: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
