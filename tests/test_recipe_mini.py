@@ -124,6 +124,8 @@ def test_librispeech_recipe_on_the_sample(recipe, sample, tmp_path):
     assert "train_utterances 198" in results
     assert "test_utterances 53" in results
     assert "process 1 has module" in output
+    assert "units PNMI %" in results
+    assert "| MFCC with deltas | 11.8 |" in results  # ABX of all triphones, as zerospeech-libriabx2 finds it
 
 
 def test_librispeech_recipe_needs_nothing_but_the_corpus(recipe, spoken, tmp_path):

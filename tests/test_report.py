@@ -29,6 +29,13 @@ def abx(errors):
     ]  # fmt: skip
 
 
+def units(pnmi):
+    return {
+        "module": 1, "name": "conv1", "pnmi": pnmi, "interval": [pnmi - 0.01, pnmi + 0.02],
+        "phone_purity": 0.4, "cluster_purity": 0.1,
+    }  # fmt: skip
+
+
 @pytest.fixture
 def experiment(tiny, corpus, tmp_path):
     folder = tmp_path / "exp"
@@ -40,6 +47,10 @@ def experiment(tiny, corpus, tmp_path):
         "pm": result("phones", None, [0.48], "mfcc"),
         "a": result("abx", 6, [0] * 6) | {"modules": abx([0.30, 0.29, 0.28, 0.27, 0.26, 0.123])},
         "ar": result("abx", 0, [0] * 6) | {"modules": abx([0.40, 0.39, 0.38, 0.37, 0.36, 0.35])},
+        "v": result("verification", 6, [0] * 6)
+        | {"modules": [{"module": 1, "name": "conv1", "eer": 0.071, "interval": None}]},
+        "um": result("units", None, [0], "mfcc") | {"modules": [units(0.353)]},
+        "u": result("units", 6, [0] * 6) | {"modules": [units(0.456)]},
         "s": result("speakers", 6, [0.5, 0.6, 0.7, 0.8, 0.9, 0.95]),
     }
     for name, record in results.items():
@@ -67,6 +78,8 @@ def test_page_figures_and_tables(experiment, tmp_path, run):
         assert "the best module (6, gru, 43.1%) does not beat MFCC (48.0%): -4.9 points." in text
         assert "beats its own random initialisation at its best (29.7%): +13.4 points." in text
         assert "shift 1" in text
+    assert "| module 1: conv1 | 7.1 | 45.6 (44.6 to 47.6) | 40.0 | 10.0 |" in tables
+    assert "| MFCC with deltas |  | 35.3 (34.3 to 37.3) | 40.0 | 10.0 |" in tables
     assert "| module 6: m6 |  |  |  | 12.3 | 11.3 to 14.3 | 35.0 |" in tables
     row = next(line for line in tables.splitlines() if line.startswith("| module 6"))
     assert row == "| module 6: gru | 43.1 | 41.1 to 44.1 | 29.7 | 95.0 | 93.0 to 96.0 |  |"

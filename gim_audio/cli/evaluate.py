@@ -18,9 +18,9 @@ PATH = click.Path(path_type=Path)
 @click.command(
     epilog="Example: gim-audio probe phones exp/gim --train packed/train --test packed/test --out phones.json"
 )
-@click.argument("task", type=click.Choice(["phones", "speakers"]))
+@click.argument("task", type=click.Choice(["phones", "speakers", "verification", "units"]))
 @click.argument("exp")
-@click.option("--train", required=True, type=PATH, help="A data directory; for phones with phones.ctm.")
+@click.option("--train", required=True, type=PATH, help="A data directory; for phones and units with phones.ctm.")
 @click.option("--test", required=True, type=PATH, help="The same.")
 @click.option("--out", required=True, type=PATH, help="The results, as JSON.")
 @click.option("--module", "modules", default="all", show_default=True, help="A number from 1, or all.")
@@ -29,7 +29,7 @@ PATH = click.Path(path_type=Path)
     type=click.Choice(["ref", "strict"]),
     default="strict",
     show_default=True,
-    help="ref: as published. strict: logistic regression to convergence.",
+    help="Of phones and speakers. ref: as published. strict: logistic regression to convergence.",
 )
 @click.option(
     "--shift",
@@ -43,8 +43,9 @@ PATH = click.Path(path_type=Path)
     default=400_000,
     show_default=True,
     type=click.IntRange(1),
-    help="Most to train phones on; they take 11 kB each for the published model.",
+    help="Most to train phones or units on; they take 11 kB each for the published model.",
 )
+@click.option("--units", default=100, show_default=True, type=click.IntRange(2), help="Clusters.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
 @click.option("--device", default="auto", show_default=True)
 @click.option("--allow-pipes", is_flag=True, help="Run the commands in wav.scp.")
@@ -58,56 +59,60 @@ def probe(
     protocol: Literal["ref", "strict"],
     shift: int,
     frames: int,
+    units: int,
     seed: int,
     device: str,
     allow_pipes: bool,
 ) -> None:
-    """Read phones or speakers off frozen features with a linear classifier.
+    """Ask frozen features about phones or speakers.
 
-    EXP: an experiment, a checkpoint, or mfcc, fbank, random. All modules are probed from one encoding of the
-    audio. Intervals are by bootstrap over speakers.
-    """
+    \b
+    phones        a linear classifier of frames
+    speakers      a linear classifier of utterances
+    verification  equal error rate of mean features' cosines with enrolled speakers (TRAIN)
+    units         how much k-means clusters say about phones
+
+    EXP: an experiment, a checkpoint, or mfcc, fbank, random. All modules are asked from one encoding of the audio.
+    Intervals are by bootstrap over speakers.
+    """  # noqa: D301
+    from gim_audio import probes
     from gim_audio.featurize import load_encoder
     from gim_audio.files import absent
     from gim_audio.kaldi import DataDir
     from gim_audio.model.devices import keep_freed_memory, pick_device
-    from gim_audio.probes import probe_phones, probe_speakers, write_result
 
     absent(out)
     keep_freed_memory()
     sets = DataDir.read(train), DataDir.read(test)
     encoder = load_encoder(exp, pick_device(device))
-    chosen = _chosen(encoder, modules)
+    common: dict[str, Any] = {"modules": _chosen(encoder, modules), "allow_pipes": allow_pipes}
     with progress(f"{task}: encoding", sum(len(data.utterances) for data in sets)) as update:
+        common["progress"] = update
+        if task in {"phones", "units"}:
+            labelled = [(data, _alignments(data)) for data in sets]
+            common |= {"shift": shift, "most_frames": frames, "seed": seed}
         if task == "phones":
-            result = probe_phones(
-                encoder,
-                *((data, _alignments(data)) for data in sets),
-                protocol=protocol,
-                shift=shift,
-                modules=chosen,
-                most_frames=frames,
-                seed=seed,
-                allow_pipes=allow_pipes,
-                progress=update,
-            )
+            result = probes.probe_phones(encoder, *labelled, protocol=protocol, **common)
+        elif task == "units":
+            result = probes.probe_units(encoder, *labelled, units=units, **common)
+        elif task == "speakers":
+            result = probes.probe_speakers(encoder, *sets, protocol=protocol, seed=seed, **common)
         else:
-            result = probe_speakers(
-                encoder,
-                *sets,
-                protocol=protocol,
-                modules=chosen,
-                seed=seed,
-                allow_pipes=allow_pipes,
-                progress=update,
-            )
-    write_result(out, result, exp, encoder, train, test)
-    shifted = f", label shift {shift}" if task == "phones" else ""
-    say(f"{task}, {exp}, {protocol}{shifted}; majority {result.counts['majority']:.1%}")
+            result = probes.probe_verification(encoder, *sets, **common)
+    probes.write_result(out, result, exp, encoder, train, test)
+    shifted = f", label shift {shift}" if "shift" in result.settings else ""
+    majority = f"; majority {result.counts['majority']:.1%}" if "majority" in result.counts else ""
+    say(f"{task}, {exp}, {result.protocol}{shifted}{majority}")
     for row in result.modules:
         interval = "({:.1%} to {:.1%})".format(*row["interval"]) if row["interval"] else "(one speaker: no interval)"
+        figures = [f"{row[key]:.1%}  {interval}" for key in MAIN if key in row]
+        figures += [f"{name} {row[key]:.1%}" for key, name in BESIDE.items() if key in row]
         warning = "" if row.get("converged", True) else "  not converged"
-        click.echo(f"{row['module']} {row['name']:12} {row['accuracy']:.1%}  {interval}{warning}")
+        click.echo(f"{row['module']} {row['name']:12} {'  '.join(figures)}{warning}")
+
+
+MAIN = ("accuracy", "eer", "pnmi")
+BESIDE = {"phone_purity": "phone purity", "cluster_purity": "cluster purity"}
 
 
 def _alignments(data: "DataDir") -> "dict[str, Alignment]":

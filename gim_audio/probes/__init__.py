@@ -15,5 +15,7 @@ many updates; phones are learnt from at most `most_frames` frames.
 from gim_audio.probes.phones import probe_phones
 from gim_audio.probes.speakers import probe_speakers
 from gim_audio.probes.tally import Result, write_result
+from gim_audio.probes.units import probe_units
+from gim_audio.probes.verification import probe_verification
 
-__all__ = ["Result", "probe_phones", "probe_speakers", "write_result"]
+__all__ = ["Result", "probe_phones", "probe_speakers", "probe_units", "probe_verification", "write_result"]

@@ -1,7 +1,7 @@
 """Right answers by speaker, and the result that is made of them."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from gim_audio.files import write_text
 from gim_audio.model.checkpoint import resolve
 from gim_audio.provenance import provenance
 
-__all__ = ["Result", "Tally", "write_result"]
+__all__ = ["Result", "Tally", "bootstrap", "write_result"]
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,26 @@ class Tally:
             }
             for number, module in enumerate(modules)
         ]
+
+
+def bootstrap(
+    counts: npt.NDArray[np.float64], statistic: Callable[[npt.NDArray[np.float64]], float], samples: int = 1000
+) -> list[float] | None:
+    """A 95% interval of a statistic of summed counts, by drawing speakers (seed 0); None for one speaker.
+
+    A sample of speakers repeats some, which raises statistics such as mutual information by itself: the interval is
+    moved by as much as the samples' mean lies beside the statistic.
+
+    Shape: counts `(speakers, …)`; the statistic takes their sum over drawn speakers.
+    """
+    speakers = len(counts)
+    if speakers < 2:
+        return None
+    drawn = np.random.default_rng(0).multinomial(speakers, np.full(speakers, 1 / speakers), size=samples)
+    found = [statistic(np.tensordot(times, counts, axes=1)) for times in drawn.astype(np.float64)]
+    beside = np.nanmean(found) - statistic(counts.sum(axis=0))
+    low, high = np.nanpercentile(found, [2.5, 97.5]) - beside
+    return [float(low), float(high)]
 
 
 def write_result(path: Path, result: Result, experiment: str, encoder: Encoder, train: Path | None, test: Path) -> None:

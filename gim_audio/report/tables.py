@@ -27,7 +27,7 @@ NAMES = {"mfcc": "MFCC with deltas", "fbank": "80 log mel energies"}
 
 def measured(experiment: Experiment) -> list[Table]:
     """All that evaluations of an experiment found."""
-    return [table for table in (results(experiment), abx(experiment)) if table]
+    return [table for table in (results(experiment), abx(experiment), without_training(experiment)) if table]
 
 
 def results(experiment: Experiment) -> Table:
@@ -97,6 +97,34 @@ def _abx_cells(row: dict[str, Any], untrained: dict[str, Any]) -> list[str]:
             f"{100 * first['error']:.1f}" if first else "",
         ]
     return cells
+
+
+def without_training(experiment: Experiment) -> Table | None:
+    """What features say without a classifier: equal error rate of speaker verification, phones of k-means units."""
+    columns = [
+        (task, key, name)
+        for task, key, name in (
+            ("verification", "eer", "verification EER %"),
+            ("units", "pnmi", "units PNMI %"),
+            ("units", "phone_purity", "units' phone purity %"),
+            ("units", "cluster_purity", "units' cluster purity %"),
+        )
+        if experiment.probe(task, "trained")
+    ]
+    if not columns:
+        return None
+    rows: dict[str, list[str]] = {}
+    for kind, beside in (("trained", ""), ("random", ", untrained"), *((kind, "") for kind in NAMES)):
+        for column, (task, key, _) in enumerate(columns):
+            probe = experiment.probe(task, kind)
+            for row in probe.modules if probe else []:
+                name = NAMES.get(kind) or f"module {row['module']}: {row['name']}{beside}"
+                interval = row["interval"] if key in {"eer", "pnmi"} else None
+                cell = f"{100 * row[key]:.1f}"
+                cell += " ({:.1f} to {:.1f})".format(*(100 * edge for edge in interval)) if interval else ""
+                rows.setdefault(name, [""] * len(columns))[column] = cell
+    head = ["features", *(name for _, _, name in columns)]
+    return Table("Without a classifier, measured", head, [[name, *cells] for name, cells in rows.items()])
 
 
 def comparison(experiments: Sequence[Experiment]) -> Table:

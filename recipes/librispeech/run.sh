@@ -16,14 +16,15 @@
 #                    its last quarter, for a corpus with one utterance a speaker
 #   --frames         of training, at most, for the phone probe
 #   --nproc          processes that train, by torchrun; --parallel says what they share: batches or modules
-#   stages: 1 prepare (downloads what is not there), 2 pack, 3 train, 4 phones, 5 speakers, 6 report
+#   stages: 1 prepare (downloads what is not there), 2 pack, 3 train, 4 phones, 5 speakers, 6 more (ABX, units,
+#           verification), 7 report
 #
 # Interrupted, it goes on where it was when it is started again.
 set -euo pipefail
 called_from=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
-stage=1 stop_stage=6 nj=2
+stage=1 stop_stage=7 nj=2
 nproc=1 parallel=data
 corpus=data/corpora subset=train-clean-100
 name=gim conf=conf/gim.yaml
@@ -44,6 +45,8 @@ esac
 
 exp=exp/$name
 data=data/$name
+same=$([ "$speaker_split" != time ] || echo same_)
+enrolled=$data/packed/${same}train tried=$data/packed/${same}test
 
 prepare() {
   local part
@@ -78,11 +81,15 @@ phones() {
 }
 
 speakers() {
-  if [ "$speaker_split" = time ]; then
-    probe speakers $data/packed/same_train $data/packed/same_test
-  else
-    probe speakers $data/packed/train $data/packed/test
+  probe speakers "$enrolled" "$tried"
+}
+
+more() {
+  if [ -e $data/packed/test/phones.ctm ]; then
+    abx $data/packed/test
+    probe units $data/packed/train $data/packed/test --shift "$shift" --frames "$frames"
   fi
+  probe verification "$enrolled" "$tried"
 }
 
 report() {
@@ -100,5 +107,6 @@ else
   echo "stage 4: phones: passed over, it needs --labels or transcripts"
 fi
 run_stage 5 speakers $corpus_options conf
+run_stage 6 more $corpus_options conf labels shift frames
 rm -f "$exp/.done.report" # it takes seconds, and there may be new results
-run_stage 6 report
+run_stage 7 report

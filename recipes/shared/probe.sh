@@ -7,3 +7,12 @@ probe() {
     unless "$out" $probe_cmd gim-audio probe "$task" "$encoder" --train "$train" --test "$test" --out "$out" "$@"
   done
 }
+
+# abx TEST: ABX errors of the same.
+abx() {
+  local encoder
+  for encoder in "$exp" "$exp/step-000000" mfcc; do
+    local out=$exp/results/abx-$(basename "$encoder").json
+    unless "$out" $probe_cmd gim-audio abx "$encoder" "$1" --out "$out"
+  done
+}
