@@ -47,11 +47,16 @@ def peak_gigabytes() -> float:
 
 def noise(folder: Path, crop: int) -> PackedCorpus:
     """A packed corpus of sixteen utterances of three crops each."""
+    return noise_of(folder, [3 * crop] * 16)
+
+
+def noise_of(folder: Path, lengths: Sequence[int]) -> PackedCorpus:
+    """A packed corpus of utterances of so many samples."""
     generator, recordings = np.random.default_rng(0), {}
-    for number in range(16):
+    for number, length in enumerate(lengths):
         name = f"a-{number:02d}"
         recordings[name] = str(folder / f"{name}.wav")
-        soundfile.write(recordings[name], 0.06 * generator.standard_normal(3 * crop), 16000)
+        soundfile.write(recordings[name], 0.06 * generator.standard_normal(length), 16000)
     pack(DataDir(recordings, dict.fromkeys(recordings, "a")), folder / "packed")
     return PackedCorpus(folder / "packed")
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from gim_audio.errors import DataError, GimAudioError
 from gim_audio.files import free_bytes
-from gim_audio.model.devices import send
+from gim_audio.model.devices import give_back_freed_memory, send
 from gim_audio.model.gim import GreedyInfoMax
 from gim_audio.model.layers import Geometry
 from gim_audio.packed import Crops
@@ -116,6 +116,7 @@ class Cache:
                 check()
                 for frames in self._encode(source, utterance, first):
                     file.write(frames.cpu().view(torch.int16).numpy().data)
+                give_back_freed_memory()  # utterances differ in length: what fitted one is in the next's way
                 if time.monotonic() - said > REPORT_EVERY:
                     said = time.monotonic()
                     say(f"caching what module {self.module} takes: {position / len(usable):.0%}")

@@ -20,6 +20,7 @@ from gim_audio.errors import CheckpointError, DataError, GimAudioError
 from gim_audio.files import absent, lock, replace_link, write_text
 from gim_audio.model.checkpoint import load_model, newest, resolve
 from gim_audio.model.devices import (
+    give_back_freed_memory,
     keep_freed_memory,
     peak_bytes,
     pick_device,
@@ -227,6 +228,9 @@ class Run:
 
     def _prepare(self, phase: Phase) -> tuple[Callable[[int], Tensor], Step]:
         """What the modules of a phase take, and the step that they make."""
+        self.optimizers = {}  # of the phase before, whose memory this one may need
+        self.model.zero_grad(set_to_none=True)
+        give_back_freed_memory()
         part = self.place.part(self.crops.batch)
         feed: Callable[[int], Tensor]
         if phase.cache:
