@@ -217,7 +217,7 @@ class TrainingConfig(Section):
     schedule: Literal["joint", "sequential"] | tuple[PhaseConfig, ...] = "joint"
     """`joint`: all modules, for `steps`. `sequential`: one after another, each for `steps`. Or a list of phases."""
     cache: bool = False
-    """For `sequential`: see `PhaseConfig.cache`."""
+    """For `sequential`, from the third module on: see `PhaseConfig.cache`."""
     steps: Positive = 100_000
     batch: Positive = 8
     """Crops a step; with `parallel: data`, of each process."""

@@ -24,7 +24,7 @@ def test_memory_of_the_reference_model():
     half = memory_by_module(model, load(None, ["training.precision=bf16"]))
     assert half[2].activations * 2 == modules[2].activations
     found = peaks(model, config)
-    assert found["sequential, cached"] == alone(modules, 2, cached=True) < found["sequential"] < found["joint"]
+    assert found["sequential, cached"] == alone(modules, 2, cached=False) <= found["sequential"] < found["joint"]
 
 
 def test_the_arithmetic_is_what_autograd_keeps():

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 from gim_audio.config import Config
 from gim_audio.model.gim import GreedyInfoMax
+from gim_audio.training.schedule import FIRST_CACHED
 
 if TYPE_CHECKING:
     from gim_audio.model.layers import ConvBlock
@@ -76,7 +77,7 @@ def peaks(model: GreedyInfoMax, config: Config) -> dict[str, int]:
     return {
         "joint": everything + max(m.weights + m.activations for m in modules),
         "sequential": max(alone(modules, number, cached=False) for number in numbers),
-        "sequential, cached": max(alone(modules, number, cached=number > 1) for number in numbers),
+        "sequential, cached": max(alone(modules, number, cached=number >= FIRST_CACHED) for number in numbers),
     }
 
 

@@ -10,7 +10,11 @@ import numpy as np
 from gim_audio.config import Config, PhaseConfig, StopConfig
 from gim_audio.errors import ConfigError
 
-__all__ = ["Phase", "phases"]
+__all__ = ["FIRST_CACHED", "Phase", "phases"]
+
+FIRST_CACHED = 3
+"""What module 2 takes comes of one narrow convolution: reading it takes longer than computing it again, and four times
+the disk of all others (tools/bench_memory.md)."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,7 @@ def phases(config: Config, batch: int, trained: int = 0) -> list[Phase]:
     if training.schedule == "joint":
         schedule = [PhaseConfig()]
     elif training.schedule == "sequential":
-        schedule = [PhaseConfig(modules=(m,), cache=training.cache and m > 1) for m in everything]
+        schedule = [PhaseConfig(modules=(m,), cache=training.cache and m >= FIRST_CACHED) for m in everything]
     else:
         schedule = training.schedule
     found = []
