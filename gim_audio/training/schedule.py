@@ -13,8 +13,8 @@ from gim_audio.errors import ConfigError
 __all__ = ["FIRST_CACHED", "Phase", "phases"]
 
 FIRST_CACHED = 3
-"""What module 2 takes comes of one narrow convolution: reading it takes longer than computing it again, and four times
-the disk of all others (tools/bench_memory.md)."""
+"""What module 2 takes comes of one narrow convolution: reading it takes longer than computing it again, and twice the
+disk of all others (tools/bench_memory.md)."""
 
 
 @dataclass(frozen=True)
