@@ -92,7 +92,9 @@ def read_ctm(path: Path) -> dict[str, Alignment]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file: `gim-audio data labels` makes it of an alignment") from error
+        raise DataError(
+            f"{path}: no such file: `gim-audio data align` makes it, or `gim-audio data labels` of an alignment"
+        ) from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text") from error
     for number, line in enumerate(lines, start=1):
@@ -150,9 +152,10 @@ def read_textgrids(folder: Path) -> dict[str, Alignment]:
             raise DataError(f"{path}: no tier named phones") from error
         except (DataError, PraatioException, ValueError, IndexError, UnicodeDecodeError) as error:
             raise DataError(f"{path}: {error if isinstance(error, DataError) else 'not a TextGrid'}") from error
-        alignments[path.stem] = _alignment(path, path.stem, rows)
+        if rows:
+            alignments[path.stem] = _alignment(path, path.stem, rows)
     if not alignments:
-        raise DataError(f"{folder}: no .TextGrid in it")
+        raise DataError(f"{folder}: no .TextGrid with phones in it")
     return alignments
 
 
@@ -168,7 +171,9 @@ def labels_of(data: DataDir, alignments: Mapping[str, Alignment]) -> dict[str, A
         if name in alignments:
             found[name] = alignments[name]
         elif cut and cut.recording in alignments:
-            found[name] = alignments[cut.recording].cut(cut.start, cut.end)
+            inside = alignments[cut.recording].cut(cut.start, cut.end)
+            if len(inside.labels):
+                found[name] = inside
     if not found:
         raise DataError(f"{data.path}: none of its {len(data.utterances)} utterances is in the alignments")
     return found

@@ -164,6 +164,10 @@ def test_the_command(spoken, tmp_path, run):
     assert row["across"]["error"] < 0.35
     assert f"{row['across']['error']:.1%}" in out
     assert records[0]["modules"] == records[1]["modules"]
+    few = ["--out", tmp_path / "few.json", "--utterances", 5]
+    assert run("abx", "mfcc", spoken, *few)[0] == 0
+    fewer = json.loads((tmp_path / "few.json").read_text())
+    assert fewer["modules"][0]["across"]["comparisons"] < row["across"]["comparisons"]
     status, _, said = run("abx", "mfcc", spoken, "--out", tmp_path / "one.json")
     assert (status, said) == (2, f"gim-audio: {tmp_path}/one.json exists already: remove it or choose another name\n")
     (tmp_path / "other.item").write_text("#file\nnobody 0.1 0.4 AE K T 19\n")

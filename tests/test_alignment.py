@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gim_audio.alignment import agreement, align
-from gim_audio.alignment.aligner import words_of
+from gim_audio.alignment.aligner import Aligner, words_of
 from gim_audio.errors import DataError
 from gim_audio.kaldi import DataDir
 from gim_audio.phones import PHONES, Alignment, read_alignments, read_ctm
@@ -92,6 +92,37 @@ def test_it_goes_on_where_it_was(spoken, tmp_path):
     assert not partial.exists()
 
 
+def test_a_failure_does_not_change_the_next(spoken):
+    data = DataDir.read(spoken)
+    (name, waveform), *_ = data.select(data.utterances[:1]).waveforms(16000)
+    aligner = Aligner()
+    first = aligner.align(waveform, data.text[name])
+    for audio, text in ((waveform, "EVERY YELLOW JUNGLE " * 200), (waveform[:1000], data.text[name])):
+        with pytest.raises(DataError, match="does not fit"):
+            aligner.align(audio, text)
+        again = aligner.align(waveform, data.text[name])
+        np.testing.assert_array_equal(again.starts, first.starts)
+        np.testing.assert_array_equal(again.labels, first.labels)
+
+
+def test_another_transcript_or_sound_is_aligned_anew(spoken, tmp_path):
+    data = DataDir.read(spoken)
+    two = data.select(data.utterances[:2])
+    first, second = two.utterances
+
+    def stop(done):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        align(two, tmp_path / "a.ctm", progress=stop)
+    sound = tmp_path / "sound.wav"
+    shutil.copy(two.recordings[second], sound)
+    changed = replace(two, text=two.text | {first: "..."}, recordings=two.recordings | {second: str(sound)})
+    seen = []
+    assert align(changed, tmp_path / "a.ctm", progress=seen.append) == {first: "no words in its transcript"}
+    assert seen == [2]
+
+
 def test_what_cannot_be_aligned_is_listed(spoken, tmp_path, run):
     data = DataDir.read(spoken)
     three = data.select(data.utterances[:3])
@@ -145,5 +176,5 @@ def test_textgrids_of_the_montreal_forced_aligner(tmp_path, run, noise):
     assert (status, said) == (2, f"gim-audio: {tmp_path}/grids/b.TextGrid: not a TextGrid\n")
     shutil.rmtree(tmp_path / "grids")
     (tmp_path / "grids").mkdir()
-    with pytest.raises(DataError, match="no .TextGrid in it"):
+    with pytest.raises(DataError, match="no .TextGrid with phones in it"):
         read_alignments(tmp_path / "grids")

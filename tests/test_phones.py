@@ -121,3 +121,9 @@ def test_the_sample_is_labelled(sample):
     first = read["103-1240-0000"]
     assert [PHONES[label] for label in first.labels[:3]] == ["SIL", "ch", "ae"]
     assert all((a.starts[1:] - a.ends[:-1] < 1e-6).all() for a in read.values())
+
+
+def test_a_segment_that_the_labels_do_not_reach_has_none():
+    data = DataDir({"r": "r.wav"}, {"a": "s", "b": "s"}, {"a": Segment("r", 0.0, 0.5), "b": Segment("r", 2.0, 2.5)})
+    found = labels_of(data, {"r": Alignment(np.array([0.0]), np.array([1.0]), np.array([3]))})
+    assert list(found) == ["a"]

@@ -41,6 +41,10 @@ def test_units_of_what_loudness_tells_apart(tmp_path):
     assert result.counts["test_frames"] == 8 * 50
     again = probe_units(Loudness(), train, test, units=2, shift=0, modules=[1, 2])
     assert again == result
+    alone = {name: alignment for name, alignment in test[1].items() if name.startswith("a")}
+    one = probe_units(Loudness(), train, (test[0], alone), units=2, shift=0, modules=[1])
+    assert one.counts["test_speakers"] == 1
+    assert one.modules[0]["interval"] is None
     with pytest.raises(DataError, match="400 labelled frames are too few for 401 units"):
         probe_units(Loudness(), train, test, units=401, shift=0, modules=[1])
 

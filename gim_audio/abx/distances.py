@@ -18,7 +18,7 @@ class Tokens:
     """Stretches of frames.
 
     Args:
-        frames: of all utterances, one after another. Shape: `(frames, channels)`.
+        frames: of all utterances, one after another; may be mapped from disk. Shape: `(frames, channels)`.
         starts: of each token.
         lengths: of each, at least 1.
         device: where distances are computed.
@@ -31,17 +31,17 @@ class Tokens:
         lengths: npt.NDArray[np.int64],
         device: torch.device,
     ) -> None:
-        given = torch.from_numpy(frames).to(device)
-        norms = given.norm(dim=1, keepdim=True)
-        # A frame of zeros has no direction: it is at a right angle to all others, and like every other of its kind.
-        self.frames = torch.cat([given / norms.clamp(min=1e-12), (norms == 0).float()], dim=1)
-        self.starts, self.lengths, self.device = starts, lengths, device
+        self.frames, self.starts, self.lengths, self.device = frames, starts, lengths, device
 
     def padded(self, tokens: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """Frames of some tokens, and how many each has. Shape: `(n, longest, channels + 1)`, `(n,)`."""
+        """Directions of some tokens' frames, and how many each has. Shape: `(n, longest, channels + 1)`, `(n,)`."""
         lengths = self.lengths[tokens]
         places = self.starts[tokens, None] + np.minimum(np.arange(lengths.max()), lengths[:, None] - 1)
-        return self.frames[torch.from_numpy(places).to(self.device)], torch.from_numpy(lengths).to(self.device)
+        given = torch.from_numpy(self.frames[places]).to(self.device)
+        norms = given.norm(dim=2, keepdim=True)
+        # A frame of zeros has no direction: it is at a right angle to all others, and like every other of its kind.
+        directions = torch.cat([given / norms.clamp(min=1e-12), (norms == 0).float()], dim=2)
+        return directions, torch.from_numpy(lengths).to(self.device)
 
 
 def distances(tokens: Tokens, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:

@@ -1,9 +1,12 @@
 """ABX errors of a model's modules on the tokens of a data directory."""
 
 import math
+import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +14,9 @@ import torch
 
 from gim_audio.abx.distances import Tokens, distances
 from gim_audio.abx.items import Item
-from gim_audio.abx.scores import Mode, groups, pairs_of, score
+from gim_audio.abx.scores import Mode, Numbers, groups, pairs_of, score
 from gim_audio.errors import DataError
-from gim_audio.featurize import Encoder, Features, encode_at_one_rate, waveforms
+from gim_audio.featurize import Encoder, encode_at_one_rate, waveforms
 from gim_audio.kaldi import DataDir
 
 __all__ = ["abx"]
@@ -29,12 +32,15 @@ def abx(
     modules: Sequence[int],
     most: int = 10,
     most_speakers: int = 5,
+    most_utterances: int | None = None,
     seed: int = 0,
     device: torch.device | None = None,
     allow_pipes: bool = False,
     progress: Callable[[int], None] = lambda done: None,
 ) -> list[dict[str, Any]]:
     """ABX error of some modules, within and across speakers.
+
+    Features lie in a temporary folder while they are compared: memory does not grow with the data.
 
     A token's frames are those whose centres lie in it, without the last one, as in libri-light; every module is taken
     at the last module's frame rate. All modules are compared on the same tokens.
@@ -46,6 +52,7 @@ def abx(
         modules: to compare, from 1.
         most: tokens of one phone, context and speaker; of more, this many by chance.
         most_speakers: of X for one A across speakers, likewise.
+        most_utterances: of more, this many by chance.
         seed: of these choices.
         device: where distances are computed.
         allow_pipes: run the commands in `wav.scp`.
@@ -64,43 +71,65 @@ def abx(
             by_utterance[item.utterance].append(item)
     if not by_utterance:
         raise DataError(f"{data.path}: none of its {len(data.utterances)} utterances has a token")
+    names = sorted(by_utterance)
+    if most_utterances is not None and len(names) > most_utterances:
+        names = np.random.default_rng(seed).choice(names, most_utterances, replace=False).tolist()
+    with tempfile.TemporaryDirectory(prefix="gim-audio-abx-") as folder:
+        files = [Path(folder) / str(module) for module in modules]
+        tokens, starts, lengths, total = _encode(
+            encoder, data.select(names), by_utterance, modules, files, allow_pipes=allow_pipes, progress=progress
+        )
+        plans = {mode: groups(tokens, mode, most=most, most_speakers=most_speakers, seed=seed) for mode in MODES}
+        if not any(plans.values()):
+            raise DataError(
+                f"{data.path}: among {len(tokens)} tokens no two phones stand between the same neighbours: more speech "
+                "is needed"
+            )
+        pairs = pairs_of([group for plan in plans.values() for group in plan])
+        rows: list[dict[str, Any]] = []
+        for module, file in zip(modules, files, strict=True):
+            frames = np.memmap(file, np.float32, "r").reshape(total, -1)
+            stretches = Tokens(frames, starts, lengths, device or torch.device("cpu"))
+            measured = distances(stretches, pairs)
+            scores: dict[str, Any] = {
+                mode: asdict(score(plan, pairs, measured)) if plan else None for mode, plan in plans.items()
+            }
+            rows.append({"module": module, "name": encoder.modules[module - 1], **scores})
+        return rows
+
+
+def _encode(
+    encoder: Encoder,
+    data: DataDir,
+    items: Mapping[str, Sequence[Item]],
+    modules: Sequence[int],
+    files: Sequence[Path],
+    *,
+    allow_pipes: bool,
+    progress: Callable[[int], None],
+) -> tuple[list[Item], Numbers, Numbers, int]:
+    """Write each module's frames to its file; return tokens, their starts and lengths, and how many frames.
+
+    Shape: the arrays `(tokens,)`.
+    """
     grid = encoder.geometries[-1]
-    parts: list[list[Features]] = [[] for _ in modules]
     tokens: list[Item] = []
-    starts: list[int] = []
-    lengths: list[int] = []
-    offset = 0
-    chosen = data.select(by_utterance)
-    for done, (name, waveform) in enumerate(waveforms(chosen, encoder, allow_pipes=allow_pipes), start=1):
-        features = encode_at_one_rate(encoder, waveform, modules)
-        frames = len(features[0])
-        for item in by_utterance[name]:
-            edges = [(time * encoder.rate - grid.centre) / grid.hop for time in (item.onset, item.offset)]
-            first, last = max(0, math.ceil(edges[0])), min(frames, math.floor(edges[1]))
-            if last > first:
-                tokens.append(item)
-                starts.append(offset + first)
-                lengths.append(last - first)
-        for part, matrix in zip(parts, features, strict=True):
-            part.append(matrix)
-        offset += frames
-        progress(done)
-    plans = {mode: groups(tokens, mode, most=most, most_speakers=most_speakers, seed=seed) for mode in MODES}
-    if not any(plans.values()):
-        raise DataError(
-            f"{data.path}: among {len(tokens)} tokens no two phones stand between the same neighbours: more speech is "
-            "needed"
-        )
-    pairs = pairs_of([group for plan in plans.values() for group in plan])
-    rows: list[dict[str, Any]] = []
-    for number, module in enumerate(modules):
-        stretches = Tokens(
-            np.concatenate(parts[number]), np.array(starts), np.array(lengths), device or torch.device("cpu")
-        )
-        parts[number] = []
-        measured = distances(stretches, pairs)
-        scores: dict[str, Any] = {
-            mode: asdict(score(plan, pairs, measured)) if plan else None for mode, plan in plans.items()
-        }
-        rows.append({"module": module, "name": encoder.modules[module - 1], **scores})
-    return rows
+    stretches: list[tuple[int, int]] = []
+    total = 0
+    with ExitStack() as stack:
+        opened = [stack.enter_context(file.open("wb")) for file in files]
+        for done, (name, waveform) in enumerate(waveforms(data, encoder, allow_pipes=allow_pipes), start=1):
+            features = encode_at_one_rate(encoder, waveform, modules)
+            frames = len(features[0])
+            for item in items[name]:
+                edges = [(time * encoder.rate - grid.centre) / grid.hop for time in (item.onset, item.offset)]
+                first, last = max(0, math.ceil(edges[0])), min(frames, math.floor(edges[1]))
+                if last > first:
+                    tokens.append(item)
+                    stretches.append((total + first, last - first))
+            for file, matrix in zip(opened, features, strict=True):
+                file.write(np.ascontiguousarray(matrix, dtype=np.float32).data)
+            total += frames
+            progress(done)
+    starts, lengths = np.array(stretches, dtype=np.int64).reshape(-1, 2).T
+    return tokens, starts, lengths, total

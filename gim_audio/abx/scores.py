@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from gim_audio.abx.items import Item
 
-__all__ = ["Group", "Score", "groups", "pairs_of", "score"]
+__all__ = ["Group", "Mode", "Numbers", "Score", "groups", "pairs_of", "score"]
 
 Mode = Literal["within", "across"]
 Numbers = npt.NDArray[np.int64]

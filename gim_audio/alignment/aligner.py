@@ -29,6 +29,9 @@ DITHER = 2
 WIDE = {"beam": 1e-200, "pbeam": 1e-200, "wbeam": 1e-200}
 """Beams that lose nothing; pocketsphinx's own are several times faster and sometimes lose the thread."""
 
+BEAMS: tuple[dict[str, float], ...] = ({}, WIDE)
+"""Of the first pass: tried in turn."""
+
 SHORTEST = 410
 """Samples: a window."""
 
@@ -55,8 +58,8 @@ class Aligner:
 
         model = Path(pocketsphinx.get_model_path("en-us"))
         self._model, self._decoder = str(model / "en-us"), pocketsphinx.Decoder
-        dictionary = str(model / "cmudict-en-us.dict")
-        self._words = self._make(dictionary), self._make(dictionary, **WIDE)
+        self._dictionary = str(model / "cmudict-en-us.dict")
+        self._words = [self._make(self._dictionary, **beams) for beams in BEAMS]
 
     def _make(self, dictionary: str, **beams: float) -> Any:
         return self._decoder(hmm=self._model, dict=dictionary, lm=None, loglevel="FATAL", **beams)
@@ -79,12 +82,12 @@ class Aligner:
         dither = np.random.default_rng(0).integers(-DITHER, DITHER + 1, len(waveform))
         pcm = np.clip(np.rint(waveform * 32768) + dither, -32768, 32767).astype("<i2").tobytes()
         found = None
-        for decoder in self._words:
+        for number, beams in enumerate(BEAMS):
             try:
-                found = self._find(_pronounced(decoder, words, pcm), pcm)
+                found = self._find(_pronounced(self._words[number], words, pcm), pcm)
                 break
             except (RuntimeError, TypeError):  # pocketsphinx's words for a hypothesis that it has not got
-                continue
+                self._words[number] = self._make(self._dictionary, **beams)  # the old one would hear the next otherwise
         if found is None:
             raise DataError("its transcript does not fit the audio")
         starts = np.array([0.0, *(LABEL_SECONDS * start + CENTRE for start, _ in found[1:])])

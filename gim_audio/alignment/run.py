@@ -1,11 +1,9 @@
 """Forced alignment of a data directory, by several processes; interrupted, it goes on where it was."""
 
 import json
-import signal
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from functools import cache
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +12,9 @@ import numpy as np
 from gim_audio.alignment.aligner import RATE, Aligner
 from gim_audio.errors import DataError, GimAudioError
 from gim_audio.files import absent, write_text
-from gim_audio.kaldi import DataDir
+from gim_audio.kaldi import DataDir, identity
 from gim_audio.phones import Alignment, write_ctm
+from gim_audio.workers import workers
 
 __all__ = ["align"]
 
@@ -51,32 +50,34 @@ def align(
     if not data.text:
         raise DataError(f"{data.path}/text: no transcripts there: forced alignment needs to know what is said")
     kept = out.with_name(f".{out.name}.partial")
-    done = {row["utterance"]: row for row in _read(kept) if row["text"] == data.text.get(row["utterance"])}
+    plan = {name: _source(data, name) for name in data.utterances}
+    done = {row["utterance"]: row for row in _read(kept) if row["source"] == plan.get(row["utterance"])}
     write_text(kept, "".join(json.dumps(row) + "\n" for row in done.values()))
     left = [name for name in data.utterances if name not in done]
     parts = [left[start : start + TOGETHER] for start in range(0, len(left), TOGETHER)]
-    with (
-        kept.open("a", encoding="utf-8", buffering=1) as file,
-        ProcessPoolExecutor(nj, mp_context=get_context("spawn"), initializer=_leave_ctrl_c_to_the_parent) as pool,
-    ):
+    with kept.open("a", encoding="utf-8", buffering=1) as file, workers(nj) as pool:
         futures = [pool.submit(_align_part, data.select(part), allow_pipes) for part in parts]
-        try:
-            for future in as_completed(futures):
-                for row in future.result():
-                    done[row["utterance"]] = row
-                    file.write(json.dumps(row) + "\n")
-                progress(len(done))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+        for future in as_completed(futures):
+            for row in future.result():
+                row["source"] = plan[row["utterance"]]
+                done[row["utterance"]] = row
+                file.write(json.dumps(row) + "\n")
+            progress(len(done))
     failed = {name: row["error"] for name, row in sorted(done.items()) if "error" in row}
     if len(failed) == len(done):
         kept.unlink()
         name, reason = next(iter(failed.items()))
         raise DataError(f"{data.path}: no utterance can be aligned; the first is {name}: {reason}")
     write_ctm(out, {name: _alignment(row) for name, row in done.items() if "error" not in row})
-    kept.unlink()
+    kept.unlink(missing_ok=True)
     return failed
+
+
+def _source(data: DataDir, name: str) -> str:
+    """What an utterance's alignment depends on."""
+    cut = data.segments.get(name)
+    extended = data.recordings[cut.recording if cut else name]
+    return repr((data.text.get(name), cut, extended, identity(extended)))
 
 
 def _read(path: Path) -> Iterator[dict[str, Any]]:
@@ -101,7 +102,7 @@ def _aligner() -> Aligner:
 def _align_part(data: DataDir, allow_pipes: bool) -> Sequence[dict[str, Any]]:
     rows = []
     for name, waveform in data.waveforms(RATE, allow_pipes=allow_pipes):
-        row: dict[str, Any] = {"utterance": name, "text": data.text.get(name)}
+        row: dict[str, Any] = {"utterance": name}
         try:
             if isinstance(waveform, Exception):
                 raise waveform
@@ -112,7 +113,3 @@ def _align_part(data: DataDir, allow_pipes: bool) -> Sequence[dict[str, Any]]:
             row |= {"edges": [*found.starts.tolist(), float(found.ends[-1])], "labels": found.labels.tolist()}
         rows.append(row)
     return rows
-
-
-def _leave_ctrl_c_to_the_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

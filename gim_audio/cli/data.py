@@ -112,8 +112,8 @@ def labels(path: Path, alignments: Path) -> None:
 def align(path: Path, out: Path | None, nj: int, allow_pipes: bool) -> None:
     """Find the phones of read English by forced alignment of DATA/text, to DATA/phones.ctm, in true time.
 
-    Utterances whose transcript does not fit are listed and left out. Interrupted, it goes on where it was. Words that
-    the dictionary lacks are pronounced by eSpeak NG.
+    Utterances that cannot be decoded or whose transcript does not fit are listed and left out. Interrupted, it goes on
+    where it was. Words that the dictionary lacks are pronounced by eSpeak NG.
     """
     from gim_audio.alignment import align as run
     from gim_audio.kaldi import DataDir

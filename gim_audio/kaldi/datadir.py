@@ -158,6 +158,15 @@ def locate(extended: str, *, allow_pipes: bool = False) -> Path | bytes:
         raise DataError(f"{archive[1]}: {error.strerror}") from error
 
 
+def identity(extended: str) -> tuple[int, int] | None:
+    """Size and time of change of a recording's file: another one under the same name is not taken for it."""
+    try:
+        stat = Path(extended).stat()
+    except OSError:
+        return None
+    return stat.st_size, stat.st_mtime_ns
+
+
 def segment(path: Path, name: str, value: str) -> Segment:
     """One line of `segments`."""
     try:

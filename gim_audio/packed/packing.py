@@ -3,12 +3,10 @@
 import hashlib
 import json
 import shutil
-import signal
 import struct
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +14,9 @@ import numpy as np
 
 from gim_audio.errors import DataError
 from gim_audio.files import absent, new_file, write_text
-from gim_audio.kaldi import DataDir, write_table
+from gim_audio.kaldi import DataDir, identity, write_table
 from gim_audio.phones import labels_of, read_ctm, write_ctm
+from gim_audio.workers import workers
 
 __all__ = ["pack"]
 
@@ -65,7 +64,7 @@ def pack(
     """
     absent(packed)
     staging = packed.parent / f".{packed.name}.partial"
-    sources = [_identity(extended) for extended in data.recordings.values()]
+    sources = [identity(extended) for extended in data.recordings.values()]
     plan = hashlib.sha256(repr((data.recordings, sources, data.segments, rate)).encode()).hexdigest()
     if not (staging / "plan").exists() or (staging / "plan").read_text(encoding="utf-8") != plan:
         shutil.rmtree(staging, ignore_errors=True)
@@ -82,19 +81,15 @@ def pack(
     digests: dict[str, str] = {}
     failed: dict[str, str] = {}
     done = 0
-    with ProcessPoolExecutor(nj, mp_context=get_context("spawn"), initializer=_leave_ctrl_c_to_the_parent) as pool:
+    with workers(nj) as pool:
         futures = {pool.submit(_pack_archive, job): job for job in jobs}
-        try:
-            for future in as_completed(futures):
-                job = futures[future]
-                summary = future.result()
-                index[job.archive.name], digests[job.archive.name] = summary["utterances"], summary["digest"]
-                failed |= summary["failed"]
-                done += len(job.data.utterances)
-                progress(done)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)  # what has begun is finished and kept
-            raise
+        for future in as_completed(futures):
+            job = futures[future]
+            summary = future.result()
+            index[job.archive.name], digests[job.archive.name] = summary["utterances"], summary["digest"]
+            failed |= summary["failed"]
+            done += len(job.data.utterances)
+            progress(done)
     if failed and not skip_bad:
         first, reason = next(iter(failed.items()))
         raise DataError(
@@ -109,19 +104,6 @@ def pack(
         (staging / leftover).unlink(missing_ok=True)
     staging.replace(packed)
     return failed
-
-
-def _identity(extended: str) -> tuple[int, int] | None:
-    """Size and time of change of a recording's file: another one under the same name is not taken for it."""
-    try:
-        stat = Path(extended).stat()
-    except OSError:
-        return None
-    return stat.st_size, stat.st_mtime_ns
-
-
-def _leave_ctrl_c_to_the_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _pack_archive(job: Job) -> dict[str, Any]:

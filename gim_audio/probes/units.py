@@ -77,6 +77,7 @@ def probe_units(
         progress(done)
     if not counts.any():
         raise DataError(f"{test[0].path}: no labelled frames to test on")
+    counts = counts[:, counts.any(axis=(0, 2, 3))]  # speakers without labels say nothing
     rows = []
     for number, module in enumerate(modules):
         table, total = counts[number].sum(axis=0), counts[number].sum()
@@ -97,7 +98,7 @@ def probe_units(
         counts={
             "train_frames": len(examples.labels),
             "test_frames": int(counts[0].sum()),
-            "test_speakers": len(speakers),
+            "test_speakers": counts.shape[1],
         },
         settings={"units": units, "shift": shift, "seed": seed, "most_frames": most_frames},
     )

@@ -123,7 +123,15 @@ def _accuracy_by_module(axes: "Axes", experiment: Experiment, task: str) -> None
         axes.plot(x, GIM_SPEAKERS_BY_MODULE, ":", color=INK, lw=1, label="published GIM (LibriSpeech-100)")
     else:
         final = [TABLE["Greedy InfoMax"][column]]
-        axes.plot(x[-1:], final, "D", mfc="none", mec=INK, ls="", label="published GIM (LibriSpeech-100)")
+        axes.plot(
+            x[: len(GIM_SPEAKERS_BY_MODULE)][-1:],
+            final,
+            "D",
+            mfc="none",
+            mec=INK,
+            ls="",
+            label="published GIM (LibriSpeech-100)",
+        )
     axes.set_xticks(x, names)
     axes.set_xlim(-0.4, len(names) - 0.6)
     axes.set_ylim(0, 105 if task == "speakers" else None)

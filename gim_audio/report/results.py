@@ -10,12 +10,16 @@ from gim_audio.errors import DataError
 __all__ = ["Experiment", "Probe", "read_experiment"]
 
 
+SETTINGS = ("shift", "units", "items", "most", "most_speakers", "most_utterances")
+"""That change what a figure means."""
+
+
 @dataclass(frozen=True)
 class Probe:
     """One file of results.
 
     Attributes:
-        task: phones or speakers.
+        task: phones, speakers, units, verification or abx.
         kind: trained, random, or a baseline's name.
         record: everything that the probe wrote.
     """
@@ -26,15 +30,16 @@ class Probe:
 
     @property
     def modules(self) -> list[dict[str, Any]]:
-        """Number, name, accuracy and interval of each module."""
+        """Number, name and figures of each module."""
         modules: list[dict[str, Any]] = self.record["modules"]
         return modules
 
     @property
     def setup(self) -> tuple[Any, ...]:
-        """Protocol, label shift and data: what must agree where two results are compared."""
+        """Protocol, data and such settings as the label shift: what must agree where two results are compared."""
         record = self.record
-        return record["protocol"], record["settings"].get("shift"), record["train"], record["test"]
+        settings = (record["settings"].get(key) for key in SETTINGS)
+        return record["protocol"], record["train"], record["test"], *settings
 
     @property
     def best(self) -> dict[str, Any]:

@@ -16,7 +16,7 @@
 #                    its last quarter, for a corpus with one utterance a speaker
 #   --frames         of training, at most, for the phone probe
 #   --nproc          processes that train, by torchrun; --parallel says what they share: batches or modules
-#   stages: 1 prepare (downloads what is not there), 2 pack, 3 train, 4 phones, 5 speakers, 6 more (ABX, units,
+#   stages: 1 prepare (downloads what is not there), 2 pack, 3 train, 4 phones, 5 more (ABX, units), 6 speakers (and
 #           verification), 7 report
 #
 # Interrupted, it goes on where it was when it is started again.
@@ -71,25 +71,22 @@ train() {
 phones() {
   local part
   for part in train test; do
-    if [ -n "$labels" ]; then
-      gim-audio data labels $data/packed/$part "$labels"
-    else
-      unless $data/packed/$part/phones.ctm gim-audio data align $data/packed/$part --nj "$nj"
-    fi
+    # labels that are made here are kept beside those in use, which may be brought
+    [ -n "$labels" ] || unless $data/packed/$part/aligned.ctm \
+      gim-audio data align $data/packed/$part --out $data/packed/$part/aligned.ctm --nj "$nj"
+    gim-audio data labels $data/packed/$part "${labels:-$data/packed/$part/aligned.ctm}"
   done
   probe phones $data/packed/train $data/packed/test --shift "$shift" --frames "$frames"
 }
 
 speakers() {
   probe speakers "$enrolled" "$tried"
+  probe verification "$enrolled" "$tried"
 }
 
 more() {
-  if [ -e $data/packed/test/phones.ctm ]; then
-    abx $data/packed/test
-    probe units $data/packed/train $data/packed/test --shift "$shift" --frames "$frames"
-  fi
-  probe verification "$enrolled" "$tried"
+  abx $data/packed/test --utterances 1000
+  probe units $data/packed/train $data/packed/test --shift "$shift" --frames "$frames"
 }
 
 report() {
@@ -103,10 +100,10 @@ run_stage 2 pack $corpus_options
 run_stage 3 train $corpus_options conf
 if [ -n "$labels" ] || [ -e $data/packed/train/text ]; then
   run_stage 4 phones $corpus_options conf labels shift frames
-else
-  echo "stage 4: phones: passed over, it needs --labels or transcripts"
+  run_stage 5 more $corpus_options conf labels shift frames
+elif [ "$stage" -le 4 ] && [ "$stop_stage" -ge 4 ]; then
+  echo "stages 4 and 5: phones, more: passed over, they need --labels or transcripts"
 fi
-run_stage 5 speakers $corpus_options conf
-run_stage 6 more $corpus_options conf labels shift frames
+run_stage 6 speakers $corpus_options conf
 rm -f "$exp/.done.report" # it takes seconds, and there may be new results
 run_stage 7 report

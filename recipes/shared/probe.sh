@@ -8,11 +8,12 @@ probe() {
   done
 }
 
-# abx TEST: ABX errors of the same.
+# abx TEST [OPTION...]: ABX errors of the same.
 abx() {
-  local encoder
+  local test=$1 encoder
+  shift
   for encoder in "$exp" "$exp/step-000000" mfcc; do
     local out=$exp/results/abx-$(basename "$encoder").json
-    unless "$out" $probe_cmd gim-audio abx "$encoder" "$1" --out "$out"
+    unless "$out" $probe_cmd gim-audio abx "$encoder" "$test" --out "$out" "$@"
   done
 }
