@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 
 PATH = click.Path(path_type=Path)
 
+MAIN = ("accuracy", "eer", "pnmi")
+"""A task's figure, which has the interval."""
+BESIDE = {"phone_purity": "phone purity", "cluster_purity": "cluster purity"}
+"""Figures without one."""
+
 
 @click.command(
     epilog="Example: gim-audio probe phones exp/gim --train packed/train --test packed/test --out phones.json"
@@ -109,10 +114,6 @@ def probe(
         figures += [f"{name} {row[key]:.1%}" for key, name in BESIDE.items() if key in row]
         warning = "" if row.get("converged", True) else "  not converged"
         click.echo(f"{row['module']} {row['name']:12} {'  '.join(figures)}{warning}")
-
-
-MAIN = ("accuracy", "eer", "pnmi")
-BESIDE = {"phone_purity": "phone purity", "cluster_purity": "cluster purity"}
 
 
 def _alignments(data: "DataDir") -> "dict[str, Alignment]":
