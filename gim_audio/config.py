@@ -156,11 +156,17 @@ class NegativesConfig(Section):
 
 
 class ObjectiveConfig(Section):
-    """InfoNCE: how far ahead, against what, and in how long a window."""
+    """What each module learns: InfoNCE, or to name phones or speakers."""
 
+    kind: Literal["infonce", "phones", "speakers"] = "infonce"
+    classes: Positive | None = None
+    """Of phones and speakers; None: as many as there are, which `train` finds out."""
+    shift: int = 1
+    """Of phone labels, in steps of 10 ms: see `gim_audio.phones.frame_labels`."""
     steps_ahead: Positive = 12
     negatives: NegativesConfig = NegativesConfig()
     window: Positive = 128
+    """InfoNCE alone: how far ahead, against what, and in how long a part of a crop."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -253,7 +259,7 @@ class Config(Section):
         frames = self.data.crop
         for kernel, stride, padding in self.model.convolutions:
             frames = (frames + 2 * padding - kernel) // stride + 1
-        if frames <= self.objective.steps_ahead:
+        if frames <= self.objective.steps_ahead and self.objective.kind == "infonce":
             raise ValueError(
                 f"data.crop of {self.data.crop} samples gives {frames} frames, "
                 f"objective.steps_ahead needs at least {self.objective.steps_ahead + 1}"

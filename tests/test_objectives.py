@@ -6,7 +6,8 @@ import torch
 from reference import infonce
 
 from gim_audio.errors import ConfigError
-from gim_audio.model.objectives import InfoNCE
+from gim_audio.model.layers import Geometry
+from gim_audio.model.objectives import Classify, InfoNCE
 
 KINDS = ["batch", "exact", "utterance", "pool"]
 
@@ -135,3 +136,42 @@ def test_gradients_reach_positives_negatives_and_contexts(kind):
     outside = (z.grad.abs().sum(2) > 0).sum() - (c.grad.abs().sum(2) > 0).sum()
     assert outside > 0 or kind == "utterance"  # negatives lie outside the window of contexts
     assert (objective.heads.grad.abs().sum((1, 2)) > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("own", "frames"), [(Geometry(5, -2, 10), 200), (Geometry(40, -52, 105), 26), (Geometry(160, -212, 465), 6)]
+)
+def test_phones_are_named_from_the_frames_around_them(own, frames):
+    """By brute force: of all frames of the hop, those nearest to the label's centre; at the ends, the outermost again."""
+    torch.manual_seed(3)
+    grid, count = Geometry(160, -212, 465), 6
+    objective = Classify(7, 4, own, grid)
+    c, labels = torch.randn(2, frames, 7), torch.tensor([[0, 1, -1, 3, 2, 1], [-1, 2, 2, 0, 3, 0]])
+    score = objective(c, labels)
+    ratio = grid.hop // own.hop
+    losses, right = [], 0
+    for utterance, row in enumerate(labels.tolist()):
+        for i, label in enumerate(row):
+            if label < 0:
+                continue
+            places = sorted(
+                range(-9 * ratio, frames + 9 * ratio),
+                key=lambda j: (abs(own.centre + j * own.hop - grid.centre - i * grid.hop), j),
+            )
+            mean = np.mean([c[utterance, min(max(j, 0), frames - 1)].numpy() for j in places[:ratio]], axis=0)
+            scores = objective.linear.weight.detach().numpy() @ mean + objective.linear.bias.detach().numpy()
+            losses.append(np.log(np.exp(scores).sum()) - scores[label])
+            right += scores.argmax() == label
+    assert count == labels.shape[1]
+    assert float(score.loss.detach()) == pytest.approx(np.mean(losses), rel=1e-5)
+    assert float(score.accuracy) == pytest.approx(right / len(losses))
+
+
+def test_a_speaker_is_named_from_the_mean_of_a_crop():
+    torch.manual_seed(3)
+    objective = Classify(7, 5, Geometry(), Geometry(160))
+    c = torch.randn(3, 20, 7)
+    expected = torch.nn.functional.cross_entropy(objective.linear(c.mean(1)), torch.tensor([4, 0, 2]))
+    assert float(objective(c, torch.tensor([4, 0, 2])).loss.detach()) == pytest.approx(
+        float(expected.detach()), rel=1e-6
+    )

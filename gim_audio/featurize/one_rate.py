@@ -22,11 +22,9 @@ def pool_frames(features: Features, own: Geometry, grid: Geometry, count: int) -
         grid: geometry of the slower frames.
         count: how many slower frames there are.
     """
-    ratio = grid.hop // own.hop
+    first, ratio = own.under(grid)
     if ratio == 1:
         return features[:count]
-    # The middle of `ratio` frames should lie on the slower frame's centre.
-    first = round((grid.centre - own.centre) / own.hop - (ratio - 1) / 2)
     last = first + ratio * count
     padding = ((max(0, -first), max(0, last - len(features))), (0, 0))
     covered = np.pad(features[max(0, first) : last], padding, mode="edge")  # at the ends, the outermost frame again

@@ -16,7 +16,7 @@ from gim_audio.model.layers import (
     GRUContext,
     State,
 )
-from gim_audio.model.objectives import InfoNCE, Score
+from gim_audio.model.objectives import Classify, InfoNCE, Score
 from gim_audio.model.ranks import ALONE, Ranks
 
 __all__ = ["GreedyInfoMax", "GreedyModule", "module_names"]
@@ -28,15 +28,19 @@ class GreedyModule(nn.Module):
     Args:
         encoder: convolutions; none where the module is a context on what the module below hands up.
         context: or None, and then the frames are their own context.
-        objective: scores frames and contexts.
+        objective: scores frames and contexts, or contexts and labels.
+        channels: of its frames.
 
     Attributes:
         hands_up: what the module above takes: the frames; the contexts if both are contexts without convolutions.
     """
 
-    def __init__(self, encoder: Sequence[ConvBlock], context: Context | None, objective: InfoNCE) -> None:
+    def __init__(
+        self, encoder: Sequence[ConvBlock], context: Context | None, objective: InfoNCE | Classify, channels: int
+    ) -> None:
         super().__init__()
         self.encoder, self.context, self.objective = nn.Sequential(*encoder), context, objective
+        self.channels = channels
         self.hands_up: Literal["frames", "contexts"] = "frames"
 
     def forward(self, x: Tensor, state: State = ()) -> tuple[Tensor, Tensor, State]:
@@ -53,14 +57,16 @@ class GreedyModule(nn.Module):
     @property
     def computes_again(self) -> bool:
         """Whether the loss computes the frames that it scores again, instead of keeping a gradient of all."""
-        return self.context is None and len(self.encoder) == 1 and cast("ConvBlock", self.encoder[0]).narrow
+        if isinstance(self.objective, Classify) or self.context is not None:
+            return False
+        return len(self.encoder) == 1 and cast("ConvBlock", self.encoder[0]).narrow
 
     @property
     def width_up(self) -> int:
         """Channels of what the module above takes."""
         if self.hands_up == "contexts" and self.context is not None:
             return self.context.width
-        return self.objective.heads.shape[1]
+        return self.channels
 
     def up(self, z: Tensor, c: Tensor) -> Tensor:
         """What the module above takes, without a gradient.
@@ -75,16 +81,22 @@ class GreedyModule(nn.Module):
             return self.up(*self(x)[:2]) if self.hands_up == "contexts" else self.encoder(x)
 
     def score(
-        self, x: Tensor, generator: torch.Generator, dtype: torch.dtype, ranks: Ranks = ALONE
+        self,
+        x: Tensor,
+        generator: torch.Generator,
+        dtype: torch.dtype,
+        ranks: Ranks = ALONE,
+        labels: Tensor | None = None,
     ) -> tuple[Score, Tensor]:
-        """How well the module predicts its frames; and what the module above takes.
+        """How well the module predicts its frames, or their labels; and what the module above takes.
 
         Shape: x `(batch, channels, frames)` → `(batch, channels', frames')`.
         """
         if not self.computes_again:
             with _autocast(x, dtype):
                 z, c, _ = self(x)
-            return self.objective(z, c, generator, None, ranks), self.up(z, c)
+            given = (c, labels) if isinstance(self.objective, Classify) else (z, c, generator, None, ranks)
+            return self.objective(*given), self.up(z, c)
         first = cast("ConvBlock", self.encoder[0])
 
         def frames_at(places: Tensor) -> Tensor:
@@ -151,7 +163,9 @@ class GreedyInfoMax(nn.Module):
         else:
             parts[-1] = (parts[-1][0], model.context)
         modules: list[GreedyModule] = []
-        geometries, geometry, width = [], Geometry(), 1
+        geometries, geometry, width, grid = [], Geometry(), 1, Geometry()
+        for layer in model.convolutions:
+            grid = grid.then(*layer)
         for part in (*parts, *model.added):
             group: Sequence[ConvBlock]
             if isinstance(part, ConvolutionConfig):
@@ -163,7 +177,10 @@ class GreedyInfoMax(nn.Module):
             taken = width
             if not group and not modules[-1].encoder and (below := modules[-1].context):
                 modules[-1].hands_up, taken = "contexts", below.width
-            modules.append(_module(group, context, taken, objective))
+            summary = _context(context, taken) if context else None
+            own = summary.width if summary else taken
+            scorer = _objective(own, taken, objective, geometry, grid)
+            modules.append(GreedyModule(group, summary, scorer, taken))
             geometries.append(geometry)
         return cls(modules, geometries, model.rate, model.mean, model.deviation)
 
@@ -196,6 +213,7 @@ class GreedyInfoMax(nn.Module):
         last: int | None = None,
         frozen: Collection[int] = (),
         ranks: Ranks = ALONE,
+        labels: Tensor | None = None,
     ) -> Iterator[tuple[int, Score | None, Tensor]]:
         """Number, score and output of each module in turn; the next one runs when it is asked for.
 
@@ -211,13 +229,14 @@ class GreedyInfoMax(nn.Module):
             last: module; the top one if it is not given.
             frozen: modules that are not scored.
             ranks: with whom the batch is shared.
+            labels: where objectives want them: see `Classify`.
         """
         for number, module in enumerate(self.stack[first - 1 : last], start=first):
             score = None
             if number in frozen:
                 x = module.pass_on(x, dtype)
             else:
-                score, x = module.score(x, generator(number), dtype, ranks)
+                score, x = module.score(x, generator(number), dtype, ranks, labels)
             yield number, score, x
 
     def frames(self, samples: int) -> list[int]:
@@ -255,19 +274,21 @@ def module_names(model: GreedyInfoMax) -> list[str]:
     return names
 
 
-def _module(
-    encoder: Sequence[ConvBlock], context: ContextConfig | None, channels: int, objective: ObjectiveConfig
-) -> GreedyModule:
-    summary = _context(context, channels) if context else None
-    scorer = InfoNCE(
-        summary.width if summary else channels,
+def _objective(
+    width: int, channels: int, objective: ObjectiveConfig, own: Geometry, grid: Geometry
+) -> InfoNCE | Classify:
+    if objective.kind != "infonce":
+        if objective.classes is None:
+            raise ValueError("classes must be counted before a model is built")
+        return Classify(width, objective.classes, own, grid)
+    return InfoNCE(
+        width,
         channels,
         steps_ahead=objective.steps_ahead,
         kind=objective.negatives.kind,
         number=objective.negatives.number,
         window=objective.window,
     )
-    return GreedyModule(encoder, summary, scorer)
 
 
 def _context(config: ContextConfig, channels: int) -> Context | None:

@@ -33,6 +33,14 @@ class Geometry:
         """Sample on which frame 0 is centred; frame i is centred on `centre + i * hop`."""
         return self.start + (self.receptive_field - 1) / 2
 
+    def under(self, slower: "Geometry") -> tuple[int, int]:
+        """First and number of those of its frames whose middle lies nearest to the centre of a slower frame 0.
+
+        For frame i of the slower ones, they are as many, from first + i · number on.
+        """
+        ratio = slower.hop // self.hop
+        return round((slower.centre - self.centre) / self.hop - (ratio - 1) / 2), ratio
+
     def then(self, kernel: int, stride: int, padding: int) -> "Geometry":
         """The geometry after one more convolution."""
         return Geometry(

@@ -1,18 +1,23 @@
-"""InfoNCE: tell the frame k steps ahead from frames that lie elsewhere (van den Oord et al. 2018)."""
+"""InfoNCE: tell the frame k steps ahead from frames that lie elsewhere (van den Oord et al. 2018).
+
+Beside it, what the paper compares with: a linear classifier of phones or speakers.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gim_audio.errors import ConfigError
 from gim_audio.model.devices import send
 from gim_audio.model.gradients import Compare, Predict
+from gim_audio.model.layers import Geometry
 from gim_audio.model.ranks import ALONE, Ranks, fetch
 
-__all__ = ["InfoNCE", "Score"]
+__all__ = ["Classify", "InfoNCE", "Score"]
 
 
 @dataclass(frozen=True)
@@ -149,3 +154,41 @@ class InfoNCE(nn.Module):
         losses = scores.logsumexp(2) - scores[:, :, 0]
         right = scores[:, :, 0] > scores[:, :, 1:].amax(2)
         return Score((losses * share).sum(), (right * share).sum())
+
+
+class Classify(nn.Module):
+    """Cross-entropy of a linear classifier: of phones, one for each frame of the label grid, or of a crop's speaker.
+
+    Frames of a faster module are averaged around those of the grid; for a speaker, all of them are.
+
+    Args:
+        width: channels of the contexts c.
+        classes: how many.
+        own: geometry of the contexts.
+        grid: geometry of the labels.
+    """
+
+    def __init__(self, width: int, classes: int, own: Geometry, grid: Geometry) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, classes)
+        self.first, self.ratio = own.under(grid)
+
+    def forward(self, c: Tensor, labels: Tensor) -> Score:
+        """Score a batch, in float32.
+
+        Args:
+            c: contexts. Shape: `(batch, frames, width)`.
+            labels: -1 is none. Shape: `(batch, slower frames)`, or `(batch,)` of whole crops.
+        """
+        c = c.float()
+        if labels.dim() == 1:
+            answers = self.linear(c.mean(1))
+        else:
+            count = labels.shape[1] * self.ratio
+            missing = max(0, -self.first), max(0, self.first + count - c.shape[1])
+            x = F.pad(c.transpose(1, 2), missing, mode="replicate")[:, :, max(0, self.first) :][:, :, :count]
+            answers = self.linear(F.avg_pool1d(x, self.ratio).transpose(1, 2))  # time is last in between
+        answers, labels = answers.flatten(0, -2), labels.flatten()
+        known = (labels >= 0).sum().clamp(min=1)
+        loss = F.cross_entropy(answers, labels, ignore_index=-1, reduction="sum") / known
+        return Score(loss, (answers.argmax(1) == labels).sum() / known)

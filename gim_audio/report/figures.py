@@ -51,9 +51,9 @@ def _training(experiment: Experiment) -> Figure:
     figure = Figure(figsize=(10, 3.6), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
     _curves(left, steps, _numbers(metrics, "loss"))
-    left.set_title("InfoNCE loss (nats)")
+    left.set_title("Loss (nats)")
     _curves(middle, steps, 100 * _numbers(metrics, "accuracy"))
-    middle.set_title("InfoNCE accuracy (%)")
+    middle.set_title("Accuracy of the training task (%)")
     looked = [row for row in metrics if "effective_rank" in row]
     if looked:
         _curves(right, np.array([row["step"] for row in looked]), _numbers(looked, "effective_rank"))

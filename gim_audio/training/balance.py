@@ -33,13 +33,21 @@ def balance(costs: Sequence[float], parts: int) -> list[tuple[int, int]]:
     return best[parts, len(costs)][1]
 
 
-def measure(model: GreedyInfoMax, phase: Phase, config: Config, x: Tensor) -> list[float]:
+def measure(model: GreedyInfoMax, phase: Phase, config: Config, x: Tensor, labels: Tensor | None = None) -> list[float]:
     """Seconds of each module that a phase runs: the second of two passes, with gradients where it learns."""
     dtype = torch.bfloat16 if config.training.precision == "bf16" else torch.float32
     costs: list[float] = []
     for _ in range(2):
         costs, started = [], time.perf_counter()
-        walk = model.scores(x, lambda m: draws(0, 0, m), dtype, first=phase.first, last=phase.last, frozen=phase.frozen)
+        walk = model.scores(
+            x,
+            lambda module: draws(0, 0, module),
+            dtype,
+            first=phase.first,
+            last=phase.last,
+            frozen=phase.frozen,
+            labels=labels,
+        )
         for number, score, _handed in walk:
             if score is not None:
                 score.loss.backward()  # type: ignore[no-untyped-call]

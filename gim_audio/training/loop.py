@@ -37,6 +37,7 @@ from gim_audio.training.growth import begin_as_below, graft
 from gim_audio.training.health import LossWatch, check_weights, diagnose
 from gim_audio.training.interrupts import Interrupts
 from gim_audio.training.journal import Metrics, note_start, open_lines, read_lines
+from gim_audio.training.labels import counted, labels_for
 from gim_audio.training.parallel import REPORT_ROWS, Alone, join
 from gim_audio.training.residency import Residency
 from gim_audio.training.schedule import Phase, phases
@@ -85,7 +86,12 @@ def train(
     set_precision(config.training.precision, device)
     keep_freed_memory()
     known = experiment if resume and newest(experiment) else base
-    config = config.model_copy(update={"model": _standardised(config.model, corpus, known)})
+    config = config.model_copy(
+        update={
+            "model": _standardised(config.model, corpus, known),
+            "objective": counted(config.objective, corpus),
+        }
+    )
     torch.manual_seed(config.training.seed)
     model = GreedyInfoMax.build(config.model, config.objective)
     with join(config, model) as place, Interrupts() as interrupts:
@@ -126,7 +132,8 @@ class Run:
             batch=config.training.batch * shared,
             seed=config.training.seed,
         )
-        self.watch = LossWatch(len(self.model.stack), math.log(config.objective.negatives.number + 1))
+        choices = config.objective.classes or config.objective.negatives.number + 1
+        self.watch = LossWatch(len(self.model.stack), math.log(choices))
         self.optimizers: dict[int, Adam] = {}
         self.residency = Residency(self.model, self.experiment, self.device)
         if not self.place.writes:
@@ -239,9 +246,11 @@ class Run:
             waveforms = Feed(self.crops, self.device, self.config.data.on_device, part)
             feed = lambda index: self.model.standardise(waveforms(index))  # noqa: E731
 
+        labels = labels_for(self.config.objective, self.model, self.crops, self.device, part)
+
         def costs() -> list[float]:
             self.residency.place(phase.first, phase.last)
-            return measure(self.model, phase, self.config, feed(0))
+            return measure(self.model, phase, self.config, feed(0), labels(0))
 
         first, last = self.place.begin(phase, costs, self.say)
         self.residency.place(first, last)
@@ -269,6 +278,7 @@ class Run:
             settle=self.place.settle,
             ranks=self.place.ranks,
             salt=self.place.salt,
+            labels=labels,
         )
         return feed, step
 
@@ -356,7 +366,7 @@ class Run:
     def _validate(self, folder: Path, valid: PackedCorpus) -> None:
         path = self.experiment / "validation.jsonl"
         before = read_lines(path, self.position.step - 1)
-        found = validate(folder, valid, self.config, self.device)
+        found = validate(folder, valid, self.config, self.device, self.corpus)
         with open_lines(path, self.position.step - 1) as lines:
             lines.write(json.dumps({"step": self.position.step, **found}) + "\n")
         if all(sum(found["loss"]) < sum(line["loss"]) for line in before):

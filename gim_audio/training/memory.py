@@ -54,15 +54,17 @@ def memory_by_module(model: GreedyInfoMax, config: Config) -> list[ModuleMemory]
             length = block.frames(length)
             out = size * batch * length * block.convolution.out_channels
             frames, largest = frames + out, max(largest, out)
-        steps, channels, width = module.objective.heads.shape
+        width = module.context.width if module.context is not None else module.channels
         if module.context is not None:
             frames += 7 * FLOAT * batch * length * width  # gates, products and states
-        rows, negatives = batch * min(length, objective.window), objective.negatives
+        rows, negatives, steps = batch * min(length, objective.window), objective.negatives, objective.steps_ahead
         drawn = {"exact": steps * (1 + negatives.number), "pool": 1}.get(negatives.kind, 1 + negatives.number)
         candidates = rows * drawn + (negatives.number if negatives.kind == "pool" else 0)
-        if width == channels:
+        if width == module.channels:
             candidates += rows  # contexts
-        scored = 2 * size * channels * (candidates + rows * steps)
+        scored = 2 * size * module.channels * (candidates + rows * steps)
+        if objective.kind != "infonce":
+            scored = 2 * FLOAT * batch * length * width  # contexts in float32, and their gradient
         again = module.computes_again
         weights = FLOAT * sum(p.numel() for p in module.parameters())
         found.append(ModuleMemory(weights, 2 * weights, given, frames, scored, 0 if again else 2 * largest))

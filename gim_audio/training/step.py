@@ -10,6 +10,7 @@ from gim_audio.config import Config
 from gim_audio.model.gim import GreedyInfoMax
 from gim_audio.model.ranks import ALONE, Ranks
 from gim_audio.training.adam import Adam
+from gim_audio.training.labels import Labels
 
 __all__ = ["Step", "draws"]
 
@@ -26,6 +27,7 @@ class Step:
         settle: what to do when a module's gradients are there; its optimizer's step, unless they must travel first.
         ranks: with whom the batch is shared, in the model's terms.
         salt: distinguishes the draws of processes that have negatives of their own.
+        labels: of each batch, where objectives want them.
     """
 
     def __init__(
@@ -39,9 +41,11 @@ class Step:
         settle: Callable[[Adam], None] = Adam.step,
         ranks: Ranks = ALONE,
         salt: int = 0,
+        labels: Labels = lambda index: None,
     ) -> None:
         self.model, self.optimizers, self.seed = model, optimizers, config.training.seed
         self.first, self.last, self.settle, self.ranks, self.salt = first, last or len(model.stack), settle, ranks, salt
+        self.labels = labels
         self.dtype = torch.bfloat16 if config.training.precision == "bf16" else torch.float32
 
     @classmethod
@@ -69,7 +73,14 @@ class Step:
 
         frozen = [number for number in range(self.first, self.last + 1) if number not in self.optimizers]
         walk = self.model.scores(
-            x, generator, self.dtype, first=self.first, last=self.last, frozen=frozen, ranks=self.ranks
+            x,
+            generator,
+            self.dtype,
+            first=self.first,
+            last=self.last,
+            frozen=frozen,
+            ranks=self.ranks,
+            labels=self.labels(index),
         )
         for number, score, handed in walk:
             if score is not None:

@@ -1,4 +1,4 @@
-"""InfoNCE on utterances that training does not see, the same crops and negatives each time."""
+"""The loss on utterances that training does not see, of the same crops and negatives each time."""
 
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from gim_audio.model.checkpoint import load_model
 from gim_audio.packed import Crops, PackedCorpus
 from gim_audio.training.feed import Feed
 from gim_audio.training.journal import Metrics
+from gim_audio.training.labels import labels_for
 from gim_audio.training.step import draws
 
 __all__ = ["validate"]
@@ -18,18 +19,22 @@ BATCHES = 50
 
 
 @torch.no_grad()
-def validate(checkpoint: Path, corpus: PackedCorpus, config: Config, device: torch.device) -> Metrics:
+def validate(
+    checkpoint: Path, corpus: PackedCorpus, config: Config, device: torch.device, trained_on: PackedCorpus
+) -> Metrics:
     """Loss and accuracy of every module, averaged over a crop of each utterance."""
     model = load_model(checkpoint)[1].to(device)
     crops = Crops(
         corpus, crop=config.data.crop, hop=config.model.hop, batch=config.training.batch, seed=config.training.seed
     )
     feed, batches = Feed(crops, device, "never"), min(BATCHES, -(-len(crops.usable) // crops.batch))
+    labels = labels_for(config.objective, model, crops, device, known=trained_on)
     total = torch.zeros(2, len(model.stack))
     for batch in range(batches):
         walk = model.scores(
             model.standardise(feed(batch)),
             lambda module, batch=batch: draws(config.training.seed, batch, module),  # type: ignore[misc]
+            labels=labels(batch),
         )
         for number, score, _ in walk:
             assert score is not None  # noqa: S101 - nothing is frozen

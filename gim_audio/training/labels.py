@@ -1,0 +1,84 @@
+"""Labels of a step's crops, where modules learn to name phones or speakers: functions of the step, as the crops are."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gim_audio.config import ObjectiveConfig
+from gim_audio.errors import ConfigError, DataError
+from gim_audio.kaldi import DataDir
+from gim_audio.model.devices import send
+from gim_audio.model.gim import GreedyInfoMax
+from gim_audio.packed import Crops, PackedCorpus
+from gim_audio.phones import PHONES, frame_labels, labels_of, read_ctm
+
+__all__ = ["Labels", "counted", "labels_for"]
+
+Labels = Callable[[int], Tensor | None]
+"""Of the batch of a step, counted from 0."""
+
+
+def counted(objective: ObjectiveConfig, corpus: PackedCorpus) -> ObjectiveConfig:
+    """With the number of classes.
+
+    Raises:
+        ConfigError: another number was asked for.
+        DataError: there is one speaker only.
+    """
+    if objective.kind == "infonce":
+        return objective
+    found = len(PHONES) if objective.kind == "phones" else len(set(corpus.speakers.values()))
+    if found < 2:
+        raise DataError(f"{corpus.path}: one speaker only: there is nothing to tell apart")
+    if objective.classes not in {None, found}:
+        raise ConfigError(f"objective.classes: {objective.classes}, but {corpus.path} has {found} {objective.kind}")
+    return objective.model_copy(update={"classes": found})
+
+
+def labels_for(
+    objective: ObjectiveConfig,
+    model: GreedyInfoMax,
+    crops: Crops,
+    device: torch.device,
+    part: slice = slice(None),
+    known: PackedCorpus | None = None,
+) -> Labels:
+    """What the objective wants of each batch: nothing, phones `(batch, frames)` or speakers `(batch,)`.
+
+    Phones are those of the last module's frames; -1 is a frame without one.
+
+    Args:
+        objective: of the modules.
+        model: for its frames.
+        crops: of which corpus, from where.
+        device: where labels are wanted.
+        part: of a batch's crops.
+        known: the corpus whose speakers are numbered; that of the crops if it is not given.
+
+    Raises:
+        DataError: the corpus has no phones, or speakers that are not known.
+    """
+    corpus = crops.corpus
+    if objective.kind == "infonce":
+        return lambda step: None
+    if objective.kind == "speakers":
+        names = sorted(set((known or corpus).speakers.values()))
+        if strangers := sorted(set(corpus.speakers.values()) - set(names)):
+            raise DataError(f"{corpus.path}: speaker {strangers[0]} is not among those that training knows")
+        numbers = {name: number for number, name in enumerate(names)}
+        spoken = np.array([numbers[corpus.speakers[name]] for name in corpus.utterances])
+        return lambda step: send(torch.from_numpy(spoken[crops.where(step)[0, part]]), device)
+    alignments = labels_of(DataDir.read(corpus.path), read_ctm(corpus.path / "phones.ctm"))
+    grid, frames, rate = model.geometries[-1], model.frames(crops.crop)[-1], corpus.rate
+
+    def phones(step: int) -> Tensor:
+        found = np.full((crops.batch, frames), -1)[part]
+        for row, utterance, start in zip(found, *crops.where(step)[:, part].tolist(), strict=True):
+            if alignment := alignments.get(corpus.utterances[utterance]):
+                centre = (start + grid.centre) / rate
+                row[:] = frame_labels(alignment, frames, centre=centre, hop=grid.hop / rate, shift=objective.shift)
+        return send(torch.from_numpy(found), device)
+
+    return phones

@@ -1,0 +1,122 @@
+"""Modules that learn to name phones or speakers, end to end or greedily."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY
+from safetensors.torch import load_file
+from test_probes import noisy_data
+
+from gim_audio.config import load
+from gim_audio.errors import ConfigError, DataError
+from gim_audio.featurize import Featurizer
+from gim_audio.model.checkpoint import load_model, resolve
+from gim_audio.packed import Crops, PackedCorpus, pack
+from gim_audio.phones import frame_labels, write_ctm
+from gim_audio.training import train
+from gim_audio.training.labels import labels_for
+
+
+def quiet(_):
+    pass
+
+
+@pytest.fixture
+def spoken(tmp_path):
+    """Utterances whose first half is a quiet phone and whose second a loud one; louder for later speakers."""
+    data, alignments = noisy_data(tmp_path / "data", "abc")
+    pack(data, tmp_path / "packed")
+    write_ctm(tmp_path / "packed/phones.ctm", alignments)
+    return PackedCorpus(tmp_path / "packed"), alignments
+
+
+def config(tmp_path, *overrides):
+    path = tmp_path / "supervised.yaml"
+    path.write_text(TINY)
+    return load(path, overrides)
+
+
+@pytest.mark.parametrize("cuts", ["[1, 2, 3, 4, 5]", "[]"])
+@pytest.mark.parametrize("kind", ["phones", "speakers"])
+def test_learns_to_name_them(spoken, tmp_path, kind, cuts):
+    corpus, _ = spoken
+    settings = config(
+        tmp_path, f"objective.kind={kind}", "objective.shift=0", f"model.isolate_after={cuts}", "training.steps=300",
+        "training.learning_rate=0.003", "training.checkpoint_every=300", "model.mean=auto", "model.deviation=auto",
+    )  # fmt: skip
+    train(settings, corpus, tmp_path / "e", say=quiet)
+    lines = [json.loads(line) for line in (tmp_path / "e/metrics.jsonl").read_text().splitlines()]
+    assert np.mean([max(line["accuracy"][-2:]) for line in lines[-10:]]) > 0.8 > max(lines[0]["accuracy"][-2:])
+    saved = load(resolve(tmp_path / "e") / "config.yaml")
+    assert saved.objective.classes == (41 if kind == "phones" else 3)
+    features = Featurizer.load(tmp_path / "e").encode(np.zeros(8000, dtype=np.float32))
+    assert features[-1].shape == (50, 6)
+
+
+def test_a_greedy_module_is_trained_by_its_own_labels_alone(spoken, tmp_path):
+    corpus, _ = spoken
+    for name, rates in (("all", [0.01] * 6), ("first", [0.01, *[1e-9] * 5])):
+        settings = config(tmp_path, "objective.kind=phones", f"training.learning_rate={rates}")
+        train(settings, corpus, tmp_path / name, say=quiet)
+    together, alone = (load_file(resolve(tmp_path / name) / "model.safetensors") for name in ("all", "first"))
+    own = [name for name in together if name.startswith("stack.0.")]
+    assert own
+    assert all(torch.equal(together[name], alone[name]) for name in own)
+
+
+def test_labels_of_a_crop_are_those_of_its_place_in_the_utterance(spoken, tmp_path):
+    corpus, alignments = spoken
+    settings = config(tmp_path, "objective.kind=phones", "objective.classes=41", "objective.shift=1")
+    model = load_model_of(settings)
+    crops = Crops(corpus, crop=4000, hop=160, batch=3, seed=1)
+    labels = labels_for(settings.objective, model, crops, torch.device("cpu"))
+    grid = model.geometries[-1]
+    for step in range(5):
+        for row, utterance, start in zip(labels(step), *crops.where(step).tolist(), strict=True):
+            alignment = alignments[corpus.utterances[utterance]]
+            whole = frame_labels(alignment, 60, centre=grid.centre / 16000, hop=0.01, shift=1)
+            assert row.tolist() == whole[start // 160 : start // 160 + len(row)].tolist()
+    assert {0, 2} <= set(labels(0).flatten().tolist())
+
+
+def load_model_of(settings):
+    from gim_audio.model.gim import GreedyInfoMax
+
+    return GreedyInfoMax.build(settings.model, settings.objective)
+
+
+def test_resumes_to_the_same_bits_and_validates(spoken, tmp_path):
+    corpus, _ = spoken
+    settings = config(tmp_path, "objective.kind=speakers")
+    train(settings, corpus, tmp_path / "whole", valid=corpus, say=quiet)
+    half = config(tmp_path, "objective.kind=speakers", "training.steps=3")
+    train(half, corpus, tmp_path / "half", say=quiet)
+    train(settings, corpus, tmp_path / "half", resume=True, say=quiet)
+    whole, resumed = (load_model(tmp_path / name)[1].state_dict() for name in ("whole", "half"))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert len((tmp_path / "whole/validation.jsonl").read_text().splitlines()) == 2
+
+
+def test_what_is_refused(spoken, tmp_path):
+    corpus, _ = spoken
+    with pytest.raises(ConfigError, match=r"objective\.classes: 7, but .* has 3 speakers"):
+        train(config(tmp_path, "objective.kind=speakers", "objective.classes=7"), corpus, tmp_path / "e", say=quiet)
+    (corpus.path / "phones.ctm").unlink()
+    with pytest.raises(DataError, match=r"phones\.ctm: no such file: `gim-audio data align` makes it"):
+        train(config(tmp_path, "objective.kind=phones"), corpus, tmp_path / "f", say=quiet)
+    one, _ = noisy_data(tmp_path / "one", "a")
+    pack(one, tmp_path / "alone")
+    with pytest.raises(DataError, match="one speaker only"):
+        train(config(tmp_path, "objective.kind=speakers"), PackedCorpus(tmp_path / "alone"), tmp_path / "g", say=quiet)
+    strangers, _ = noisy_data(tmp_path / "strangers", "ca")
+    pack(strangers, tmp_path / "others")
+    with pytest.raises(DataError, match="speaker b is not among those that training knows"):
+        train(
+            config(tmp_path, "objective.kind=speakers"),
+            PackedCorpus(tmp_path / "others"),
+            tmp_path / "h",
+            valid=corpus,
+            say=quiet,
+        )
