@@ -180,14 +180,17 @@ class Classify(nn.Module):
             c: contexts. Shape: `(batch, frames, width)`.
             labels: -1 is none. Shape: `(batch, slower frames)`, or `(batch,)` of whole crops.
         """
-        c = c.float()
         if labels.dim() == 1:
-            answers = self.linear(c.mean(1))
+            pooled = c.mean(1, dtype=torch.float32)
         else:
-            count = labels.shape[1] * self.ratio
-            missing = max(0, -self.first), max(0, self.first + count - c.shape[1])
-            x = F.pad(c.transpose(1, 2), missing, mode="replicate")[:, :, max(0, self.first) :][:, :, :count]
-            answers = self.linear(F.avg_pool1d(x, self.ratio).transpose(1, 2))  # time is last in between
+            (batch, frames, _), last = c.shape, self.first + labels.shape[1] * self.ratio
+            before, after = (
+                c[:, :1].expand(-1, max(0, -self.first), -1),
+                c[:, -1:].expand(-1, max(0, last - frames), -1),
+            )
+            covered = torch.cat([before, c[:, max(0, self.first) : last], after], dim=1)
+            pooled = covered.view(batch, labels.shape[1], self.ratio, -1).mean(2, dtype=torch.float32)
+        answers = self.linear(pooled)
         answers, labels = answers.flatten(0, -2), labels.flatten()
         known = (labels >= 0).sum().clamp(min=1)
         loss = F.cross_entropy(answers, labels, ignore_index=-1, reduction="sum") / known
