@@ -373,3 +373,13 @@ def test_devices():
     for wrong in ("gpu9", "cuda:99"):
         with pytest.raises(ConfigError, match="cannot be used here"):
             pick_device(wrong)
+
+
+def test_a_spectrum_that_does_not_converge_is_not_a_number(monkeypatch):
+    """It ends no run: it is a diagnosis."""
+
+    def fail(_):
+        raise torch.linalg.LinAlgError("the algorithm failed to converge")
+
+    monkeypatch.setattr(torch.linalg, "eigvalsh", fail)
+    assert math.isnan(effective_rank(torch.randn(20, 4)))

@@ -66,11 +66,14 @@ def effective_rank(features: Tensor) -> float:
     It is 1 where all frames lie on a line, and the number of channels where they are white.
     Shape: `(…, channels)`.
     """
-    flat = features.flatten(0, -2).float()
+    flat = features.flatten(0, -2).double()  # float32 does not always converge
     centred = flat - flat.mean(0)
     if not torch.isfinite(flat).all():
         return math.nan
-    spectrum = torch.linalg.eigvalsh(centred.T @ centred).clamp(min=0)
+    try:
+        spectrum = torch.linalg.eigvalsh(centred.T @ centred).clamp(min=0)
+    except torch.linalg.LinAlgError:  # a diagnosis must not end a run
+        return math.nan
     if not spectrum.sum() > 0:
         return 0.0
     share = spectrum / spectrum.sum()
