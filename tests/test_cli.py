@@ -49,6 +49,8 @@ def test_the_examples_work(example, tmp_path, monkeypatch, run, corpus, tiny, sp
     monkeypatch.chdir(tmp_path)
     (tmp_path / "conf.yaml").write_text(TINY)
     labels = [f"{name} 1 0.0 0.1 ah\n{name} 1 0.1 0.1 iy\n" for name in corpus.utterances]
+    for name in ("first", "second"):
+        make_data(tmp_path / "data" / name, {f"{name}-0": 4000})
     for name in ("data/all", "data/train", "data/test"):
         make_data(tmp_path / name, dict.fromkeys(corpus.utterances, 8000))
         (tmp_path / name / "phones.ctm").write_text("".join(labels))

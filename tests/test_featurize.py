@@ -272,3 +272,26 @@ def test_a_real_recording(sample, tmp_path, run):
     frames, width = np.load(tmp_path / "out/103-1240-0000.npy").shape
     assert width == 256
     assert abs(frames - 100 * seconds) <= 1
+
+
+@pytest.mark.parametrize("cuts", ["[]", "[2, 4]", "[1, 2, 3, 4, 5]"])
+def test_layers_inside_modules_are_those_of_a_model_cut_everywhere(cuts):
+    """The same weights in a model whose every layer is a module give the same features."""
+    whole = Featurizer.random(load(None, ["model.channels=8", f"model.isolate_after={cuts}"]))
+    pieces = Featurizer.random(load(None, ["model.channels=8"]))
+
+    def layers(model):
+        return [
+            layer
+            for module in model.stack
+            for layer in (*module.encoder, *([module.context] if module.context else []))
+        ]
+
+    for ours, theirs in zip(layers(pieces.model), layers(whole.model), strict=True):
+        ours.load_state_dict(theirs.state_dict())
+    waveform = np.random.default_rng(0).standard_normal(20000).astype(np.float32)
+    inside = whole.by_layer()
+    assert inside.modules == pieces.modules == ["conv1", "conv2", "conv3", "conv4", "conv5", "gru"]
+    assert inside.name == whole.name
+    for found, expected in zip(inside.encode(waveform), pieces.encode(waveform), strict=True):
+        np.testing.assert_array_equal(found, expected)

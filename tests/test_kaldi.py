@@ -182,3 +182,18 @@ def test_tables_tell_what_is_wrong(tmp_path):
     write_table(folder / "utt2spk", {"b-1": "b"})
     with pytest.raises(DataError, match="nothing to keep"):
         fix(folder)
+
+
+def test_data_directories_are_combined(tmp_path, run):
+    for name, speaker in (("a", "x"), ("b", "y")):
+        make_data(tmp_path / name, {f"{speaker}-1": 4000, f"{speaker}-0": 5000})
+        (tmp_path / name / "phones.ctm").write_text(f"{speaker}-0 1 0 0.1 AA\n")
+    status, _, err = run("data", "combine", tmp_path / "c", tmp_path / "b", tmp_path / "a")
+    assert (status, "4 utterances, 2 speakers" in err) == (0, True)
+    assert DataDir.read(tmp_path / "c").utterances == ["x-0", "x-1", "y-0", "y-1"]
+    assert (tmp_path / "c/phones.ctm").read_text().split() == "x-0 1 0.0000 0.1000 aa y-0 1 0.0000 0.1000 aa".split()
+    status, _, err = run("data", "combine", tmp_path / "d", tmp_path / "a", tmp_path / "c")
+    assert (status, "x-0 is in" in err, (tmp_path / "d").exists()) == (2, True, False)
+    run("data", "split", tmp_path / "b", tmp_path / "e", tmp_path / "f", "--by", "time")
+    status, _, err = run("data", "combine", tmp_path / "d", tmp_path / "a", tmp_path / "e")
+    assert (status, "has segments, others have none" in err) == (2, True)

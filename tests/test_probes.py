@@ -9,8 +9,8 @@ from gim_audio.errors import DataError
 from gim_audio.featurize import Featurizer, pool_frames
 from gim_audio.model.layers import Geometry
 from gim_audio.phones import Alignment
-from gim_audio.probes import probe_phones, probe_speakers
-from gim_audio.probes.encoding import Examples, join
+from gim_audio.probes import FrameSample, PhoneProbe, SpeakerProbe, Subject, evaluate
+from gim_audio.probes.frames import Examples, held_out
 from gim_audio.probes.solvers import Published, adam, logistic_regression, whiten
 from gim_audio.probes.tally import Tally
 
@@ -25,6 +25,22 @@ class Loudness:
         frames = waveform[: len(waveform) // 160 * 160].reshape(-1, 160)
         level = np.sqrt((frames**2).mean(axis=1, keepdims=True)).astype(np.float32)
         return [level, np.zeros_like(level)]
+
+
+def probe_phones(encoder, train, test, *, modules, protocol="strict", shift=1, most_frames=400_000, stack=0):
+    subject = Subject(encoder, modules, stack)
+    sample = FrameSample(subject, train, shifts=[shift], most_frames=most_frames, seed=0)
+    return evaluate(subject, [sample, PhoneProbe(sample, test, [protocol])]).results[0]
+
+
+def probe_speakers(encoder, train, test, *, modules, protocol="strict"):
+    subject = Subject(encoder, modules)
+    probe = SpeakerProbe(subject, train, test, protocols=[protocol], seed=0)
+    return evaluate(subject, [probe]).results[0]
+
+
+def none_chosen(examples):
+    return np.zeros(len(examples), dtype=bool)
 
 
 def noisy_data(folder, speakers, utterances=4):
@@ -120,7 +136,7 @@ def test_regression_agrees_with_scikit_learn():
         labels = (
             (features[:, 1] - 5) / 10 + generator.standard_normal(400) > np.linspace(-1, 1, classes - 1)[:, None]
         ).sum(0) * 3
-        ours = logistic_regression(features, labels)
+        ours = logistic_regression(features, labels, none_chosen(labels))
         theirs = make_pipeline(StandardScaler(), LogisticRegression(C=1 / (1e-4 * 400), max_iter=1000)).fit(
             features, labels
         )
@@ -135,7 +151,7 @@ def test_collinear_channels_cost_few_iterations():
     labels = sources.argmax(axis=1)
     mixed = sources @ generator.standard_normal((4, 200)) + 1e-3 * generator.standard_normal((2000, 200))
     features = (mixed + 3).astype(np.float32)
-    fitted = logistic_regression(features, labels)
+    fitted = logistic_regression(features, labels, none_chosen(labels))
     assert fitted.note["iterations"] < 150
     assert (fitted.predict(features) == labels).mean() > 0.97
 
@@ -146,7 +162,7 @@ def test_collinear_channels_cost_few_iterations():
 
 
 def test_features_that_never_vary_are_no_reason_to_stop():
-    fitted = logistic_regression(np.ones((10, 3), np.float32), np.repeat([0, 1], 5))
+    fitted = logistic_regression(np.ones((10, 3), np.float32), np.repeat([0, 1], 5), none_chosen(range(10)))
     assert np.isfinite(fitted.weight).all()
 
 
@@ -155,7 +171,7 @@ def test_a_channel_that_training_hardly_saw_does_not_decide():
     labels = np.repeat([0, 1], 200)
     features = np.stack([labels + 0.1 * generator.standard_normal(400), np.zeros(400)], axis=1).astype(np.float32)
     features[0, 1] = 1e-4  # once
-    fitted = logistic_regression(features, labels)
+    fitted = logistic_regression(features, labels, none_chosen(labels))
     test = features.copy()
     test[:, 1] = 0.5
     assert (fitted.predict(test) == labels).mean() > 0.95
@@ -165,7 +181,7 @@ def test_the_published_solver_learns_by_utterance():
     generator = np.random.default_rng(0)
     features = generator.standard_normal((3000, 4)).astype(np.float32)
     labels = (features[:, 0] > 0).astype(np.int64)
-    examples = Examples([features], labels, list(range(0, 3000, 100)))
+    examples = Examples([features], labels, list(range(0, 3000, 100)), none_chosen(labels))
     fitted = adam(features, examples, 2, Published(1e-2, 20, None), seed=0)
     assert (fitted.predict(features) == labels).mean() > 0.97
     again = adam(features, examples, 2, Published(1e-2, 20, None), seed=0)
@@ -173,11 +189,39 @@ def test_the_published_solver_learns_by_utterance():
     assert fitted.weight.shape == (2, 4)
 
 
-def test_examples_keep_their_utterances():
-    parts = [([np.ones((2, 3), np.float32)], np.array([0, 1])), ([np.zeros((1, 3), np.float32)], np.array([1]))]
-    examples = join(parts, "here")
-    assert examples.starts == [0, 2]
-    assert examples.features[0].shape == (3, 3)
+def test_examples_keep_their_utterances(tmp_path):
+    data, alignments = noisy_data(tmp_path / "a", "ab")
+    sample = FrameSample(Subject(Loudness(), [1]), (data, alignments), shifts=[0, 1], most_frames=10**6, seed=0)
+    evaluate(sample.subject, [sample])
+    whole, late = sample.examples(0), sample.examples(1)
+    assert whole.starts == list(range(0, 400, 50))
+    assert late.starts == list(range(0, 8 * 49, 49))  # the last label of each has no frame then
+    assert whole.choosing.reshape(8, 50).all(axis=1).sum() == 4  # one of two speakers
+    assert not whole.choosing.reshape(8, 50)[~whole.choosing.reshape(8, 50).all(axis=1)].any()
+
+
+def test_speakers_that_choose_do_not_teach():
+    speakers = [f"s{n % 10}" for n in range(40)]
+    chosen = held_out(speakers, seed=3)
+    assert len({s for s, c in zip(speakers, chosen, strict=True) if c}) == 2
+    assert not {s for s, c in zip(speakers, chosen, strict=True) if c} & {
+        s for s, c in zip(speakers, chosen, strict=True) if not c
+    }
+    assert not held_out(["a", "a"], seed=3).any()
+
+
+def test_the_penalty_is_chosen_by_others():
+    """Labels that depend on one channel of many want a strong penalty where there are few examples."""
+    generator = np.random.default_rng(0)
+    features = generator.standard_normal((300, 150)).astype(np.float32)
+    labels = (features[:, 0] + 1.5 * generator.standard_normal(300) > 0).astype(np.int64)
+    choosing = np.arange(300) % 2 == 0
+    fitted = logistic_regression(features, labels, choosing)
+    path = fitted.note["path"]
+    assert fitted.note["penalty"] == 0.01 == float(max(path, key=path.get))
+    assert next(iter(path)) == "0.01"
+    weaker = list(path.values())
+    assert weaker[-1] <= weaker[0]
 
 
 def test_the_bootstrap_is_over_speakers():
@@ -225,6 +269,6 @@ def test_command_line(spoken, tmp_path, run):
     assert status == 0
     assert json.loads((tmp_path / "r/s.json").read_text())["settings"]["epochs"] == 5
     (tmp_path / "b/phones.ctm").unlink()
-    for more, message in [(["--module", "x"], "a number, or all"), ([], "data labels")]:
+    for more, message in [(["--module", "x"], "a number, last, or all"), ([], "data labels")]:
         status, _, err = run("probe", "phones", "mfcc", *arguments, "--out", tmp_path / "r/t.json", *more)
         assert (status, message in err, len(err.strip().splitlines())) == (2, True, 1)

@@ -9,10 +9,21 @@ import pytest
 from test_probes import Loudness, noisy_data
 
 from gim_audio.errors import DataError
-from gim_audio.probes import probe_units, probe_verification
+from gim_audio.probes import FrameSample, Subject, UnitProbe, VerificationProbe, evaluate
 from gim_audio.probes.tally import bootstrap
 from gim_audio.probes.units import pnmi
 from gim_audio.probes.verification import equal_error_rate
+
+
+def probe_units(encoder, train, test, *, units, shift, modules):
+    subject = Subject(encoder, modules)
+    sample = FrameSample(subject, train, shifts=[shift], most_frames=400_000, seed=0)
+    return evaluate(subject, [sample, UnitProbe(sample, test, units)]).results[0]
+
+
+def probe_verification(encoder, train, test, *, modules):
+    subject = Subject(encoder, modules)
+    return evaluate(subject, [VerificationProbe(subject, train, test)]).results[0]
 
 
 def test_pnmi_by_its_definition():

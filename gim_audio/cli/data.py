@@ -180,6 +180,26 @@ def split(
         say(f"{out}: {len(part.utterances)} utterances, {len(set(part.speakers.values()))} speakers")
 
 
+@data.command(epilog="Example: gim-audio data combine data/both data/first data/second")
+@click.argument("out", type=PATH)
+@click.argument("paths", metavar="DATA...", nargs=-1, required=True, type=PATH)
+def combine(out: Path, paths: tuple[Path, ...]) -> None:
+    """Put several data directories together in OUT, labels included where all of them have some."""
+    from gim_audio.files import absent, new_folder
+    from gim_audio.kaldi import DataDir
+    from gim_audio.kaldi import combine as join
+    from gim_audio.phones import read_ctm, write_ctm
+
+    absent(out)
+    joined = join([DataDir.read(path) for path in paths])
+    labels = [path / "phones.ctm" for path in paths]
+    with new_folder(out) as folder:
+        joined.write(folder)
+        if all(file.exists() for file in labels):
+            write_ctm(folder / "phones.ctm", {k: v for file in labels for k, v in read_ctm(file).items()})
+    say(f"{out}: {len(joined.utterances)} utterances, {len(set(joined.speakers.values()))} speakers")
+
+
 @click.command(epilog="Example: gim-audio pack data/train packed/train --nj 4")
 @click.argument("path", metavar="DATA", type=PATH)
 @click.argument("packed", type=PATH)

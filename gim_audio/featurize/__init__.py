@@ -1,12 +1,13 @@
 """Audio to features: any module of a model, whole files of any length, or a named baseline."""
 
-from gim_audio.featurize.encoders import Encoder, Features, Featurizer, load_encoder, pick_module
+from gim_audio.featurize.encoders import BASELINES, Encoder, Features, Featurizer, load_encoder, pick_module
 from gim_audio.featurize.inputs import gather
 from gim_audio.featurize.one_rate import encode_at_one_rate, pool_frames, waveforms
 from gim_audio.featurize.outputs import check_output
 from gim_audio.featurize.run import featurize
 
 __all__ = [
+    "BASELINES",
     "Encoder",
     "Features",
     "Featurizer",

@@ -17,9 +17,12 @@ from gim_audio.model.devices import set_precision
 from gim_audio.model.gim import GreedyInfoMax, module_names
 from gim_audio.model.layers import Geometry, State
 
-__all__ = ["Encoder", "Features", "Featurizer", "KaldiFeatures", "load_encoder", "pick_module"]
+__all__ = ["BASELINES", "Encoder", "Features", "Featurizer", "KaldiFeatures", "load_encoder", "pick_module"]
 
 Features = npt.NDArray[np.float32]
+
+BASELINES = ("mfcc", "mfcc13", "fbank")
+"""Features that are computed, not learnt."""
 
 CHUNK_SECONDS = 10
 """Long files are encoded in pieces of this length, with equal results and bounded memory."""
@@ -97,6 +100,12 @@ class Featurizer:
         torch.manual_seed(config.training.seed)
         return cls(GreedyInfoMax.build(config.model, config.objective), "random", device, precision)
 
+    def by_layer(self) -> "Featurizer":
+        """With every convolution and context as a module, and the same name."""
+        layers = Featurizer(self.model.by_layer(), "", self.device, "bf16" if self.precision == "bf16" else "fp32")
+        layers.name = self.name
+        return layers
+
     @torch.no_grad()
     def encode(self, waveform: Waveform, modules: Sequence[int] | None = None) -> list[Features]:
         """See `Encoder.encode`. Pieces of a long waveform overlap by the receptive field and carry the context."""
@@ -133,7 +142,7 @@ def _summarise(context: torch.nn.Module | None, z: Tensor, state: State) -> tupl
 
 
 class KaldiFeatures:
-    """MFCC (13 with their first and second differences) or 80 log mel energies, as Kaldi computes them."""
+    """13 MFCC, alone or with their first and second differences, or 80 log mel energies, as Kaldi computes them."""
 
     def __init__(self, kind: str, rate: int = 16000) -> None:
         self.kind, self.name, self.rate, self.precision = kind, kind, rate, "fp32"
@@ -153,17 +162,19 @@ class KaldiFeatures:
             energies = kaldi.fbank(pcm, num_mel_bins=80, sample_frequency=self.rate)
             return [energies.numpy()]
         cepstra = kaldi.mfcc(pcm, sample_frequency=self.rate).T
+        if self.kind == "mfcc13":
+            return [cepstra.T.contiguous().numpy()]
         first = compute_deltas(cepstra)
         return [torch.cat([cepstra, first, compute_deltas(first)]).T.contiguous().numpy()]
 
 
 def load_encoder(name: str, device: torch.device | str = "cpu", precision: Literal["fp32", "bf16"] = "fp32") -> Encoder:
-    """A baseline (`mfcc`, `fbank`, `random`), an experiment or a checkpoint; `./mfcc` is a folder of that name.
+    """A baseline (`mfcc`, `mfcc13`, `fbank`, `random`), an experiment or a checkpoint; `./mfcc` is a folder.
 
     Raises:
         ConfigError: `bf16` for a baseline that is not a network.
     """
-    if name in {"mfcc", "fbank"}:
+    if name in BASELINES:
         if precision != "fp32":
             raise ConfigError(f"--precision {precision}: {name} is computed in fp32")
         return KaldiFeatures(name)

@@ -2,6 +2,7 @@
 
 from gim_audio.kaldi.archive import parse_wspecifier, read_scp, write_archive
 from gim_audio.kaldi.check import check, fix
+from gim_audio.kaldi.combine import combine
 from gim_audio.kaldi.datadir import DataDir, Segment, identity, read_table, write_table
 from gim_audio.kaldi.split import split
 
@@ -9,6 +10,7 @@ __all__ = [
     "DataDir",
     "Segment",
     "check",
+    "combine",
     "fix",
     "identity",
     "parse_wspecifier",

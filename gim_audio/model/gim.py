@@ -1,6 +1,6 @@
 """Greedy InfoMax: a stack of modules, each trained by its own loss, none by another's."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Literal, cast
 
@@ -238,6 +238,25 @@ class GreedyInfoMax(nn.Module):
             else:
                 score, x = module.score(x, generator(number), dtype, ranks, labels)
             yield number, score, x
+
+    def by_layer(self) -> "GreedyInfoMax":
+        """The same weights, with every convolution and every context as a module: to look inside modules.
+
+        The objectives are those of the modules that they are from, and fit their top layers alone.
+        """
+        modules: list[GreedyModule] = []
+        geometries, geometry = [], Geometry()
+        for module in self.stack:
+            channels = module.channels
+            for block in cast("Iterable[ConvBlock]", module.encoder):
+                geometry, channels = block.geometry(geometry), block.convolution.out_channels
+                modules.append(GreedyModule([block], None, module.objective, channels))
+                geometries.append(geometry)
+            if module.context is not None:
+                modules.append(GreedyModule([], module.context, module.objective, channels))
+                modules[-1].hands_up = module.hands_up
+                geometries.append(geometry)
+        return GreedyInfoMax(modules, geometries, self.rate, float(self.mean), float(self.deviation))
 
     def frames(self, samples: int) -> list[int]:
         """How many frames each module makes of `samples` samples."""

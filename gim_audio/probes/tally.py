@@ -1,7 +1,7 @@
 """Right answers by speaker, and the result that is made of them."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -87,18 +87,35 @@ def bootstrap(
     return [float(low), float(high)]
 
 
-def write_result(path: Path, result: Result, experiment: str, encoder: Encoder, train: Path | None, test: Path) -> None:
-    """Write a result as JSON, with what was probed, on which data, and where."""
+def write_result(
+    path: Path,
+    result: Result,
+    experiment: str,
+    encoder: Encoder,
+    train: Path | None,
+    test: Path,
+    seconds: Mapping[str, float] | None = None,
+) -> None:
+    """Write a result as JSON, with what was probed, on which data, where, and how long it took."""
     record = {
         "experiment": experiment,
         "model": encoder.name,
+        "precision": encoder.precision,
         "trained_steps": trained_steps(experiment),
         "train": str(train) if train else None,
         "test": str(test),
+        "corpora": {str(data): fingerprint for data in (train, test) if data and (fingerprint := _fingerprint(data))},
         **asdict(result),
+        "seconds": {name: round(value, 1) for name, value in (seconds or {}).items()},
         "provenance": provenance(),
     }
     write_text(path, json.dumps(record, indent=2) + "\n")
+
+
+def _fingerprint(data: Path) -> str | None:
+    """Of a packed corpus; another data directory has none."""
+    file = data / "fingerprint"
+    return file.read_text(encoding="utf-8").strip() if file.exists() else None
 
 
 def trained_steps(experiment: str) -> int | None:
