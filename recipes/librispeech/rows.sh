@@ -1,0 +1,120 @@
+#!/usr/bin/env bash
+# Every row of the paper's table on a small corpus: trained, evaluated, and set beside the published numbers.
+#
+#   ./rows.sh --corpus FOLDER [--labels FILE] [--shift N] [--name NAME] [--rows "ROW ROW …"] [--frames N]
+#             [--precision fp32|bf16] [--mix-hours H] [--curve "STEP STEP …"] [--stage N] [--stop-stage M] [--nj J]
+#
+#   --corpus     a folder that holds LibriSpeech/train-clean-100 or a part of it
+#   --labels     phone alignments; without them the transcripts are aligned here
+#   --rows       configurations in conf/hour/
+#   --precision  of encoding for the evaluations
+#   --mix-hours  of the built-in corpus, for the row `mixed`
+#   --curve      updates of `gim` after which phones are probed too
+#   stages: 1 data, 2 train (a row after another), 3 evaluate, 4 curve (and label shifts), 5 report
+#
+# Interrupted, it goes on where it was when it is started again.
+set -euo pipefail
+called_from=$PWD
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+stage=1 stop_stage=5 nj=2
+nproc=1 parallel=data
+corpus=data/corpora labels='' shift=''
+name=hour
+rows="gim cpc supervised-phones greedy-supervised-phones supervised-speakers greedy-supervised-speakers mixed"
+frames=60000 precision=bf16 mix_hours=1.0
+curve="500 1000 1500 2000 3000 4000 5000"
+options="stage stop_stage nj corpus labels shift name rows frames precision mix_hours curve"
+. ../shared/parse_options.sh
+[ -n "$shift" ] || shift=$([ -n "$labels" ] && echo 2 || echo 0)
+. ./path.sh
+. ./cmd.sh
+. ../shared/stages.sh
+. ../shared/train.sh
+
+exp=exp/$name
+packed=data/$name/packed
+spoken=data/$name/spoken
+
+data() {
+  ./run.sh --corpus "$corpus" --name "$name" --labels "$labels" --shift "$shift" --speaker-split time \
+    --stop-stage 2 --nj "$nj"
+  local part
+  for part in train test; do
+    [ -n "$labels" ] || unless $packed/$part/aligned.ctm \
+      gim-audio data align $packed/$part --out $packed/$part/aligned.ctm --nj "$nj"
+    gim-audio data labels $packed/$part "${labels:-$packed/$part/aligned.ctm}"
+  done
+  case " $rows " in *" mixed "*)
+    unless $spoken gim-audio data synthetic $spoken --hours "$mix_hours" --speakers 56
+    unless $packed/spoken gim-audio pack $spoken $packed/spoken --nj "$nj"
+    unless data/$name/mixed gim-audio data combine data/$name/mixed $packed/train $packed/spoken
+    unless $packed/mixed gim-audio pack data/$name/mixed $packed/mixed --nj "$nj" ;;
+  esac
+}
+
+train() {
+  local row set
+  for row in $rows; do
+    case $row in
+      *-speakers) set=same_train ;; # the speakers that are asked for; their last quarters are not heard
+      mixed) set=mixed ;;
+      *) set=train ;;
+    esac
+    train_model conf/hour/$row.yaml $packed/$set "$exp/$row"
+  done
+}
+
+# ask NAME MODEL OPTION...: everything about a model, of one encoding.
+ask() {
+  local out=$exp/$1
+  unless "$out" $probe_cmd gim-audio evaluate "$2" --train $packed/train --test $packed/test \
+    --speaker-train $packed/same_train --speaker-test $packed/same_test --out "$out" --frames "$frames" \
+    --precision "$precision" --tasks phones,speakers,verification,units,per,slowness,cka --shifts "$shift" "${@:3}"
+}
+
+evaluate() {
+  local row baseline
+  for baseline in mfcc13 mfcc fbank; do
+    ask baselines/results/$baseline $baseline
+    ask baselines/results/$baseline-stacked $baseline --stack 4
+  done
+  for row in $rows; do
+    ask "$row/results/trained" "$exp/$row" --layers
+  done
+  ask gim/results/random "$exp/gim/step-000000" --layers
+  for row in baselines/results/abx-mfcc:mfcc gim/results/abx:"$exp/gim" gim/results/abx-random:"$exp/gim/step-000000"; do
+    unless "$exp/${row%%:*}.json" $probe_cmd gim-audio abx "${row#*:}" $packed/test --out "$exp/${row%%:*}.json"
+  done
+}
+
+curve() {
+  local step folder
+  for step in $curve; do
+    folder=$exp/gim/step-$(printf %06d "$step")
+    [ ! -d "$folder" ] || unless "$exp/gim/results/step-$step" $probe_cmd gim-audio evaluate "$folder" \
+      --train $packed/train --test $packed/test --out "$exp/gim/results/step-$step" --frames "$frames" \
+      --precision "$precision" --tasks phones --protocols strict --shifts "$shift" --module last
+  done
+  for folder in gim:"$exp/gim" baselines:mfcc; do
+    unless "$exp/${folder%%:*}/results/shifts" $probe_cmd gim-audio evaluate "${folder#*:}" --train $packed/train \
+      --test $packed/test --out "$exp/${folder%%:*}/results/shifts" --frames $((frames / 2)) --precision "$precision" \
+      --tasks phones --protocols strict --shifts=-2,-1,0,1,2,3,4 --module last
+  done
+}
+
+report() {
+  local row folders=
+  for row in $rows; do folders+=" $exp/$row"; done
+  gim-audio report $folders "$exp/baselines" --out "$exp/report.html" --markdown RESULTS.md \
+    --title "The paper's rows on a part of LibriSpeech"
+  echo "the table: recipes/librispeech/RESULTS.md    the figures: recipes/librispeech/$exp/report.html"
+}
+
+corpus_options="corpus labels shift"
+run_stage 1 data $corpus_options mix_hours
+run_stage 2 train $corpus_options rows mix_hours
+run_stage 3 evaluate $corpus_options rows frames precision
+run_stage 4 curve $corpus_options frames precision curve
+rm -f "$exp/.done.report" # it takes seconds, and there may be new results
+run_stage 5 report
