@@ -188,9 +188,11 @@ def test_data_directories_are_combined(tmp_path, run):
     for name, speaker in (("a", "x"), ("b", "y")):
         make_data(tmp_path / name, {f"{speaker}-1": 4000, f"{speaker}-0": 5000})
         (tmp_path / name / "phones.ctm").write_text(f"{speaker}-0 1 0 0.1 AA\n")
+    (tmp_path / "a/text").write_text("x-0 YES\nx-1 NO\n")
     status, _, err = run("data", "combine", tmp_path / "c", tmp_path / "b", tmp_path / "a")
     assert (status, "4 utterances, 2 speakers" in err) == (0, True)
     assert DataDir.read(tmp_path / "c").utterances == ["x-0", "x-1", "y-0", "y-1"]
+    assert not (tmp_path / "c/text").exists()
     assert (tmp_path / "c/phones.ctm").read_text().split() == "x-0 1 0.0000 0.1000 aa y-0 1 0.0000 0.1000 aa".split()
     status, _, err = run("data", "combine", tmp_path / "d", tmp_path / "a", tmp_path / "c")
     assert (status, "x-0 is in" in err, (tmp_path / "d").exists()) == (2, True, False)

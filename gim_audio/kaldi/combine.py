@@ -10,7 +10,7 @@ __all__ = ["combine"]
 
 
 def combine(parts: Sequence[DataDir]) -> DataDir:
-    """All utterances of several data directories.
+    """All utterances of several data directories; their transcripts, where all of them have some.
 
     Raises:
         DataError: two have an utterance or a recording of the same name, or only some have segments.
@@ -28,4 +28,5 @@ def combine(parts: Sequence[DataDir]) -> DataDir:
     def together(table: str) -> dict[str, Any]:
         return dict(sorted((key, value) for part in parts for key, value in getattr(part, table).items()))
 
-    return DataDir(together("recordings"), together("speakers"), together("segments"), together("text"))
+    text = together("text") if all(part.text for part in parts) else {}
+    return DataDir(together("recordings"), together("speakers"), together("segments"), text)

@@ -32,12 +32,11 @@ options="stage stop_stage nj corpus labels shift name rows frames precision mix_
 . ../shared/stages.sh
 . ../shared/train.sh
 
-exp=exp/$name
-packed=data/$name/packed
-spoken=data/$name/spoken
+exp=exp/$name data=data/$name
+packed=$data/packed spoken=$data/spoken mixed=$data/mixed
 
 data() {
-  ./run.sh --corpus "$corpus" --name "$name" --labels "$labels" --shift "$shift" --speaker-split time \
+  ./run.sh --corpus "$corpus" --name "${data#data/}" --labels "$labels" --shift "$shift" --speaker-split time \
     --stop-stage 2 --nj "$nj"
   local part
   for part in train test; do
@@ -48,8 +47,8 @@ data() {
   case " $rows " in *" mixed "*)
     unless $spoken gim-audio data synthetic $spoken --hours "$mix_hours" --speakers 56
     unless $packed/spoken gim-audio pack $spoken $packed/spoken --nj "$nj"
-    unless data/$name/mixed gim-audio data combine data/$name/mixed $packed/train $packed/spoken
-    unless $packed/mixed gim-audio pack data/$name/mixed $packed/mixed --nj "$nj" ;;
+    unless $mixed gim-audio data combine $mixed $packed/train $packed/spoken
+    unless $packed/mixed gim-audio pack $mixed $packed/mixed --nj "$nj" ;;
   esac
 }
 
