@@ -123,7 +123,7 @@ def test_several_experiments(experiment, tmp_path):
 
     shutil.copytree(experiment, tmp_path / "other", symlinks=True)
     written = write_report([experiment, tmp_path / "other"], tmp_path / "r.html", None, "t")
-    assert len({file.name for file in written}) == 5
+    assert len({file.name for file in written}) == 6  # the page, two figures of each, and one of both
     assert str(tmp_path / "other") in (tmp_path / "r.html").read_text()
 
 

@@ -7,30 +7,17 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from gim_audio.report.published import GIM_SPEAKERS_BY_MODULE, TABLE
+from gim_audio.report.diagnostics import draw_diagnostics
+from gim_audio.report.published import SPEAKERS_BY_MODULE, TABLE
 from gim_audio.report.results import Experiment
+from gim_audio.report.style import INK, MFCC, MUTED, STYLE, TRAINED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = ["draw"]
 
-INK, MUTED, TRAINED, MFCC = "#222222", "#8a8a8a", "#0b6e99", "#c8651b"
-STYLE: Any = {
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": MUTED,
-    "axes.labelcolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e6e6e6",
-    "axes.titlelocation": "left",
-    "axes.titlesize": 11,
-    "legend.frameon": False,
-}
+PUBLISHED = SPEAKERS_BY_MODULE["Greedy InfoMax"]
 
 
 def draw(experiment: Experiment) -> dict[str, Figure]:
@@ -42,7 +29,7 @@ def draw(experiment: Experiment) -> dict[str, Figure]:
         tasks = [task for task in ("phones", "speakers") if experiment.probe(task, "trained")]
         if tasks:
             figures["accuracy"] = _accuracy(experiment, tasks)
-    return figures
+    return figures | draw_diagnostics(experiment)
 
 
 def _training(experiment: Experiment) -> Figure:
@@ -119,12 +106,12 @@ def _accuracy_by_module(axes: "Axes", experiment: Experiment, task: str) -> None
             axes.axhline(_percent(baseline.modules)[0], color=MFCC, lw=1.5, ls=dash, label=name)
     majority = 100 * float(trained.record["counts"]["majority"])
     axes.axhline(majority, color=MUTED, lw=0.8, ls=":", label="majority class" if task == "phones" else "chance")
-    if task == "speakers" and len(names) == len(GIM_SPEAKERS_BY_MODULE):
-        axes.plot(x, GIM_SPEAKERS_BY_MODULE, ":", color=INK, lw=1, label="published GIM (LibriSpeech-100)")
+    if task == "speakers" and len(names) == len(PUBLISHED):
+        axes.plot(x, PUBLISHED, ":", color=INK, lw=1, label="published GIM (LibriSpeech-100)")
     else:
         final = [TABLE["Greedy InfoMax"][column]]
         axes.plot(
-            x[: len(GIM_SPEAKERS_BY_MODULE)][-1:],
+            x[: len(PUBLISHED)][-1:],
             final,
             "D",
             mfc="none",

@@ -9,8 +9,10 @@ from pathlib import Path
 from gim_audio.files import new_file, write_text
 from gim_audio.provenance import provenance
 from gim_audio.report import tables
+from gim_audio.report.diagnostics import draw_layers
 from gim_audio.report.figures import draw
-from gim_audio.report.results import Experiment, read_experiment
+from gim_audio.report.results import Experiment, read_experiments
+from gim_audio.report.rows import PROTOCOLS, by_layer, learning_curve, rows
 from gim_audio.report.tables import Table
 
 __all__ = ["write_report"]
@@ -44,44 +46,71 @@ def write_report(paths: Sequence[Path], out: Path, markdown: Path | None, title:
     Raises:
         DataError: an experiment is not one, or is damaged.
     """
-    experiments = [read_experiment(path) for path in paths]
-    written: list[Path] = []
-    sections = []
-    for number, experiment in enumerate(experiments, start=1):
-        images = []
-        for name, figure in draw(experiment).items():
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format="png", dpi=150)
-            prefix = out.stem if len(experiments) == 1 else f"{out.stem}-{number}"
-            file = out.with_name(f"{prefix}-{name}.png")
-            with new_file(file) as temporary:
-                temporary.write_bytes(buffer.getvalue())
-            written.append(file)
-            encoded = base64.b64encode(buffer.getvalue()).decode()
-            images.append(f'<img alt="{name}" src="data:image/png;base64,{encoded}">')
-        sections.append(_section(experiment, images))
+    experiments = read_experiments(paths)
+    trained = [experiment for experiment in experiments if experiment.config]
+    together = len(experiments) > 1
+    written, images = [out], {}
+    figures = {}
+    if together and (layers := draw_layers(trained)):
+        figures["layers"] = layers
+    for number, experiment in enumerate(trained, start=1):
+        prefix = f"{number}-" if together else ""
+        figures |= {f"{prefix}{name}": figure for name, figure in draw(experiment).items()}
+    for name, figure in figures.items():
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=150)
+        file = out.with_name(f"{out.stem}-{name}.png")
+        with new_file(file) as temporary:
+            temporary.write_bytes(buffer.getvalue())
+        written.append(file)
+        encoded = base64.b64encode(buffer.getvalue()).decode()
+        images[name] = f'<img alt="{name}" src="data:image/png;base64,{encoded}">'
     now = provenance()
+    parts = [_html(table) for table in _side_by_side(experiments)] if together else []
+    parts.append(images.get("layers", ""))
+    for number, experiment in enumerate(trained, start=1):
+        own = [image for name, image in images.items() if not together or name.startswith(f"{number}-")]
+        parts.append(_section(experiment, own))
+    parts += ["<h2>Settings and provenance</h2>", *(_provenance(experiment) for experiment in experiments)]
     page = (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
         f"<style>{CSS}</style></head><body><h1>{html.escape(title)}</h1>"
         f'<p class="sub">{html.escape(now["date"])}, commit {html.escape(now["commit"])}</p>'
-        f"{_html(tables.comparison(experiments)) if len(experiments) > 1 else ''}{''.join(sections)}</body></html>\n"
+        f"{''.join(parts)}</body></html>\n"
     )
     write_text(out, page)
-    written.insert(0, out)
     if markdown:
         write_text(markdown, _markdown(experiments, title, now["command"]))
         written.append(markdown)
     return written
 
 
+def _side_by_side(experiments: Sequence[Experiment]) -> list[Table]:
+    """What several experiments have in common, the paper's table first."""
+    tables_ = [rows(experiments)]
+    for task in tables.TASKS:
+        tables_ += [table for protocol in PROTOCOLS if (table := by_layer(experiments, task, protocol))]
+    return [*tables_, tables.comparison([experiment for experiment in experiments if experiment.config])]
+
+
+def _shown(experiment: Experiment) -> list[Table]:
+    """The tables of one experiment."""
+    curve = learning_curve(experiment)
+    return [*tables.measured(experiment), *([curve] if curve else []), tables.published()]
+
+
 def _section(experiment: Experiment, images: Sequence[str]) -> str:
     sentences = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in tables.verdicts(experiment))
+    first, *more = _shown(experiment)
     return (
         f"<h2>{html.escape(str(experiment.path))}</h2><ul>{sentences}</ul>"
-        f"{''.join(_html(table) for table in tables.measured(experiment))}{''.join(images)}{_html(tables.published())}"
-        f"{_html(tables.facts(experiment), 'facts')}<pre>{html.escape(experiment.config)}</pre>"
+        f"{_html(first)}{''.join(images)}{''.join(_html(table) for table in more)}"
     )
+
+
+def _provenance(experiment: Experiment) -> str:
+    config = f"<pre>{html.escape(experiment.config)}</pre>" if experiment.config else ""
+    return f"<h3>{html.escape(str(experiment.path))}</h3>{_html(tables.facts(experiment), 'facts')}{config}"
 
 
 def _html(table: Table, kind: str = "") -> str:
@@ -96,13 +125,17 @@ def _html(table: Table, kind: str = "") -> str:
 def _markdown(experiments: Sequence[Experiment], title: str, command: str) -> str:
     parts = [f"# {title}", f"Written by `{command}`; do not edit."]
     if len(experiments) > 1:
-        parts.append(_pipes(tables.comparison(experiments)))
+        parts += [_pipes(table) for table in _side_by_side(experiments)]
     for experiment in experiments:
-        parts.append(f"## {experiment.path}")
-        parts.append("\n".join(f"- {sentence}" for sentence in tables.verdicts(experiment)))
-        shown = (*tables.measured(experiment), tables.published(), tables.facts(experiment))
-        parts += [_pipes(table) for table in shown]
-        parts.append(f"Configuration:\n\n```yaml\n{experiment.config}```")
+        if experiment.config:
+            parts.append(f"## {experiment.path}")
+            parts.append("\n".join(f"- {sentence}" for sentence in tables.verdicts(experiment)))
+            parts += [_pipes(table) for table in _shown(experiment)]
+    parts.append("## Settings and provenance")
+    for experiment in experiments:
+        parts += [f"### {experiment.path}", _pipes(tables.facts(experiment))]
+        if experiment.config:
+            parts.append(f"Configuration:\n\n```yaml\n{experiment.config}```")
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

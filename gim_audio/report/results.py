@@ -1,14 +1,18 @@
 """What experiments left behind: configuration, metrics, and the results of probes."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from gim_audio.errors import DataError
 
-__all__ = ["Experiment", "Probe", "read_experiment"]
+__all__ = ["Experiment", "Probe", "read_experiments"]
 
+
+OWN = ("trained", "random")
+"""Kinds of results that belong to one experiment."""
 
 SETTINGS = ("shift", "units", "items", "most", "most_speakers", "most_utterances")
 """That change what a figure means."""
@@ -49,38 +53,70 @@ class Probe:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A folder that `train` made, and the probes' results in its `results/`."""
+    """A folder that `train` made, and what evaluations left in its `results/`; or one with results alone.
+
+    Attributes:
+        path: of the folder.
+        config: as YAML; empty where nothing was trained.
+        metrics: a row a step.
+        probes: results of its own.
+        starts: what began and resumed the training.
+        baselines: results of features that are computed, of other folders of the report.
+    """
 
     path: Path
     config: str
     metrics: list[dict[str, Any]]
     probes: list[Probe]
     starts: list[dict[str, Any]]
+    baselines: list[Probe] = field(default_factory=list)
 
-    def probe(self, task: str, kind: str) -> Probe | None:
+    def trained(self, task: str, protocol: str | None = None) -> list[Probe]:
+        """Results for the trained model that look at most of its modules, by length of training."""
+        found = [
+            probe
+            for probe in self.probes
+            if (probe.task, probe.kind) == (task, "trained") and protocol in {None, probe.record["protocol"]}
+        ]
+        most = max((len(probe.modules) for probe in found), default=0)
+        whole = [probe for probe in found if len(probe.modules) == most]
+        return sorted(whole, key=lambda probe: (probe.record["trained_steps"], probe.record["protocol"]))
+
+    def probe(self, task: str, kind: str, protocol: str | None = None) -> Probe | None:
         """The result for the longest training, or what was measured in the same way: random weights, a baseline."""
-        trained = [probe for probe in self.probes if (probe.task, probe.kind) == (task, "trained")]
-        if not trained:
-            return None
-        longest = max(trained, key=lambda probe: (probe.record["trained_steps"], probe.record["protocol"]))
-        if kind == "trained":
-            return longest
-        return next((p for p in self.probes if (p.task, p.kind) == (task, kind) and p.setup == longest.setup), None)
+        trained = self.trained(task, protocol)
+        if kind == "trained" or not trained:
+            return trained[-1] if trained and kind == "trained" else None
+        same = (
+            p
+            for p in (*self.probes, *self.baselines)
+            if (p.task, p.kind) == (task, kind) and p.setup == trained[-1].setup
+        )
+        return next(same, None)
 
 
-def read_experiment(path: Path) -> Experiment:
-    """Read an experiment's folder.
+def read_experiments(paths: Sequence[Path]) -> list[Experiment]:
+    """Read folders; each knows the baselines of all.
 
     Raises:
-        DataError: it is none, or a file in it is damaged.
+        DataError: one is no experiment, or a file in it is damaged.
     """
-    if not (path / "metrics.jsonl").exists():
-        raise DataError(f"{path}: no metrics.jsonl: is it an experiment that `gim-audio train` made?")
+    found = [_read(path) for path in paths]
+    baselines = [probe for experiment in found for probe in experiment.probes if probe.kind not in OWN]
+    return [replace(experiment, baselines=baselines) for experiment in found]
+
+
+def _read(path: Path) -> Experiment:
+    files = sorted((path / "results").rglob("*.json"))
+    if not (path / "metrics.jsonl").exists() and not files:
+        raise DataError(f"{path}: no metrics.jsonl and no results: is it an experiment that `gim-audio train` made?")
     try:
+        records = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+        probes = [Probe(record["task"], _kind(record), record) for record in records]
+        if not (path / "metrics.jsonl").exists():
+            return Experiment(path, "", [], probes, [])
         lines = (path / "metrics.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
         metrics = [json.loads(line) for line in lines if line.endswith("\n")]  # a killed run may leave half a line
-        records = [json.loads(file.read_text(encoding="utf-8")) for file in sorted((path / "results").glob("*.json"))]
-        probes = [Probe(record["task"], _kind(record), record) for record in records]
         starts = json.loads((path / "provenance.json").read_text(encoding="utf-8"))
     except (json.JSONDecodeError, KeyError) as error:
         raise DataError(f"{path}: damaged results ({error}): remove the file and probe again") from error
@@ -88,6 +124,8 @@ def read_experiment(path: Path) -> Experiment:
 
 
 def _kind(record: dict[str, Any]) -> str:
+    stack = record["settings"].get("stack")
+    beside = f" \u00b1{stack}" if stack else ""
     if record["trained_steps"] is None:
-        return str(record["model"]).split()[0]
-    return "trained" if record["trained_steps"] else "random"
+        return str(record["model"]).split()[0] + beside
+    return ("trained" if record["trained_steps"] else "random") + beside

@@ -8,7 +8,7 @@ from typing import Any
 from gim_audio.report.published import SOURCE, TABLE
 from gim_audio.report.results import Experiment, Probe
 
-__all__ = ["Table", "comparison", "facts", "measured", "published", "verdicts"]
+__all__ = ["NAMES", "TASKS", "Table", "cell", "comparison", "facts", "measured", "published", "verdicts"]
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,13 @@ class Table:
 
 TASKS = ("phones", "speakers")
 ABX_MODES = ("within", "across")
-NAMES = {"mfcc": "MFCC with deltas", "fbank": "80 log mel energies"}
+NAMES = {"mfcc13": "MFCC", "mfcc": "MFCC with deltas", "fbank": "80 log mel energies"}
 
 
 def measured(experiment: Experiment) -> list[Table]:
     """All that evaluations of an experiment found."""
-    return [table for table in (results(experiment), abx(experiment), without_training(experiment)) if table]
+    found = (results(experiment), abx(experiment), beyond_accuracy(experiment), slowness(experiment))
+    return [table for table in found if table]
 
 
 def results(experiment: Experiment) -> Table:
@@ -67,6 +68,12 @@ def _cells(probe: Probe | None, module: int) -> tuple[str, str]:
     return f"{100 * row['accuracy']:.1f}", interval
 
 
+def cell(row: dict[str, Any]) -> str:
+    """Accuracy and interval in per cent."""
+    interval = " ({:.1f} to {:.1f})".format(*(100 * edge for edge in row["interval"])) if row["interval"] else ""
+    return f"{100 * row['accuracy']:.1f}{interval}"
+
+
 def abx(experiment: Experiment) -> Table | None:
     """ABX errors of every module, trained and at initialisation, then the baselines; None where nobody measured."""
     trained, random = experiment.probe("abx", "trained"), experiment.probe("abx", "random")
@@ -99,8 +106,8 @@ def _abx_cells(row: dict[str, Any], untrained: dict[str, Any]) -> list[str]:
     return cells
 
 
-def without_training(experiment: Experiment) -> Table | None:
-    """What features say without a classifier: equal error rate of speaker verification, phones of k-means units."""
+def beyond_accuracy(experiment: Experiment) -> Table | None:
+    """Equal error rate of speaker verification, phones of k-means units, phones read by CTC."""
     columns = [
         (task, key, name)
         for task, key, name in (
@@ -108,6 +115,7 @@ def without_training(experiment: Experiment) -> Table | None:
             ("units", "pnmi", "units PNMI %"),
             ("units", "phone_purity", "units' phone purity %"),
             ("units", "cluster_purity", "units' cluster purity %"),
+            ("per", "per", "phone error rate %"),
         )
         if experiment.probe(task, "trained")
     ]
@@ -119,12 +127,37 @@ def without_training(experiment: Experiment) -> Table | None:
             probe = experiment.probe(task, kind)
             for row in probe.modules if probe else []:
                 name = NAMES.get(kind) or f"module {row['module']}: {row['name']}{beside}"
-                interval = row["interval"] if key in {"eer", "pnmi"} else None
-                cell = f"{100 * row[key]:.1f}"
-                cell += " ({:.1f} to {:.1f})".format(*(100 * edge for edge in interval)) if interval else ""
-                rows.setdefault(name, [""] * len(columns))[column] = cell
+                interval = row["interval"] if key in {"eer", "pnmi", "per"} else None
+                shown = f"{100 * row[key]:.1f}"
+                shown += " ({:.1f} to {:.1f})".format(*(100 * edge for edge in interval)) if interval else ""
+                rows.setdefault(name, [""] * len(columns))[column] = shown
     head = ["features", *(name for _, _, name in columns)]
-    return Table("Without a classifier, measured", head, [[name, *cells] for name, cells in rows.items()])
+    return Table(
+        "Verification, units and phones in order, measured", head, [[name, *cells] for name, cells in rows.items()]
+    )
+
+
+def slowness(experiment: Experiment) -> Table | None:
+    """Autocorrelation of every module, trained and at initialisation; None where nobody measured."""
+    trained, random = (experiment.probe("slowness", kind) for kind in ("trained", "random"))
+    if trained is None:
+        return None
+    untrained = {row["module"]: row["autocorrelation"] for row in random.modules} if random else {}
+    lags = trained.record["settings"]["lags"].split()
+    lines = []
+    for row in trained.modules:
+        pairs = zip(row["autocorrelation"], untrained.get(row["module"], [None] * len(lags)), strict=True)
+        lines.append([f"module {row['module']}: {row['name']}", *(_beside(*pair) for pair in pairs)])
+    for kind, name in NAMES.items():
+        if probe := experiment.probe("slowness", kind):
+            lines.append([name, *(_beside(value, None) for value in probe.modules[0]["autocorrelation"])])
+    head = ["features", *(f"{10 * int(lag)} ms" for lag in lags)]
+    return Table("Autocorrelation over time, measured (at initialisation in brackets): 1 stands still", head, lines)
+
+
+def _beside(value: float | None, untrained: float | None) -> str:
+    shown = "" if value is None else f"{value:.2f}"
+    return shown + ("" if untrained is None else f" ({untrained:.2f})")
 
 
 def comparison(experiments: Sequence[Experiment]) -> Table:
@@ -135,9 +168,7 @@ def comparison(experiments: Sequence[Experiment]) -> Table:
             probe = experiment.probe(task, "trained")
             for row in probe.modules if probe else []:
                 cells = rows.setdefault(f"{task} %, module {row['module']}", [""] * len(experiments))
-                cells[column] = "{:.1f} ({:.1f} to {:.1f})".format(
-                    *(100 * value for value in (row["accuracy"], *(row["interval"] or [row["accuracy"]] * 2)))
-                )
+                cells[column] = cell(row)
         for name, value in _training(experiment).items():
             rows.setdefault(f"training: {name}", [""] * len(experiments))[column] = value
     head = ["", *(experiment.path.name for experiment in experiments)]
@@ -201,15 +232,35 @@ def facts(experiment: Experiment) -> Table:
         rows.append([f"training from step {start['from_step']}: command", start["command"]])
         rows.append([f"training from step {start['from_step']}: where", _where(start)])
     rows += [[f"training: {name}", value] for name, value in _training(experiment).items()]
-    for probe in experiment.probes:
-        what = f"{probe.task}, {probe.kind}"
-        where = probe.record["provenance"]
-        settings = {**probe.record["settings"], **probe.record["counts"]}
-        shown = ", ".join(f"{key} {_short(value)}" for key, value in settings.items())
-        rows.append([what, f"{probe.record['protocol']} protocol: {shown}"])
-        rows.append([f"{what}: command", where["command"]])
-        rows.append([f"{what}: where", _where(where)])
+    for (command, where), probes in _by_command(experiment.probes).items():
+        names = [f"{probe.task}, {probe.kind}" for probe in probes]
+        for name, probe in zip(names, probes, strict=True):
+            settings = {**probe.record["settings"], **probe.record["counts"]}
+            shown = ", ".join(f"{key} {_short(value)}" for key, value in settings.items())
+            rows.append([name, f"{probe.record['protocol']} protocol: {shown}"])
+        rows.append([f"{names[0]}: command", command])
+        rows.append([f"{names[0]}: where", where])
+        corpora = {name: value for probe in probes for name, value in (probe.record.get("corpora") or {}).items()}
+        if corpora:
+            shown = ", ".join(f"{name} {value[:12]}" for name, value in corpora.items())
+            rows.append([f"{names[0]}: fingerprints", shown])
     return Table("Settings and provenance", ["what", "value"], rows)
+
+
+def _by_command(probes: Sequence[Probe]) -> dict[tuple[str, str], list[Probe]]:
+    """Results of one command together, with where it ran, what encoding took and what it would take anew each epoch."""
+    found: dict[tuple[str, str], list[Probe]] = {}
+    for probe in probes:
+        record = probe.record
+        where, seconds = _where(record["provenance"]), record.get("seconds") or {}
+        if seconds:
+            train, test, whole = (seconds[name] for name in ("encoding train", "encoding test", "all"))
+            where += (
+                f"; {whole:.0f} s, {train + test:.0f} of them encoding, once, in {record['precision']} "
+                f"(the published 20 epochs of phones would encode for {20 * train + test:.0f} s)"
+            )
+        found.setdefault((record["provenance"]["command"], where), []).append(probe)
+    return found
 
 
 def _where(record: dict[str, Any]) -> str:

@@ -1,0 +1,109 @@
+"""Experiments as rows of the paper's table: ours, measured, beside the published numbers."""
+
+from collections.abc import Sequence
+
+import yaml
+
+from gim_audio.report.published import SOURCE, TABLE
+from gim_audio.report.results import Experiment, Probe
+from gim_audio.report.tables import NAMES, TASKS, Table, cell
+
+__all__ = ["PROTOCOLS", "by_layer", "curve", "learning_curve", "method", "rows"]
+
+PROTOCOLS = ("strict", "ref")
+UNTRAINED = "random initialisation"
+STACKED = {f"{kind} ±4": f"{name}, with 4 frames on either side" for kind, name in NAMES.items()}
+
+
+def method(experiment: Experiment) -> tuple[str, str]:
+    """How it was trained: the name in the paper's table, and of which labels."""
+    config = yaml.safe_load(experiment.config)
+    objective, cuts = config["objective"].get("kind", "infonce"), config["model"]["isolate_after"]
+    if objective == "infonce":
+        return ("Greedy InfoMax" if cuts else "CPC"), ""
+    return ("greedy supervised" if cuts else "supervised"), objective
+
+
+def rows(experiments: Sequence[Experiment]) -> Table:
+    """The last layer of every model, by both protocols, and what computed features and random weights reach."""
+    head = ["features", "updates"]
+    head += [f"{task} %, {protocol}" for task in TASKS for protocol in PROTOCOLS]
+    head += [f"published {task} %" for task in TASKS]
+    lines: list[list[str]] = []
+    trained = [experiment for experiment in experiments if experiment.config]
+    for kind, name in ({"random": UNTRAINED} | NAMES | STACKED).items():
+        found = next((e for e in trained if _any(e, kind)), None)
+        if found:
+            cells = [_last(found.probe(task, kind, protocol)) for task in TASKS for protocol in PROTOCOLS]
+            lines.append([name, "", *cells, *_published({"random": UNTRAINED, "mfcc": "MFCC"}.get(kind, ""), TASKS)])
+    for experiment in trained:
+        if not _any(experiment, "trained"):
+            continue
+        name, labels = method(experiment)
+        cells = [_last(experiment.probe(task, "trained", protocol)) for task in TASKS for protocol in PROTOCOLS]
+        cited = _published(name, (labels,) if labels else TASKS)
+        what = f"{name}, of {labels}" if labels else name
+        updates = str(experiment.metrics[-1]["step"]) if experiment.metrics else ""
+        lines.append([f"{what} (`{experiment.path.name}`)", updates, *cells, *cited])
+    caption = (
+        f"The last layer of each model, by protocol, with 95% intervals over speakers: measured here, and published "
+        f"({SOURCE}: another corpus size, other labels)"
+    )
+    return Table(caption, head, lines)
+
+
+def _any(experiment: Experiment, kind: str) -> bool:
+    return any(experiment.probe(task, kind, protocol) for task in TASKS for protocol in PROTOCOLS)
+
+
+def _last(probe: Probe | None) -> str:
+    return cell(probe.modules[-1]) if probe else ""
+
+
+def _published(name: str, tasks: Sequence[str]) -> list[str]:
+    known = TABLE.get(name)
+    return [f"{known[TASKS.index(task)]:.1f}" if known and task in tasks else "" for task in TASKS]
+
+
+def by_layer(experiments: Sequence[Experiment], task: str, protocol: str) -> Table | None:
+    """Accuracy of every layer of every model; None where nobody measured."""
+    columns: dict[str, Probe] = {}
+    for experiment in experiments:
+        if untrained := experiment.probe(task, "random", protocol):
+            columns.setdefault(UNTRAINED, untrained)
+    for experiment in experiments:
+        if probe := experiment.probe(task, "trained", protocol):
+            columns[experiment.path.name] = probe
+    if not columns:
+        return None
+    names = list(dict.fromkeys(row["name"] for probe in columns.values() for row in probe.modules))
+    lines = []
+    for name in names:
+        found = [next((row for row in probe.modules if row["name"] == name), None) for probe in columns.values()]
+        lines.append([name, *(cell(row) if row else "" for row in found)])
+    return Table(f"{task.capitalize()} %, {protocol} protocol, by layer, measured", ["layer", *columns], lines)
+
+
+def learning_curve(experiment: Experiment) -> Table | None:
+    """Phones of the last module against updates and hours of audio; None where one checkpoint alone was probed."""
+    found = curve(experiment)
+    if len(found) < 3:
+        return None
+    lines = [[f"{steps:,}", f"{hours:.1f}", cell(row)] for steps, hours, row in found]
+    head = ["updates", "hours of audio", "phones %"]
+    return Table(f"{experiment.path.name}: the last module as training goes on (strict protocol)", head, lines)
+
+
+def curve(experiment: Experiment) -> list[tuple[int, float, dict[str, object]]]:
+    """Updates, hours of audio heard, and the last module's phone accuracy after them, by the strict protocol."""
+    whole = experiment.probe("phones", "trained", "strict")
+    if whole is None:
+        return []
+    config = yaml.safe_load(experiment.config)
+    hours = config["training"]["batch"] * config["data"]["crop"] / config["model"]["rate"] / 3600
+    points = {
+        probe.record["trained_steps"]: probe.modules[-1]
+        for probe in experiment.probes
+        if probe.task == "phones" and probe.kind in {"trained", "random"} and probe.setup == whole.setup
+    }
+    return [(steps, steps * hours, row) for steps, row in sorted(points.items())]
