@@ -151,3 +151,81 @@ def test_experiments_side_by_side(experiment, tmp_path, tiny, corpus, run):
     assert "| training: steps | 6 | 36 |" in lines
     assert any(re.match(r"\| training: memory \| \d\.\d\d GB at most.* \| \d\.\d\d GB", line) for line in lines)
     assert Image.open(tmp_path / "r-2-training.png").size[0] > 1000  # drawn, though most modules rest in each phase
+
+
+def test_rows_of_the_papers_table(experiment, tmp_path, tiny, corpus, run):
+    """Ours beside the published, by protocol; baselines of a folder of their own; every layer of every model."""
+    end_to_end = tiny.model_copy(update={"model": tiny.model.model_copy(update={"isolate_after": ()})})
+    train(end_to_end, corpus, tmp_path / "cpc", say=lambda _: None)
+    (tmp_path / "cpc/results/trained").mkdir(parents=True)
+    (tmp_path / "baselines/results").mkdir(parents=True)
+    stacked = result("phones", None, [0.5], "mfcc")
+    stacked["settings"]["stack"] = 4
+    ref = result("phones", 6, [0.2] * 6) | {"protocol": "ref"}
+    for file, record in {
+        "cpc/results/trained/phones-strict": result("phones", 6, [0.31, 0.32, 0.33, 0.34, 0.35, 0.36]),
+        "cpc/results/trained/phones-ref": ref,
+        "baselines/results/mfcc": result("phones", None, [0.481], "mfcc"),
+        "baselines/results/stacked": stacked,
+    }.items():
+        (tmp_path / f"{file}.json").write_text(json.dumps(record))
+    (experiment / "results/pm.json").unlink()
+    paths = experiment, tmp_path / "cpc", tmp_path / "baselines"
+    status, _, _ = run("report", *paths, "--out", tmp_path / "r.html", "--markdown", tmp_path / "R.md")
+    assert status == 0
+    text = (tmp_path / "R.md").read_text()
+    for line in (
+        "| random initialisation |  | 29.7 (27.7 to 30.7) |  |  |  | 27.6 | 1.9 |",
+        "| MFCC with deltas |  | 48.1 (46.1 to 49.1) |  |  |  | 39.7 | 17.6 |",
+        "| MFCC with deltas, with 4 frames on either side |  | 50.0 (48.0 to 51.0) |  |  |  |  |  |",
+        "| Greedy InfoMax (`exp`) | 6 | 43.1 (41.1 to 44.1) |  | 95.0 (93.0 to 96.0) |  | 62.5 | 99.4 |",
+        "| CPC (`cpc`) | 6 | 36.0 (34.0 to 37.0) | 20.0 (18.0 to 21.0) |  |  | 64.9 | 99.6 |",
+        "| conv2 | 27.0 (25.0 to 28.0) | 31.0 (29.0 to 32.0) | 32.0 (30.0 to 33.0) |",
+    ):
+        assert line in text.splitlines()
+    assert "does not beat MFCC (48.1%)" in text
+    assert text.index("Greedy InfoMax (`exp`)") < text.index("## ")  # the table comes first
+    assert Image.open(tmp_path / "r-layers.png").size[0] > 1000
+    page = (tmp_path / "r.html").read_text()
+    assert page.index("<table") < page.index("<img") < page.index("Settings and provenance")
+
+
+def test_a_curve_sweeps_and_confusions_are_drawn(experiment, tmp_path):
+    confused = [" ".join("5" if a == b else "1" for b in range(41)) for a in range(41)]
+    main = result("phones", 6, [0.30, 0.31, 0.32, 0.33, 0.34, 0.431])
+    for row in main["modules"]:
+        row["confusion"] = confused
+    records = {"p": main}
+    for steps in (2, 4):
+        early = result("phones", steps, [0.2 + steps / 100])
+        early["modules"][0]["module"] = 6
+        records[f"early{steps}"] = early
+    for shift in (-1, 0, 2):
+        moved = result("phones", 6, [0.4 - shift / 100])
+        moved["settings"] = {"shift": shift}
+        records[f"shift{shift}"] = moved
+    slow = result("slowness", 6, [0])
+    slow["modules"] = [{"module": n, "name": f"m{n}", "autocorrelation": [0.9, None]} for n in (1, 2)]
+    slow["settings"] = {"lags": "1 50"}
+    alike = result("cka", 6, [0])
+    alike["modules"] = [{"module": n, "name": f"m{n}", "cka": [1.0, 0.5]} for n in (1, 2)]
+    for name, record in (records | {"slow": slow, "alike": alike}).items():
+        (experiment / f"results/{name}.json").write_text(json.dumps(record))
+    written = {file.name for file in write_report([experiment], tmp_path / "r.html", tmp_path / "R.md", "t")}
+    assert {f"r-{name}.png" for name in ("curve", "shifts", "confusion", "structure")} <= written
+    text = (tmp_path / "R.md").read_text()
+    assert "| 0 | 0.0 | 29.7 (27.7 to 30.7) |" in text
+    assert "| 4 | " in text
+    assert "| module 1: m1 | 0.90 |  |" in text
+    assert "| module 6: gru | 43.1 | 41.1 to 44.1 | 29.7 |" in text  # the sweep and the curve are not the result
+
+
+def test_features_are_drawn(spoken, tmp_path, run):
+    run("pack", spoken, tmp_path / "packed")
+    status, _, err = run("draw", "fbank", tmp_path / "packed", "--out", tmp_path / "figures")
+    assert status == 0, err
+    for name in ("utterance", "map"):
+        with Image.open(tmp_path / f"figures/{name}.png") as image:
+            assert len(image.convert("L").getcolors(256)) > 50
+    status, _, err = run("draw", "fbank", tmp_path / "packed", "--out", tmp_path / "f", "--utterance", "nobody")
+    assert (status, "no utterance nobody" in err) == (2, True)

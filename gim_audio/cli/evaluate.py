@@ -98,6 +98,45 @@ def _error(score: "dict[str, Any] | None") -> str:
     return f"{score['error']:.1%}{interval}"
 
 
+@click.command(epilog="Example: gim-audio draw exp/gim packed/test --out exp/gim/figures")
+@click.argument("exp")
+@click.argument("path", metavar="DATA", type=PATH)
+@click.option("--out", required=True, type=PATH, help="A folder; EXP/figures is shown in reports.")
+@click.option("--module", "modules", default="last", show_default=True, help="Of the map: a number from 1, or last.")
+@click.option("--utterance", help="To draw.  [default: the first of DATA]")
+@click.option("--shift", default=1, show_default=True, help="Of the phone labels: see `gim-audio probe`.")
+@click.option("--layers", is_flag=True, help="Each layer counts as a module, also inside modules.")
+def draw(exp: str, path: Path, out: Path, modules: str, utterance: str | None, shift: int, layers: bool) -> None:
+    """Draw features: an utterance as waveform, spectrogram and activations on one time axis, and t-SNE maps.
+
+    The maps show frames of common phones (of DATA/phones.ctm) and mean windows of some speakers.
+    """
+    from gim_audio.errors import DataError
+    from gim_audio.featurize import Featurizer, load_encoder
+    from gim_audio.files import absent, new_folder
+    from gim_audio.kaldi import DataDir
+    from gim_audio.report.pictures import draw_map, draw_utterance
+
+    absent(out)
+    data = DataDir.read(path)
+    known = alignments(data)
+    encoder = load_encoder(exp)
+    if layers and isinstance(encoder, Featurizer):
+        encoder = encoder.by_layer()
+    name = utterance or data.utterances[0]
+    (_, waveform), *_ = data.select([name]).waveforms(encoder.rate)
+    if isinstance(waveform, Exception):
+        raise DataError(f"{name}: {waveform}")
+    figures = {
+        "utterance": draw_utterance(encoder, waveform, name, known.get(name)),
+        "map": draw_map(encoder, data, known, chosen(encoder, modules)[-1], shift=shift),
+    }
+    with new_folder(out) as folder:
+        for file, figure in figures.items():
+            figure.savefig(folder / f"{file}.png", dpi=130)
+    say(f"wrote {out}/utterance.png and {out}/map.png")
+
+
 @click.command(epilog="Example: gim-audio report exp/gim --out exp/gim/report.html --markdown RESULTS.md")
 @click.argument("experiments", metavar="EXP...", nargs=-1, required=True, type=PATH)
 @click.option("--out", required=True, type=PATH, help="One HTML file; its figures are also written beside it as PNGs.")

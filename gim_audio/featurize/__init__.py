@@ -1,6 +1,14 @@
 """Audio to features: any module of a model, whole files of any length, or a named baseline."""
 
-from gim_audio.featurize.encoders import BASELINES, Encoder, Features, Featurizer, load_encoder, pick_module
+from gim_audio.featurize.encoders import (
+    BASELINES,
+    Encoder,
+    Features,
+    Featurizer,
+    KaldiFeatures,
+    load_encoder,
+    pick_module,
+)
 from gim_audio.featurize.inputs import gather
 from gim_audio.featurize.one_rate import encode_at_one_rate, pool_frames, waveforms
 from gim_audio.featurize.outputs import check_output
@@ -11,6 +19,7 @@ __all__ = [
     "Encoder",
     "Features",
     "Featurizer",
+    "KaldiFeatures",
     "check_output",
     "encode_at_one_rate",
     "featurize",

@@ -63,8 +63,11 @@ def write_report(paths: Sequence[Path], out: Path, markdown: Path | None, title:
         with new_file(file) as temporary:
             temporary.write_bytes(buffer.getvalue())
         written.append(file)
-        encoded = base64.b64encode(buffer.getvalue()).decode()
-        images[name] = f'<img alt="{name}" src="data:image/png;base64,{encoded}">'
+        images[name] = _image(name, buffer.getvalue())
+    for number, experiment in enumerate(trained, start=1):
+        for file in sorted((experiment.path / "figures").glob("*.png")):  # of `gim-audio draw`
+            name = f"{number}-{file.stem}" if together else file.stem
+            images[name] = _image(name, file.read_bytes())
     now = provenance()
     parts = [_html(table) for table in _side_by_side(experiments)] if together else []
     parts.append(images.get("layers", ""))
@@ -83,6 +86,10 @@ def write_report(paths: Sequence[Path], out: Path, markdown: Path | None, title:
         write_text(markdown, _markdown(experiments, title, now["command"]))
         written.append(markdown)
     return written
+
+
+def _image(name: str, png: bytes) -> str:
+    return f'<img alt="{name}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
 
 
 def _side_by_side(experiments: Sequence[Experiment]) -> list[Table]:

@@ -69,7 +69,7 @@ ask() {
   local out=$exp/$1
   unless "$out" $probe_cmd gim-audio evaluate "$2" --train $packed/train --test $packed/test \
     --speaker-train $packed/same_train --speaker-test $packed/same_test --out "$out" --frames "$frames" \
-    --precision "$precision" --tasks phones,speakers,verification,units,per,slowness,cka --shifts "$shift" "${@:3}"
+    --precision "$precision" --tasks phones,speakers,verification,units,per,slowness,cka --shifts="$shift" "${@:3}"
 }
 
 evaluate() {
@@ -93,7 +93,7 @@ curve() {
     folder=$exp/gim/step-$(printf %06d "$step")
     [ ! -d "$folder" ] || unless "$exp/gim/results/step-$step" $probe_cmd gim-audio evaluate "$folder" \
       --train $packed/train --test $packed/test --out "$exp/gim/results/step-$step" --frames "$frames" \
-      --precision "$precision" --tasks phones --protocols strict --shifts "$shift" --module last
+      --precision "$precision" --tasks phones --protocols strict --shifts="$shift" --module last
   done
   for folder in gim:"$exp/gim" baselines:mfcc; do
     unless "$exp/${folder%%:*}/results/shifts" $probe_cmd gim-audio evaluate "${folder#*:}" --train $packed/train \
@@ -104,6 +104,7 @@ curve() {
 
 report() {
   local row folders=
+  unless "$exp/gim/figures" gim-audio draw "$exp/gim" $packed/test --out "$exp/gim/figures" --shift="$shift"
   for row in $rows; do folders+=" $exp/$row"; done
   gim-audio report $folders "$exp/baselines" --out "$exp/report.html" --markdown RESULTS.md \
     --title "The paper's rows on a part of LibriSpeech"
