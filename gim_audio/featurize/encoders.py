@@ -128,6 +128,8 @@ class Featurizer:
                 else:
                     with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
                         x = module.encoder(x)
+                    if module.context is None and number + 1 not in wanted:
+                        continue  # nobody wants its frames as they are
                     first = (start - begin) // geometry.hop
                     inside = x[:, :, first:] if last else x[:, :, first : first + self._chunk // geometry.hop]
                     inside = inside.transpose(1, 2).float()

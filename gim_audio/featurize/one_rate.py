@@ -34,9 +34,11 @@ def pool_frames(features: Features, own: Geometry, grid: Geometry, count: int) -
 
 def encode_at_one_rate(encoder: Encoder, waveform: Waveform, modules: Sequence[int]) -> list[Features]:
     """Features of some modules (from 1) at the last module's frame rate. Shape: each `(frames, channels)`."""
-    features = encoder.encode(waveform)
-    grid, count = encoder.geometries[-1], len(features[-1])
-    return [pool_frames(features[m - 1], encoder.geometries[m - 1], grid, count) for m in modules]
+    last = len(encoder.geometries)
+    wanted = sorted({*modules, last})
+    features = dict(zip(wanted, encoder.encode(waveform, wanted), strict=True))
+    grid, count = encoder.geometries[-1], len(features[last])
+    return [pool_frames(features[m], encoder.geometries[m - 1], grid, count) for m in modules]
 
 
 def waveforms(data: DataDir, encoder: Encoder, *, allow_pipes: bool) -> Iterator[tuple[str, Waveform]]:

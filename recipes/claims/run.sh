@@ -59,7 +59,7 @@ context() {
 }
 
 depth() {
-  local more='{kernel: 3, padding: 1, channels: 128}'
+  local more='{kernel: 3, padding: 1, channels: 64}'
   try deeper "model.added=[$more, $more, $more, $more]"
 }
 

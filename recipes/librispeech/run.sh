@@ -16,15 +16,15 @@
 #                    its last quarter, for a corpus with one utterance a speaker
 #   --frames         of training, at most, for the phone probe
 #   --nproc          processes that train, by torchrun; --parallel says what they share: batches or modules
-#   stages: 1 prepare (downloads what is not there), 2 pack, 3 train, 4 phones, 5 more (ABX, units), 6 speakers (and
-#           verification), 7 report
+#   stages: 1 prepare (downloads what is not there), 2 pack, 3 train, 4 evaluate (phones, speakers and more, of one
+#           encoding), 5 compare (ABX), 6 report
 #
 # Interrupted, it goes on where it was when it is started again.
 set -euo pipefail
 called_from=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
-stage=1 stop_stage=7 nj=2
+stage=1 stop_stage=6 nj=2
 nproc=1 parallel=data
 corpus=data/corpora subset=train-clean-100
 name=gim conf=conf/gim.yaml
@@ -41,7 +41,7 @@ esac
 . ./cmd.sh
 . ../shared/stages.sh
 . ../shared/train.sh
-. ../shared/probe.sh
+. ../shared/evaluate.sh
 
 exp=exp/$name
 data=data/$name
@@ -68,25 +68,25 @@ train() {
   train_model "$conf" $data/packed/train "$exp"
 }
 
-phones() {
-  local part
-  for part in train test; do
-    # labels that are made here are kept beside those in use, which may be brought
-    [ -n "$labels" ] || unless $data/packed/$part/aligned.ctm \
-      gim-audio data align $data/packed/$part --out $data/packed/$part/aligned.ctm --nj "$nj"
-    gim-audio data labels $data/packed/$part "${labels:-$data/packed/$part/aligned.ctm}"
-  done
-  probe phones $data/packed/train $data/packed/test --shift "$shift" --frames "$frames"
+evaluate() {
+  local part tasks=speakers,verification,slowness,cka
+  if [ -n "$labels" ] || [ -e $data/packed/train/text ]; then
+    for part in train test; do
+      # labels that are made here are kept beside those in use, which may be brought
+      [ -n "$labels" ] || unless $data/packed/$part/aligned.ctm \
+        gim-audio data align $data/packed/$part --out $data/packed/$part/aligned.ctm --nj "$nj"
+      gim-audio data labels $data/packed/$part "${labels:-$data/packed/$part/aligned.ctm}"
+    done
+    tasks=phones,units,$tasks
+  else
+    echo "phones and units are passed over: they need --labels or transcripts"
+  fi
+  ask --train $data/packed/train --test $data/packed/test --speaker-train "$enrolled" --speaker-test "$tried" \
+    --tasks $tasks --shifts="$shift" --frames "$frames"
 }
 
-speakers() {
-  probe speakers "$enrolled" "$tried"
-  probe verification "$enrolled" "$tried"
-}
-
-more() {
-  abx $data/packed/test --utterances 1000
-  probe units $data/packed/train $data/packed/test --shift "$shift" --frames "$frames"
+compare() {
+  if [ -e $data/packed/test/phones.ctm ]; then abx $data/packed/test --utterances 1000; fi
 }
 
 report() {
@@ -98,12 +98,7 @@ corpus_options="corpus subset lists speaker_split"
 run_stage 1 prepare $corpus_options
 run_stage 2 pack $corpus_options
 run_stage 3 train $corpus_options conf
-if [ -n "$labels" ] || [ -e $data/packed/train/text ]; then
-  run_stage 4 phones $corpus_options conf labels shift frames
-  run_stage 5 more $corpus_options conf labels shift frames
-elif [ "$stage" -le 4 ] && [ "$stop_stage" -ge 4 ]; then
-  echo "stages 4 and 5: phones, more: passed over, they need --labels or transcripts"
-fi
-run_stage 6 speakers $corpus_options conf
+run_stage 4 evaluate $corpus_options conf labels shift frames
+run_stage 5 compare $corpus_options conf labels
 rm -f "$exp/.done.report" # it takes seconds, and there may be new results
-run_stage 7 report
+run_stage 6 report

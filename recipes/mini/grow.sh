@@ -25,8 +25,8 @@ options="stage stop_stage name conf module gain most hours speakers seed frames"
 
 corpus=data/synthetic-$hours-$speakers-$seed
 exp=exp/$name
-if [ ! -e "$exp/results/phones-$name.json" ]; then
-  echo "$exp: no results of a phone probe: run ./run.sh first" >&2
+if [ ! -e "$exp/results/trained/phones-strict.json" ]; then
+  echo "$exp: no results of the phone probe: run ./run.sh first" >&2
   exit 2
 fi
 
@@ -36,8 +36,9 @@ train() {
 }
 
 phones() {
-  $probe_cmd gim-audio probe phones "$exp" --train $corpus/packed/train --test $corpus/packed/test --shift 0 \
-    --frames "$frames" --out "$exp/results/phones-$(basename "$exp").json"
+  unless "$exp/results/trained" $probe_cmd gim-audio evaluate "$exp" --train $corpus/packed/train \
+    --test $corpus/packed/test --shifts 0 --frames "$frames" --tasks phones --protocols strict \
+    --out "$exp/results/trained"
 }
 
 report() {
@@ -47,7 +48,7 @@ report() {
 
 # Of the top module, and of the one below: is the rise too small?
 stands_still() {
-  python - "$exp/results/phones-$(basename "$exp").json" "$gain" <<'PYTHON'
+  python - "$exp/results/trained/phones-strict.json" "$gain" <<'PYTHON'
 import json, sys
 below, top = json.load(open(sys.argv[1]))["modules"][-2:]
 rise = 100 * (top["accuracy"] - below["accuracy"])

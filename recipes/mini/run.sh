@@ -4,14 +4,14 @@
 #   ./run.sh [--stage N] [--stop-stage M] [--nj J] [--name NAME] [--conf FILE] [--hours H] [--speakers S]
 #            [--seed N] [--frames N] [--nproc N] [--parallel data|modules]
 #
-#   stages: 1 data, 2 pack, 3 train, 4 phones, 5 speakers, 6 report
+#   stages: 1 data, 2 pack, 3 train, 4 evaluate, 5 report
 #
 # Interrupted, it goes on where it was when it is started again.
 set -euo pipefail
 called_from=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
-stage=1 stop_stage=6 nj=2
+stage=1 stop_stage=5 nj=2
 nproc=1 parallel=data # processes that train, and what they share
 name=gim conf=conf/gim.yaml
 hours=0.6 speakers=56 seed=1
@@ -22,7 +22,7 @@ options="stage stop_stage nj nproc parallel name conf hours speakers seed frames
 . ./cmd.sh
 . ../shared/stages.sh
 . ../shared/train.sh
-. ../shared/probe.sh
+. ../shared/evaluate.sh
 
 exp=exp/$name
 corpus=data/synthetic-$hours-$speakers-$seed
@@ -45,12 +45,9 @@ train() {
   train_model "$conf" $corpus/packed/train "$exp"
 }
 
-phones() { # the built-in corpus has true times: a shift of 0 is centred
-  probe phones $corpus/packed/train $corpus/packed/test --shift 0 --frames "$frames"
-}
-
-speakers() {
-  probe speakers $corpus/packed/same_train $corpus/packed/same_test
+evaluate() { # the built-in corpus has true times: a shift of 0 is centred
+  ask --train $corpus/packed/train --test $corpus/packed/test --speaker-train $corpus/packed/same_train \
+    --speaker-test $corpus/packed/same_test --shifts 0 --frames "$frames"
 }
 
 report() {
@@ -62,7 +59,6 @@ corpus_options="hours speakers seed"
 run_stage 1 data $corpus_options
 run_stage 2 pack $corpus_options
 run_stage 3 train $corpus_options conf
-run_stage 4 phones $corpus_options conf frames
-run_stage 5 speakers $corpus_options conf
+run_stage 4 evaluate $corpus_options conf frames
 rm -f "$exp/.done.report" # it takes seconds, and there may be new results
-run_stage 6 report
+run_stage 5 report
