@@ -133,7 +133,8 @@ def _structure(experiment: Experiment) -> Figure | None:
         if untrained and number < len(untrained.modules):
             values = _numbers(untrained.modules[number]["autocorrelation"])
             left.plot(lags, values, "--", color=colours[number], lw=1)
-    left.plot([], [], "--", color=INK, lw=1, label="at initialisation")
+    if untrained:
+        left.plot([], [], "--", color=INK, lw=1, label="at initialisation")
     left.set_xscale("log")
     left.set_xticks(lags, [str(lag) for lag in lags], minor=False)
     left.minorticks_off()

@@ -45,9 +45,11 @@ def rows(experiments: Sequence[Experiment]) -> Table:
         what = f"{name}, of {labels}" if labels else name
         updates = str(experiment.metrics[-1]["step"]) if experiment.metrics else ""
         lines.append([f"{what} (`{experiment.path.name}`)", updates, *cells, *cited])
+    measured = (experiment.probe("phones", "trained", protocol) for experiment in trained for protocol in PROTOCOLS)
+    shifts = sorted({str(probe.record["settings"].get("shift")) for probe in measured if probe})
     caption = (
-        f"The last layer of each model, by protocol, with 95% intervals over speakers: measured here, and published "
-        f"({SOURCE}: another corpus size, other labels)"
+        f"The last layer of each model, by protocol, with 95% intervals over speakers (label shift {', '.join(shifts)}): "
+        f"measured here, and published ({SOURCE}: a hundred times the speech, other labels)"
     )
     return Table(caption, head, lines)
 
