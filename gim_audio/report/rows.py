@@ -48,8 +48,8 @@ def rows(experiments: Sequence[Experiment]) -> Table:
     measured = (experiment.probe("phones", "trained", protocol) for experiment in trained for protocol in PROTOCOLS)
     shifts = sorted({str(probe.record["settings"].get("shift")) for probe in measured if probe})
     caption = (
-        f"The last layer of each model, by protocol, with 95% intervals over speakers (label shift {', '.join(shifts)}): "
-        f"measured here, and published ({SOURCE}: a hundred times the speech, other labels)"
+        f"The last layer of each model, by protocol, with 95% intervals over speakers: measured here (label shift "
+        f"{', '.join(shifts)}), and published ({SOURCE}: a hundred times the speech, other labels)"
     )
     return Table(caption, head, lines)
 
