@@ -107,7 +107,7 @@ class FrameSample(Evaluation):
         for module in range(len(self.subject.modules)):
             self.features.append(np.concatenate([part[module] for part in self._parts]))
             for part in self._parts:
-                part[module] = part[module][:0]
+                part[module] = np.empty((0, 0), np.float32)
         self._parts = []
 
     def examples(self, shift: int) -> Examples:
