@@ -203,7 +203,8 @@ def verdicts(experiment: Experiment) -> list[str]:
             continue
         best = trained.best
         named = f"{task.capitalize()}: the best module ({best['module']}, {best['name']}, {best['accuracy']:.1%})"
-        for kind, name in (("random", "its own random initialisation at its best"), ("mfcc", "MFCC")):
+        beside = {"random": "its own random initialisation at its best", "mfcc": "MFCC", "fbank": NAMES["fbank"]}
+        for kind, name in beside.items():
             if other := experiment.probe(task, kind):
                 difference = 100 * (best["accuracy"] - other.best["accuracy"])
                 verb = "beats" if difference > 0 else "does not beat"
@@ -257,7 +258,7 @@ def _by_command(probes: Sequence[Probe]) -> dict[tuple[str, str], list[Probe]]:
             train, test, whole = (seconds[name] for name in ("encoding train", "encoding test", "all"))
             where += (
                 f"; {whole:.0f} s, {train + test:.0f} of them encoding, once, in {record['precision']} "
-                f"(the published 20 epochs of phones would encode for {20 * train + test:.0f} s)"
+                f"({20 * train + test:.0f} s, were training encoded anew in each of the published 20 epochs)"
             )
         found.setdefault((record["provenance"]["command"], where), []).append(probe)
     return found
