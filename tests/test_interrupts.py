@@ -183,10 +183,10 @@ def test_validation_is_what_the_objective_says(corpus, tmp_path, conf):
         module.objective.heads.data.zero_()
     (tmp_path / "zero").mkdir()
     save_model(tmp_path / "zero", config, model.state_dict())
-    found = validate(tmp_path / "zero", corpus, config, torch.device("cpu"))
+    found = validate(tmp_path / "zero", corpus, config, torch.device("cpu"), corpus)
     assert found["loss"] == pytest.approx([math.log(5)] * 6)
     assert found["accuracy"] == [0.0] * 6
-    again = [validate(resolve(tmp_path / "e"), corpus, config, torch.device("cpu")) for _ in range(2)]
+    again = [validate(resolve(tmp_path / "e"), corpus, config, torch.device("cpu"), corpus) for _ in range(2)]
     assert again[0] == again[1] != found
 
 
