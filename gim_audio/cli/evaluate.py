@@ -42,7 +42,7 @@ def abx(
 ) -> None:
     """How often a phone is nearer to another phone than to itself, said again: 50% is chance, 0% is perfect.
 
-    EXP: an experiment, a checkpoint, or mfcc, fbank, random. Tokens are phones between the same neighbours, within and
+    EXP: an experiment, a checkpoint, or mfcc, mfcc13, fbank, random. Tokens are phones between the same neighbours, within and
     across speakers; angles, dynamic time warping. Intervals are by bootstrap over speakers. Features lie in a temporary
     folder meanwhile: 4 GB an hour of speech for all modules of the published model.
     """

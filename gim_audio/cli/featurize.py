@@ -33,7 +33,7 @@ def featurize(
     precision: Literal["fp32", "bf16"],
     allow_pipes: bool,
 ) -> None:
-    """Write features of audio. EXP: an experiment, a checkpoint, or mfcc, fbank, random.
+    """Write features of audio. EXP: an experiment, a checkpoint, or mfcc, mfcc13, fbank, random.
 
     INPUT: audio files, folders, a data directory, or scp:FILE. OUTPUT: a new folder of UTTERANCE.npy, or
     ark,scp:FILE.ark,FILE.scp. Beside them: utt2num_frames, frame_shift, frame_offset and features.json, which

@@ -74,7 +74,7 @@ def resolve(path: Path) -> Path:
     if found := newest(path):
         return found
     if not path.exists():
-        raise CheckpointError(f"{path}: no such experiment (nor is it mfcc, fbank or random)")
+        raise CheckpointError(f"{path}: no such experiment (nor is it mfcc, mfcc13, fbank or random)")
     raise CheckpointError(f"{path}: holds no checkpoint")
 
 
