@@ -230,7 +230,10 @@ def test_the_shortest_file_through_the_command(tmp_path, run, samples):
 
 def test_wrong_names(experiment, noise, tmp_path, run):
     for arguments, message in [
-        ([tmp_path / "none", noise.path, tmp_path / "o"], "no such experiment (nor is it mfcc, mfcc13, fbank or random)"),
+        (
+            [tmp_path / "none", noise.path, tmp_path / "o"],
+            "no such experiment (nor is it mfcc, mfcc13, fbank or random)",
+        ),
         ([experiment, noise.path, tmp_path / "o", "--module", 7], "has modules 1 to 6: conv1, conv2"),
         ([experiment, noise.path, "ark,scp:only.ark"], "expected ark,scp:FILE.ark,FILE.scp"),
         ([experiment, noise.path, tmp_path / "o", "--device", "gpu7"], "device gpu7 cannot be used here"),
