@@ -122,7 +122,7 @@ def test_librispeech_recipe_on_the_sample(recipe, sample, tmp_path):
     shutil.copytree(ROOT / "data", tmp_path / "data")
     (librispeech / "conf/tiny.yaml").write_text(TINY)
     labels = sample / "phones.ctm"
-    options = f"--corpus {sample} --labels {labels} --shift 1 --speaker-split time --frames 40000 --name tiny".split()
+    options = f"--corpus {sample} --labels {labels} --shift 1 --speaker-split time --frames 20000 --name tiny".split()
     options += ["--conf", "conf/tiny.yaml", "--nproc", "2", "--parallel", "modules"]
     process = start(librispeech, *options, "--stop-stage", "4")
     output, _ = process.communicate(timeout=500)
