@@ -12,7 +12,6 @@ __all__ = ["PROTOCOLS", "by_layer", "curve", "learning_curve", "method", "rows"]
 
 PROTOCOLS = ("strict", "ref")
 UNTRAINED = "random initialisation"
-STACKED = {f"{kind} ±4": f"{name}, with 4 frames on either side" for kind, name in NAMES.items()}
 
 
 def method(experiment: Experiment) -> tuple[str, str]:
@@ -31,7 +30,7 @@ def rows(experiments: Sequence[Experiment]) -> Table:
     head += [f"published {task} %" for task in TASKS]
     lines: list[list[str]] = []
     trained = [experiment for experiment in experiments if experiment.config]
-    for kind, name in ({"random": UNTRAINED} | NAMES | STACKED).items():
+    for kind, name in ({"random": UNTRAINED} | NAMES | _stacked(trained)).items():
         found = next((e for e in trained if _any(e, kind)), None)
         if found:
             cells = [_last(found.probe(task, kind, protocol)) for task in TASKS for protocol in PROTOCOLS]
@@ -52,6 +51,17 @@ def rows(experiments: Sequence[Experiment]) -> Table:
         f"{', '.join(shifts)}), and published ({SOURCE}: a hundred times the speech, other labels)"
     )
     return Table(caption, head, lines)
+
+
+def _stacked(experiments: Sequence[Experiment]) -> dict[str, str]:
+    """Kinds and names of the baselines that were probed with their neighbours too."""
+    kinds = sorted({probe.kind for e in experiments for probe in (*e.probes, *e.baselines)})
+    return {
+        kind: f"{name}, with {kind.partition('±')[2]} frames on either side"
+        for base, name in NAMES.items()
+        for kind in kinds
+        if kind.startswith(f"{base} ±")
+    }
 
 
 def _any(experiment: Experiment, kind: str) -> bool:
