@@ -1,4 +1,4 @@
-"""`gim-audio abx` and `gim-audio report`."""
+"""`gim-audio abx`, `gim-audio draw` and `gim-audio report`."""
 
 from pathlib import Path
 from typing import Any

@@ -40,7 +40,7 @@ def shared_options(command: Any) -> Any:
             type=click.Choice(["fp32", "bf16"]),
             default="fp32",
             show_default=True,
-            help="Of encoding; bf16 is several times faster where the processor has it.",
+            help="Of encoding by a network; the others are always computed in fp32.",
         ),
         click.option(
             "--frames",
