@@ -6,7 +6,7 @@ from conftest import make_data
 
 from gim_audio.config import load
 from gim_audio.errors import DataError
-from gim_audio.featurize import Featurizer, pool_frames
+from gim_audio.featurize import Encoder, Featurizer, Pool
 from gim_audio.model.layers import Geometry
 from gim_audio.phones import Alignment
 from gim_audio.probes import FrameSample, PhoneProbe, SpeakerProbe, Subject, evaluate
@@ -15,7 +15,7 @@ from gim_audio.probes.solvers import Published, adam, logistic_regression, white
 from gim_audio.probes.tally import Tally
 
 
-class Loudness:
+class Loudness(Encoder):
     """An encoder whose only feature is the level of each 10 ms: enough to tell loud from quiet."""
 
     name, modules, rate, shortest = "loudness", ["level", "nothing"], 16000, 160
@@ -118,7 +118,9 @@ def test_pooled_frames_are_centred_on_the_slower_ones():
     grid = geometries[-1]
     for own in geometries:
         ramp = (own.centre + own.hop * np.arange(16000 // own.hop, dtype=np.float32))[:, None]
-        pooled = pool_frames(ramp, own, grid, 100)
+        pool = Pool(own, grid)
+        pool.push(ramp)
+        pooled = pool.finish(100)
         expected = grid.centre + grid.hop * np.arange(100)
         np.testing.assert_allclose(pooled[2:-2, 0], expected[2:-2], atol=own.hop / 2 if own.hop < 160 else 0)
         if own.hop in {5, 20, 40}:  # their grids allow exactly that

@@ -10,7 +10,7 @@ from gim_audio.featurize.encoders import (
     pick_module,
 )
 from gim_audio.featurize.inputs import gather
-from gim_audio.featurize.one_rate import encode_at_one_rate, pool_frames, waveforms
+from gim_audio.featurize.one_rate import Pool, encode_at_one_rate, waveforms
 from gim_audio.featurize.outputs import check_output
 from gim_audio.featurize.run import featurize
 
@@ -20,12 +20,12 @@ __all__ = [
     "Features",
     "Featurizer",
     "KaldiFeatures",
+    "Pool",
     "check_output",
     "encode_at_one_rate",
     "featurize",
     "gather",
     "load_encoder",
     "pick_module",
-    "pool_frames",
     "waveforms",
 ]

@@ -6,39 +6,63 @@ import numpy as np
 
 from gim_audio.audio import Waveform
 from gim_audio.errors import DataError
-from gim_audio.featurize.encoders import Encoder, Features
+from gim_audio.featurize.encoders import Encoder, Features, cut
 from gim_audio.kaldi import DataDir
 from gim_audio.model.layers import Geometry
 
-__all__ = ["encode_at_one_rate", "pool_frames", "waveforms"]
+__all__ = ["Pool", "encode_at_one_rate", "waveforms"]
 
 
-def pool_frames(features: Features, own: Geometry, grid: Geometry, count: int) -> Features:
-    """Average the frames of a faster module around the centres of a slower one's.
+class Pool:
+    """Averages the frames of a faster module around the centres of a slower one's, piece by piece.
 
     Args:
-        features: Shape: `(frames, channels)`.
-        own: their geometry.
-        grid: geometry of the slower frames.
-        count: how many slower frames there are.
+        own: geometry of the frames.
+        grid: of the slower frames.
     """
-    first, ratio = own.under(grid)
-    if ratio == 1:
-        return features[:count]
-    last = first + ratio * count
-    padding = ((max(0, -first), max(0, last - len(features))), (0, 0))
-    covered = np.pad(features[max(0, first) : last], padding, mode="edge")  # at the ends, the outermost frame again
-    pooled: Features = covered.reshape(count, ratio, -1).mean(axis=1)
-    return pooled
+
+    def __init__(self, own: Geometry, grid: Geometry) -> None:
+        first, self._ratio = own.under(grid)
+        self._skip, self._repeat = (max(0, first), max(0, -first)) if self._ratio > 1 else (0, 0)
+        self._pooled: list[Features] = []
+        self._held: Features | None = None
+
+    def push(self, features: Features) -> None:
+        """The next frames. Shape: `(frames, channels)`."""
+        if not len(features):
+            return
+        if self._held is None:
+            self._held = features[:0]
+            features = np.concatenate([np.repeat(features[:1], self._repeat, axis=0), features])
+        skipped = min(self._skip, len(features))
+        self._skip -= skipped
+        held = np.concatenate([self._held, features[skipped:]])
+        whole = len(held) // self._ratio
+        self._pooled.append(held[: whole * self._ratio].reshape(whole, self._ratio, features.shape[1]).mean(axis=1))
+        self._last, self._held = features[-1:], held[whole * self._ratio :]
+
+    def finish(self, count: int) -> Features:
+        """So many slower frames; at the ends, the outermost faster frame stands again for those that are not there."""
+        missing = count - sum(map(len, self._pooled))
+        if missing > 0 and self._held is not None:
+            self.push(np.repeat(self._last, missing * self._ratio - len(self._held) + self._skip, axis=0))
+        return np.concatenate(self._pooled)[:count]
 
 
 def encode_at_one_rate(encoder: Encoder, waveform: Waveform, modules: Sequence[int]) -> list[Features]:
-    """Features of some modules (from 1) at the last module's frame rate. Shape: each `(frames, channels)`."""
+    """Features of some modules (from 1) at the last module's frame rate. Shape: each `(frames, channels)`.
+
+    Of more than a block, nothing is held but what is returned.
+    """
     last = len(encoder.geometries)
     wanted = sorted({*modules, last})
-    features = dict(zip(wanted, encoder.encode(waveform, wanted), strict=True))
-    grid, count = encoder.geometries[-1], len(features[last])
-    return [pool_frames(features[m], encoder.geometries[m - 1], grid, count) for m in modules]
+    pools = {module: Pool(encoder.geometries[module - 1], encoder.geometries[-1]) for module in wanted}
+    count = 0
+    for pieces in encoder.pieces(cut(waveform, encoder.block), wanted):
+        for module, piece in zip(wanted, pieces, strict=True):
+            pools[module].push(piece)
+        count += len(pieces[-1])
+    return [pools[module].finish(count) for module in modules]
 
 
 def waveforms(data: DataDir, encoder: Encoder, *, allow_pipes: bool) -> Iterator[tuple[str, Waveform]]:

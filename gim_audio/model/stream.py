@@ -1,0 +1,125 @@
+"""A model that hears waveforms piece by piece, and gives the frames that it would give of whole ones."""
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gim_audio.model.gim import GreedyInfoMax
+from gim_audio.model.layers import ConvBlock, State
+
+__all__ = ["Stream"]
+
+
+class Stream:
+    """Frames of some modules, as soon as all that they depend on has been heard.
+
+    Each convolution keeps the end of its input, which its next frame needs, and each context its state: a piece may
+    have any length, nothing is computed twice, and memory does not grow.
+
+    Args:
+        model: whose frames.
+        modules: numbers from 1, in the order in which they are wanted.
+        lengths: samples of each waveform of a batch, where they differ; what is beyond counts as not there.
+        dtype: of products.
+
+    Example:
+        >>> from gim_audio.config import ModelConfig, ObjectiveConfig
+        >>> stream = Stream(GreedyInfoMax.build(ModelConfig(), ObjectiveConfig()), [6])
+        >>> pieces = [stream.push(torch.zeros(1, 8000), last=last) for last in (False, True)]
+        >>> [frames.shape[1] for (frames,) in pieces]
+        [48, 52]
+    """
+
+    def __init__(
+        self,
+        model: GreedyInfoMax,
+        modules: Sequence[int],
+        lengths: Sequence[int] | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.model, self.modules, self.dtype = model, list(modules), dtype
+        self._stack = list(model.stack)[: max(modules)]
+        self._states: list[State] = [()] * len(self._stack)
+        self._layers: list[list[_Layer]] = []
+        valid = list(lengths) if lengths is not None and len(set(lengths)) > 1 else None
+        self._samples = _Ends(valid)
+        for module in self._stack:
+            layers = []
+            for block in cast("Sequence[ConvBlock]", module.encoder):
+                valid = valid and [block.frames(length) for length in valid]
+                layers.append(_Layer(block, valid))
+            self._layers.append(layers)
+
+    @torch.no_grad()
+    def push(self, waveform: Tensor, *, last: bool = False) -> list[Tensor]:
+        """The frames that are new; none where too little has been heard.
+
+        Args:
+            waveform: in [-1, 1]. Shape: `(batch, samples)`.
+            last: nothing follows; the stream is over then.
+
+        Returns:
+            Of each wanted module. Shape: `(batch, frames, channels)`.
+        """
+        x = self._samples.cut(self.model.standardise(waveform))  # a padding of zeros is no silence until here
+        found: dict[int, Tensor] = {}
+        for number, (module, layers) in enumerate(zip(self._stack, self._layers, strict=True)):
+            wanted = number + 1 in self.modules
+            with torch.autocast(x.device.type, self.dtype, enabled=self.dtype != torch.float32):
+                for layer in layers:
+                    x = layer.push(x, last=last)
+            if not wanted and (module.context is None or module.hands_up == "frames"):
+                continue
+            c = x.transpose(1, 2).float()  # convolutions give (batch, channels, frames)
+            if module.context is not None:
+                if c.shape[1]:
+                    c, self._states[number] = module.context(c, self._states[number])
+                else:
+                    c = c.new_empty(len(c), 0, module.context.width)
+                if module.hands_up == "contexts":
+                    x = c.transpose(1, 2)  # and take them
+            found[number + 1] = c
+        return [found[number] for number in self.modules]
+
+
+class _Layer:
+    """A convolution, and as much of what it has heard as its next frame needs."""
+
+    def __init__(self, block: ConvBlock, valid: Sequence[int] | None) -> None:
+        self.block = block
+        (self.stride,), self.padding = block.convolution.stride, int(block.convolution.padding[0])
+        self._past: Tensor | None = None
+        self._ends = _Ends(valid)
+
+    def push(self, x: Tensor, *, last: bool) -> Tensor:
+        """Shape: `(batch, channels, frames)` → `(batch, width, frames')`."""
+        edge = x.new_zeros(*x.shape[:2], self.padding)
+        heard = torch.cat([edge if self._past is None else self._past, x, *([edge] if last else [])], dim=2)
+        count = self.block.frames(heard.shape[2] - 2 * self.padding)  # its edges are among what it heard
+        self._past = heard[:, :, count * self.stride :].clone()
+        if not count:
+            return x.new_empty(len(x), self.block.convolution.out_channels, 0)
+        y = F.relu(
+            F.conv1d(heard, self.block.convolution.weight, self.block.convolution.bias, self.stride), inplace=True
+        )
+        return self._ends.cut(y)
+
+
+class _Ends:
+    """Where the waveforms of a batch end, in the frames of one layer."""
+
+    def __init__(self, valid: Sequence[int] | None) -> None:
+        self._valid = torch.tensor(valid) if valid else None
+        self._given = 0
+
+    def cut(self, x: Tensor) -> Tensor:
+        """The next frames, in place, with zeros after the ends. Shape: `(batch, channels, frames)`."""
+        first, self._given = self._given, self._given + x.shape[2]
+        if self._valid is not None and (shortest := int(self._valid.min())) < self._given:
+            begin = max(first, shortest)
+            beyond = torch.arange(begin, self._given) >= self._valid[:, None]
+            x[:, :, begin - first :].masked_fill_(beyond[:, None].to(x.device), 0)
+        return x

@@ -1,0 +1,132 @@
+"""Features do not depend on how the audio arrives: whole, in pieces, or in a batch with others."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gim_audio.config import load
+from gim_audio.featurize import Featurizer, Pool, encode_at_one_rate
+from gim_audio.model.gim import GreedyInfoMax
+from gim_audio.model.layers import Geometry
+from gim_audio.model.stream import Stream
+
+STACKS = {
+    "published": ["model.channels=8", "model.context.hidden=6"],
+    "end to end": ["model.channels=8", "model.isolate_after=[]"],
+    "causal": ["model.channels=8", "model.context={kind: conv, hidden: 6, layers: 2}"],
+    "grown": [
+        "model.channels=8",
+        "model.context.hidden=6",
+        "model.added=[{kind: gru, hidden: 5}, {kind: conv, hidden: 4}]",
+    ],
+    "a context each": ["model.channels=8", "model.isolate_after=[1, 3]", "model.context={at: each, hidden: 6}"],
+    "overlapping": ["model.channels=8", "model.added=[{kernel: 5, stride: 1, padding: 2, channels: 7}]"],
+}
+TOLERANCE = 1e-5
+"""Sums of at most 4,096 products of order 1 in float32, in another order."""
+
+
+def model(name):
+    config = load(None, STACKS[name])
+    torch.manual_seed(0)
+    return GreedyInfoMax.build(config.model, config.objective)
+
+
+def noise(*shape):
+    return 0.06 * torch.randn(*shape, generator=torch.Generator().manual_seed(shape[-1]))
+
+
+@torch.no_grad()
+def whole(model, waveform):
+    return model(waveform)[0]
+
+
+def close(found, expected):
+    for f, e in zip(found, expected, strict=True):
+        assert f.shape == e.shape
+        np.testing.assert_allclose(f, e, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("name", STACKS)
+@given(samples=st.integers(41, 30000), cuts=st.lists(st.integers(0, 30000), max_size=12))
+@settings(deadline=None, max_examples=25)
+def test_pieces_equal_the_whole(name, samples, cuts):
+    """Pieces may be empty, shorter than a hop, or all there is."""
+    net, waveform = model(name), noise(1, samples)
+    modules = list(range(1, len(net.stack) + 1))
+    stream, bounds = Stream(net, modules), [0, *sorted(min(cut, samples) for cut in cuts), samples]
+    pieces = [
+        stream.push(waveform[:, start:stop], last=number == len(bounds) - 2)
+        for number, (start, stop) in enumerate(pairwise(bounds))
+    ]
+    close([torch.cat(found, dim=1) for found in zip(*pieces, strict=True)], whole(net, waveform))
+
+
+@given(samples=st.integers(41, 900))
+@settings(deadline=None, max_examples=10)
+def test_a_sample_at_a_time(samples):
+    net, waveform = model("published"), noise(1, samples)
+    stream = Stream(net, [1, 6])
+    pieces = [stream.push(waveform[:, i : i + 1], last=i == samples - 1) for i in range(samples)]
+    found, expected = [torch.cat(found, dim=1) for found in zip(*pieces, strict=True)], whole(net, waveform)
+    close(found, [expected[0], expected[5]])
+
+
+@pytest.mark.parametrize("name", STACKS)
+@given(lengths=st.lists(st.integers(41, 12000), min_size=1, max_size=6), cut=st.integers(0, 12000))
+@settings(deadline=None, max_examples=20)
+def test_a_batch_equals_its_files(name, lengths, cut):
+    """Whatever stands beyond the end of a shorter waveform, here more noise, changes nothing."""
+    net, longest = model(name), max(lengths)
+    waveforms = noise(len(lengths), longest)
+    stream = Stream(net, range(1, len(net.stack) + 1), lengths)
+    pieces = [stream.push(waveforms[:, :cut]), stream.push(waveforms[:, cut:], last=True)]
+    found = [torch.cat(both, dim=1) for both in zip(*pieces, strict=True)]
+    for row, length in enumerate(lengths):
+        expected = whole(net, waveforms[row : row + 1, :length])
+        close([f[row : row + 1, : e.shape[1]] for f, e in zip(found, expected, strict=True)], expected)
+
+
+def test_a_frame_comes_when_its_last_sample_does():
+    """Module 6's frame i depends on the samples up to 160 i + 252, and not one more is waited for."""
+    net, given = model("published"), 0
+    stream = Stream(net, [6])
+    for heard in range(1, 1000):
+        given += stream.push(noise(1, 1))[0].shape[1]
+        assert given == max(0, (heard - 253) // 160 + 1)
+
+
+def test_only_the_modules_below_are_computed():
+    net = model("published")
+    net.stack[2].encoder[0].convolution.weight = None  # would fail if it were used
+    Stream(net, [2, 1]).push(noise(1, 5000), last=True)
+
+
+@given(
+    first=st.integers(-90, 90), count=st.integers(1, 40), frames=st.integers(1, 300), cuts=st.lists(st.integers(0, 300))
+)
+def test_pooling_in_pieces_is_pooling_at_once(first, count, frames, cuts):
+    """Against the definition: indices beyond the ends are those of the outermost frames."""
+    own, grid = Geometry(hop=20, receptive_field=1), Geometry(hop=160, start=20 * first + 70, receptive_field=1)
+    features = np.random.default_rng(frames).standard_normal((frames, 3)).astype(np.float32)
+    pool = Pool(own, grid)
+    for piece in np.split(features, sorted(min(cut, frames) for cut in cuts)):
+        pool.push(piece)
+    begin, ratio = own.under(grid)
+    expected = [
+        features[np.clip(np.arange(begin + ratio * i, begin + ratio * (i + 1)), 0, frames - 1)] for i in range(count)
+    ]
+    np.testing.assert_allclose(pool.finish(count), np.mean(expected, axis=1), atol=1e-6)
+
+
+def test_one_rate_does_not_depend_on_the_blocks():
+    encoder = Featurizer.random(load(None, STACKS["published"]))
+    waveform = noise(1, 30000)[0].numpy()
+    at_once = encode_at_one_rate(encoder, waveform, [1, 3, 6])
+    encoder.block = 1601
+    assert [f.shape for f in at_once] == [(188, 8), (188, 8), (188, 6)]
+    close(encode_at_one_rate(encoder, waveform, [1, 3, 6]), at_once)
