@@ -220,8 +220,8 @@ def test_the_penalty_is_chosen_by_others():
     choosing = np.arange(300) % 2 == 0
     fitted = logistic_regression(features, labels, choosing)
     path = fitted.note["path"]
-    assert fitted.note["penalty"] == 0.01 == float(max(path, key=path.get))
-    assert next(iter(path)) == "0.01"
+    assert fitted.note["penalty"] == float(max(path, key=path.get)) >= 0.003
+    assert next(iter(path)) == "0.03"
     weaker = list(path.values())
     assert weaker[-1] <= weaker[0]
 

@@ -30,7 +30,7 @@ class Stream:
         >>> stream = Stream(GreedyInfoMax.build(ModelConfig(), ObjectiveConfig()), [6])
         >>> pieces = [stream.push(torch.zeros(1, 8000), last=last) for last in (False, True)]
         >>> [frames.shape[1] for (frames,) in pieces]
-        [48, 52]
+        [49, 51]
     """
 
     def __init__(

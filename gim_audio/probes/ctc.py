@@ -3,6 +3,7 @@
 As in CPC_audio (Rivière et al. 2020): one convolution, eight frames wide, every four frames; decided greedily.
 """
 
+import math
 import tempfile
 from itertools import pairwise
 from pathlib import Path
@@ -25,7 +26,8 @@ __all__ = ["PhoneErrorRate"]
 
 WIDTH, STRIDE = 8, 4
 """Frames."""
-EPOCHS, BATCH, LEARNING_RATE = 20, 8, 1e-3
+EPOCHS, UPDATES, BATCH, LEARNING_RATE = 20, 1000, 8, 1e-3
+"""Epochs, or as many as so many updates take."""
 SILENT = 2
 """The first phones, silence and noise, are not read."""
 BLANK = 0
@@ -38,7 +40,7 @@ class PhoneErrorRate(Evaluation):
     Silence and noise are not read.
 
     Features of the training set lie in a temporary folder: 4 bytes a frame and channel. They are standardised by their
-    mean and deviation; then Adam, 20 epochs, the last one counts.
+    mean and deviation; then Adam for 20 epochs, and no fewer than 1,000 updates; the last one counts.
 
     Args:
         subject: what is evaluated.
@@ -104,7 +106,7 @@ class PhoneErrorRate(Evaluation):
         reader = Reader(torch.from_numpy(mean).float(), torch.from_numpy(deviation).float())
         ends = np.cumsum(self._lengths)
         optimizer = torch.optim.Adam(reader.parameters(), lr=LEARNING_RATE)
-        for _ in range(EPOCHS):
+        for _ in range(self._epochs()):
             for batch in torch.split(torch.randperm(len(ends)), BATCH):
                 chosen = batch.tolist()
                 parts = (frames[ends[i] - self._lengths[i] : ends[i]] for i in chosen)
@@ -122,6 +124,9 @@ class PhoneErrorRate(Evaluation):
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
         return reader
+
+    def _epochs(self) -> int:
+        return max(EPOCHS, math.ceil(UPDATES * BATCH / len(self._lengths)))
 
     def judge(self, name: str, features: list[Features]) -> None:
         """See `Evaluation`."""
@@ -155,7 +160,7 @@ class PhoneErrorRate(Evaluation):
         }
         settings: dict[str, int | float | str] = {
             "seed": self.seed,
-            "epochs": EPOCHS,
+            "epochs": self._epochs(),
             "learning_rate": LEARNING_RATE,
             "stack": self.subject.stack,
         }
