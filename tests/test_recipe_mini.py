@@ -102,7 +102,7 @@ def test_from_nothing_to_a_table_killed_on_the_way(recipe):
         (["--called-from", "x"], "unknown option --called-from"),
     ],
 )
-@pytest.mark.parametrize("name", ["mini/run.sh", "librispeech/run.sh", "librispeech/rows.sh"])
+@pytest.mark.parametrize("name", ["mini/run.sh", "librispeech/run.sh", "librispeech/rows.sh", "claims/run.sh"])
 def test_wrong_options_are_refused(recipe, name, options, message):
     process = start(recipe.parent, *options, script=name)
     output, _ = process.communicate(timeout=60)
