@@ -1,6 +1,7 @@
 """Any recording that soundfile reads to mono float32 samples at a given rate."""
 
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,13 @@ import soxr
 
 from gim_audio.errors import AudioError
 
-__all__ = ["AUDIO_SUFFIXES", "Waveform", "duration", "read", "to_mono"]
+__all__ = ["AUDIO_SUFFIXES", "Waveform", "blocks", "decode", "duration", "read", "to_mono"]
 
 AUDIO_SUFFIXES = (".aif", ".aiff", ".au", ".caf", ".flac", ".mp3", ".ogg", ".opus", ".w64", ".wav")
 
 Waveform = npt.NDArray[np.float32]
+
+BLOCK_SECONDS = 10.0
 
 
 def read(source: Path | bytes, rate: int, name: str = "") -> Waveform:
@@ -32,23 +35,62 @@ def read(source: Path | bytes, rate: int, name: str = "") -> Waveform:
         AudioError: it is missing, empty, not audio, ends before its header says, or has samples that are
             not numbers.
     """
+    return np.concatenate(list(blocks(source, rate, name)))
+
+
+def blocks(source: Path | bytes, rate: int, name: str = "", seconds: float = BLOCK_SECONDS) -> Iterator[Waveform]:
+    """Decode a recording block by block, in constant memory; together they are what `read` gives.
+
+    An error may come after good blocks: only the last one proves the recording whole.
+
+    Args:
+        source: see `read`.
+        rate: see `read`.
+        name: see `read`.
+        seconds: of the recording in a block.
+
+    Raises:
+        AudioError: see `read`.
+    """
     name = name or str(source)
     if _is_cut(source):
         raise AudioError(f"{name}: is shorter than its header says: the file is cut short")
     try:
-        with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
-            own_rate, frames = file.samplerate, file.frames
-            samples = file.read(dtype="float32", always_2d=True)
-            compressed_by_frames = file.format == "MP3"  # its header only estimates the length
+        with _Forward(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
+            claimed = file.frames if file.format != "MP3" else 0  # whose header only estimates the length
+            yield from decode(file, rate, name, claimed, seconds)
     except (soundfile.LibsndfileError, OSError, TypeError) as error:  # TypeError: headerless formats such as .raw
         raise AudioError(_explain(source, name, str(error))) from error
-    if len(samples) < frames and not compressed_by_frames:
-        raise AudioError(f"{name}: ends after {len(samples)} of {frames} samples: the file is cut short or damaged")
-    if not len(samples):
+
+
+def decode(
+    file: soundfile.SoundFile, rate: int, name: str, claimed: int, seconds: float = BLOCK_SECONDS
+) -> Iterator[Waveform]:
+    """The blocks of an open file of at least `claimed` frames, read forward: see `blocks`."""
+    resampler = None
+    if file.samplerate != rate:
+        resampler = soxr.ResampleStream(file.samplerate, rate, 1, dtype="float32")
+    size, heard, last = max(1, round(seconds * file.samplerate)), 0, False
+    while not last:
+        samples = file.read(size, dtype="float32", always_2d=True)
+        heard, last = heard + len(samples), len(samples) < size
+        if not np.isfinite(samples).all():
+            raise AudioError(f"{name}: has samples that are not finite numbers")
+        mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
+        block = np.asarray(resampler.resample_chunk(mono, last=last), np.float32) if resampler else mono
+        if len(block):
+            yield np.ascontiguousarray(block)
+    if heard < claimed:
+        raise AudioError(f"{name}: ends after {heard} of {claimed} samples: the file is cut short or damaged")
+    if not heard:
         raise AudioError(f"{name}: holds no samples")
-    if not np.isfinite(samples).all():
-        raise AudioError(f"{name}: has samples that are not finite numbers")
-    return to_mono(samples, own_rate, rate)
+
+
+class _Forward(soundfile.SoundFile):  # type: ignore[misc]
+    """soundfile seeks to where it is after each read, if it can; an MP3, which needs what came before, breaks there."""
+
+    def seekable(self) -> bool:
+        return False
 
 
 def to_mono(samples: npt.NDArray[np.float32], own_rate: int, rate: int) -> Waveform:
