@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import soxr
 
 from gim_audio.errors import AudioError
 
-__all__ = ["AUDIO_SUFFIXES", "Waveform", "blocks", "decode", "duration", "read", "to_mono"]
+__all__ = ["AUDIO_SUFFIXES", "Header", "Waveform", "blocks", "decode", "header", "read", "to_mono"]
 
 AUDIO_SUFFIXES = (".aif", ".aiff", ".au", ".caf", ".flac", ".mp3", ".ogg", ".opus", ".w64", ".wav")
 
@@ -72,8 +73,10 @@ def decode(
         resampler = soxr.ResampleStream(file.samplerate, rate, 1, dtype="float32")
     size, heard, last = max(1, round(seconds * file.samplerate)), 0, False
     while not last:
-        samples = file.read(size, dtype="float32", always_2d=True)
-        heard, last = heard + len(samples), len(samples) < size
+        wanted = min(size, claimed - heard) if claimed else size  # what follows in a pipe is not taken away
+        samples = file.read(wanted, dtype="float32", always_2d=True)
+        heard += len(samples)
+        last = len(samples) < wanted or heard == claimed
         if not np.isfinite(samples).all():
             raise AudioError(f"{name}: has samples that are not finite numbers")
         mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
@@ -116,17 +119,27 @@ def _is_cut(source: Path | bytes) -> bool:
     return header[:4] == b"RIFF" and not streamed and claimed > size - 8
 
 
-def duration(source: Path | bytes, name: str = "") -> float:
-    """Length in seconds from the header alone.
+@dataclass(frozen=True)
+class Header:
+    """What a recording says of itself: Hz, channels and seconds."""
+
+    rate: int
+    channels: int
+    seconds: float
+
+
+def header(source: Path | bytes, name: str = "") -> Header:
+    """Read it, without the samples.
 
     Raises:
         AudioError: the file is missing or not audio.
     """
     name = name or str(source)
     try:
-        return float(soundfile.info(io.BytesIO(source) if isinstance(source, bytes) else str(source)).duration)
-    except (soundfile.LibsndfileError, OSError) as error:
+        info = soundfile.info(io.BytesIO(source) if isinstance(source, bytes) else str(source))
+    except (soundfile.LibsndfileError, OSError, TypeError) as error:
         raise AudioError(_explain(source, name, str(error))) from error
+    return Header(info.samplerate, info.channels, float(info.duration))
 
 
 def _explain(source: Path | bytes, name: str, error: str) -> str:

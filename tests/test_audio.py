@@ -88,8 +88,8 @@ def test_bad_files_are_named_and_explained(tmp_path):
         assert str(tmp_path / name) in str(error.value)
         assert "\n" not in str(error.value)
     with pytest.raises(AudioError, match="no such file"):
-        audio.duration(tmp_path / "missing.wav")
-    assert audio.duration(tmp_path / "good.flac") == pytest.approx(1.25)
+        audio.header(tmp_path / "missing.wav")
+    assert audio.header(tmp_path / "good.flac").seconds == pytest.approx(1.25)
 
 
 def test_half_a_wav_in_memory_is_noticed(tmp_path):

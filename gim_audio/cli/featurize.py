@@ -1,20 +1,60 @@
 """`gim-audio featurize`."""
 
+import time
+from collections.abc import Callable
 from typing import Literal
 
 import click
 
-from gim_audio.cli.progress import progress, say
+from gim_audio.cli.progress import Update, progress, say
+
+SHOWN = 5
+"""Notes and failures that are told one by one."""
+
+
+class Job(click.ParamType[tuple[int, int]]):
+    """`3/16`: the third of sixteen."""
+
+    name = "N/M"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """To two numbers."""
+        number, _, count = str(value).partition("/")
+        if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+            self.fail(f"{value} is not of the form 3/16, the third of sixteen", param, ctx)
+        return int(number), int(count)
 
 
 @click.command(
     epilog="Example: gim-audio featurize exp/gim speech.flac features/    "
-    "Example: gim-audio featurize mfcc data/test ark,scp:mfcc/feats.ark,mfcc/feats.scp"
+    "Example: gim-audio featurize mfcc data/test ark,scp:mfcc/feats.ark,mfcc/feats.scp    "
+    "Example: sox talk.mp3 -t wav - | gim-audio featurize exp/gim - ark:- | copy-feats ark:- ark,t:-"
 )
 @click.argument("exp")
 @click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
 @click.argument("output")
-@click.option("--module", type=click.IntRange(1), help="From 1; the last one by default.")
+@click.option(
+    "--module",
+    "modules",
+    type=click.IntRange(1),
+    multiple=True,
+    help="From 1, or several; the last one by default.",
+)
+@click.option("--pool", metavar="HOW", help="mean, mean+std (one vector an utterance), stack:K, subsample:K.")
+@click.option("--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["npy", "pt", "safetensors"]),
+    default="npy",
+    show_default=True,
+    help="Of the files in a folder.",
+)
+@click.option("--compress", is_flag=True, help="A Kaldi archive, as Kaldi does: a byte a number, not exact.")
+@click.option("--pcm", type=click.IntRange(1), metavar="HZ", help="INPUT - is 16-bit mono samples without a header.")
+@click.option("--check", type=click.IntRange(1), metavar="N", help="Featurize N again, each alone, on the CPU in fp32.")
+@click.option("--nj", default=1, show_default=True, type=click.IntRange(1), help="Processes; each takes a GPU.")
+@click.option("--job", type=Job(), metavar="N/M", help="Only this share; JOB in OUTPUT becomes N.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, …")
 @click.option(
     "--precision",
@@ -28,31 +68,94 @@ def featurize(
     exp: str,
     inputs: tuple[str, ...],
     output: str,
-    module: int | None,
+    modules: tuple[int, ...],
+    pool: str | None,
+    dtype: Literal["float32", "float16"],
+    form: Literal["npy", "pt", "safetensors"],
+    compress: bool,
+    pcm: int | None,
+    check: int | None,
+    nj: int,
+    job: tuple[int, int] | None,
     device: str,
     precision: Literal["fp32", "bf16"],
     allow_pipes: bool,
 ) -> None:
     """Write features of audio. EXP: an experiment, a checkpoint, or mfcc, mfcc13, fbank, random.
 
-    INPUT: audio files, folders, a data directory, or scp:FILE. OUTPUT: a new folder of UTTERANCE.npy, or
-    ark,scp:FILE.ark,FILE.scp. Beside them: utt2num_frames, frame_shift, frame_offset and features.json, which
-    says what was computed and when each frame is.
+    INPUT: audio files, folders, a data directory, scp:FILE, ark:FILE (WAVs), or - (one recording on standard input).
+
+    OUTPUT: a new folder of UTTERANCE.npy; ark,scp:FILE.ark,FILE.scp; ark:- (standard output); ark,t:FILE;
+    FILE.h5, FILE.parquet or FILE.arrow. With it: when each frame is, and what was computed.
+
+    The features do not depend on how many files there are, on --nj or on an interruption: the same command goes on.
     """
-    from gim_audio.errors import AudioError
-    from gim_audio.featurize import check_output, gather, load_encoder
+    from gim_audio.errors import AudioError, ConfigError
+    from gim_audio.featurize import (
+        FRAMES,
+        Pooling,
+        Target,
+        Task,
+        gather,
+        one_by_one,
+        pipe,
+        standard_input,
+        wave_archive,
+    )
     from gim_audio.featurize import featurize as run
+    from gim_audio.featurize import job as share
     from gim_audio.model.devices import keep_freed_memory, pick_device
 
-    check_output(output)
-    data = gather(inputs)
+    pooling = Pooling.parse(pool) if pool else FRAMES
+    task = Task(exp, modules, pooling, dtype, str(pick_device(device)), precision, allow_pipes)
+    target = Target(output.replace("JOB", str(job[0])) if job else output, form, compress)
     keep_freed_memory()
-    encoder = load_encoder(exp, pick_device(device), precision)
-    with progress("featurizing", len(data.utterances)) as update:
-        failed = run(encoder, data, output, module=module, allow_pipes=allow_pipes, progress=update)
-    for reason in failed.values():
+    streams = inputs[0] == "-" or inputs[0].startswith("ark:")
+    if streams and (len(inputs) > 1 or job or nj > 1 or check):
+        raise ConfigError(f"{inputs[0]} is read once, from front to back: one INPUT, no --job, --nj or --check")
+    if pcm and inputs[0] != "-":
+        raise ConfigError(f"--pcm {pcm}: is for INPUT -")
+    if job and "JOB" not in output:
+        raise ConfigError(f"--job {job[0]}/{job[1]}: put JOB into OUTPUT, where the number goes: {output}")
+    with progress("featurizing", None) as update:
+        show = _in_seconds(update)
+        if streams:
+            source = standard_input(pcm) if inputs[0] == "-" else wave_archive(inputs[0].removeprefix("ark:"))
+            report = pipe(task, source, target, show)
+        else:
+            data = gather(inputs)
+            data = share(data, *job) if job else data
+            if output in {"ark:-", "ark,t:-"}:
+                report = pipe(task, one_by_one(data, allow_pipes=allow_pipes), target, show)
+            else:
+                report = run(task, data, target, nj=nj, check=check or 0, progress=show)
+    for name, note in list(report.notes.items())[:SHOWN]:
+        say(f"note: {name} {note}")
+    if (more := len(report.notes) - SHOWN) > 0:
+        say(f"note: {more} more utterances are silent or clipped")
+    for reason in report.failed.values():
         say(f"failed: {reason}")
-    good = len(data.utterances) - len(failed)
-    if failed:
-        raise AudioError(f"{len(failed)} of {len(data.utterances)} utterances failed, {good} are in {output}")
-    say(f"{output}: {good} utterances")
+    if check:
+        say(
+            f"check: largest difference {report.check[0]:.2g}, of values up to {report.check[1]:.3g}"
+            if report.check
+            else "check: no utterance is shorter than 5 minutes, none was checked"
+        )
+    if report.failed:
+        count = len(report.failed)
+        raise AudioError(f"{count} of {count + report.good} utterances failed, {report.good} are in {target.specifier}")
+    say(f"{target.specifier}: {report.good} utterances")
+
+
+def _in_seconds(update: Update) -> Callable[[float, float | None], None]:
+    """Progress in seconds of audio, with how many of them a second takes."""
+    started: tuple[float, float] | None = None
+
+    def show(done: float, total: float | None) -> None:
+        nonlocal started
+        now = time.monotonic()
+        started = started or (now, done)
+        rate = (done - started[1]) / max(1e-9, now - started[0])
+        update(done, f"{done / 3600:.2f} hours, {rate:.0f} times real time", total)
+
+    return show

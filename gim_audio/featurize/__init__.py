@@ -1,31 +1,36 @@
-"""Audio to features: any module of a model, whole files of any length, or a named baseline."""
+"""Audio to features: any module of a model, files of any length, or a named baseline."""
 
-from gim_audio.featurize.encoders import (
-    BASELINES,
-    Encoder,
-    Features,
-    Featurizer,
-    KaldiFeatures,
-    load_encoder,
-    pick_module,
-)
-from gim_audio.featurize.inputs import gather
+from gim_audio.featurize.baselines import BASELINES, KaldiFeatures
+from gim_audio.featurize.encode import Task
+from gim_audio.featurize.encoders import Encoder, Features, Featurizer
+from gim_audio.featurize.inputs import gather, one_by_one, standard_input, wave_archive
+from gim_audio.featurize.load import load_encoder, pick_module
 from gim_audio.featurize.one_rate import Pool, encode_at_one_rate, waveforms
-from gim_audio.featurize.outputs import check_output
-from gim_audio.featurize.run import featurize
+from gim_audio.featurize.pooling import FRAMES, Pooling
+from gim_audio.featurize.run import Report, Target, featurize, pipe
+from gim_audio.featurize.units import job
 
 __all__ = [
     "BASELINES",
+    "FRAMES",
     "Encoder",
     "Features",
     "Featurizer",
     "KaldiFeatures",
     "Pool",
-    "check_output",
+    "Pooling",
+    "Report",
+    "Target",
+    "Task",
     "encode_at_one_rate",
     "featurize",
     "gather",
+    "job",
     "load_encoder",
+    "one_by_one",
     "pick_module",
+    "pipe",
+    "standard_input",
+    "wave_archive",
     "waveforms",
 ]

@@ -11,19 +11,15 @@ import torch
 
 from gim_audio.audio import Waveform
 from gim_audio.config import Config
-from gim_audio.errors import AudioError, ConfigError
+from gim_audio.errors import AudioError
 from gim_audio.model.checkpoint import fingerprint, load_model
-from gim_audio.model.devices import set_precision
 from gim_audio.model.gim import GreedyInfoMax, module_names
 from gim_audio.model.layers import Geometry
 from gim_audio.model.stream import Stream
 
-__all__ = ["BASELINES", "Encoder", "Features", "Featurizer", "KaldiFeatures", "cut", "load_encoder", "pick_module"]
+__all__ = ["Encoder", "Features", "Featurizer", "cut"]
 
 Features = npt.NDArray[np.float32]
-
-BASELINES = ("mfcc", "mfcc13", "fbank")
-"""Features that are computed, not learnt."""
 
 BLOCK_SECONDS = {"cpu": 2}
 """Waveforms are encoded in blocks of this length, so that activations take bounded memory (and, on a CPU, a cache's
@@ -53,6 +49,15 @@ class Encoder(ABC):
     block: int = 320_000
     precision: str
 
+    def hears(self, samples: int) -> None:
+        """Refuse too short a waveform.
+
+        Raises:
+            AudioError: it has fewer than `shortest` samples.
+        """
+        if samples < self.shortest:
+            raise AudioError(f"{samples} samples at {self.rate} Hz: at least {self.shortest} are needed")
+
     @abstractmethod
     def encode(self, waveform: Waveform, modules: Sequence[int] | None = None) -> list[Features]:
         """Features of some modules, numbered from 1 (all of them). Shape: `(samples,)` → each `(frames, channels)`.
@@ -64,6 +69,10 @@ class Encoder(ABC):
     def pieces(self, blocks: Iterable[Waveform], modules: Sequence[int]) -> Iterator[list[Features]]:
         """Features of a waveform that comes in blocks, as soon as they are sure; together those of `encode`."""
         yield self.encode(np.concatenate([np.empty(0, np.float32), *blocks]), modules)
+
+    def encode_batch(self, waveforms: Sequence[Waveform], modules: Sequence[int]) -> list[list[Features]]:
+        """`encode` of each of them."""
+        return [self.encode(waveform, modules) for waveform in waveforms]
 
 
 class Featurizer(Encoder):
@@ -90,6 +99,7 @@ class Featurizer(Encoder):
         self.modules, self.rate = module_names(model), model.rate
         self.geometries: Sequence[Geometry] = model.geometries
         self.shortest = model.shortest
+        self._dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         self.block = BLOCK_SECONDS.get(self.device.type, LONG_BLOCK_SECONDS) * self.rate
 
     @classmethod
@@ -120,14 +130,34 @@ class Featurizer(Encoder):
 
     def pieces(self, blocks: Iterable[Waveform], modules: Sequence[int]) -> Iterator[list[Features]]:
         """See `Encoder.pieces`."""
-        stream = Stream(self.model, modules, dtype=torch.bfloat16 if self.precision == "bf16" else torch.float32)
-        heard = 0
+        stream, heard = Stream(self.model, modules, dtype=self._dtype), 0
         for block, last in _with_the_last(blocks):
             heard += len(block)
-            if last and heard < self.shortest:
-                raise AudioError(f"{heard} samples at {self.rate} Hz: at least {self.shortest} are needed")
+            if last:
+                self.hears(heard)
             samples = torch.from_numpy(np.ascontiguousarray(block)).to(self.device)
             yield [features[0].cpu().numpy() for features in stream.push(samples[None], last=last)]
+
+    def encode_batch(self, waveforms: Sequence[Waveform], modules: Sequence[int]) -> list[list[Features]]:
+        """See `Encoder.encode_batch`: at once, padded to the longest."""
+        lengths = [len(waveform) for waveform in waveforms]
+        self.hears(min(lengths))
+        padded = torch.zeros(len(lengths), max(lengths))
+        for row, waveform in zip(padded, waveforms, strict=True):
+            row[: len(waveform)] = torch.from_numpy(np.ascontiguousarray(waveform))
+        found = Stream(self.model, modules, lengths, self._dtype).push(padded.to(self.device), last=True)
+        frames = [self.model.frames(length) for length in lengths]
+        together = [features.cpu().numpy() for features in found]
+        return [
+            [features[row, : counts[module - 1]] for features, module in zip(together, modules, strict=True)]
+            for row, counts in enumerate(frames)
+        ]
+
+    @torch.no_grad()
+    def encode_whole(self, waveform: Waveform, modules: Sequence[int]) -> list[Features]:
+        """In one pass, without pieces, as the model is trained: what all other ways are held against."""
+        features, _ = self.model(torch.from_numpy(np.ascontiguousarray(waveform)).to(self.device)[None])
+        return [features[module - 1][0].cpu().numpy() for module in modules]
 
 
 def cut(waveform: Waveform, block: int) -> Iterator[Waveform]:
@@ -143,58 +173,3 @@ def _with_the_last(blocks: Iterable[Waveform]) -> Iterator[tuple[Waveform, bool]
             yield held, False
         held = block
     yield np.empty(0, np.float32) if held is None else held, True
-
-
-class KaldiFeatures(Encoder):
-    """13 MFCC, alone or with their first and second differences, or 80 log mel energies, as Kaldi computes them."""
-
-    def __init__(self, kind: str, rate: int = 16000) -> None:
-        self.kind, self.name, self.rate, self.precision = kind, kind, rate, "fp32"
-        self.modules = [kind]
-        self.shortest = rate * 25 // 1000
-        self.geometries: Sequence[Geometry] = [Geometry(hop=rate // 100, start=0, receptive_field=self.shortest)]
-
-    def encode(self, waveform: Waveform, modules: Sequence[int] | None = None) -> list[Features]:  # noqa: ARG002 - one module
-        """See `Encoder.encode`."""
-        from torchaudio.compliance import kaldi
-        from torchaudio.functional import compute_deltas
-
-        if len(waveform) < self.shortest:
-            raise AudioError(f"{len(waveform)} samples at {self.rate} Hz: at least {self.shortest} are needed")
-        pcm = torch.from_numpy(np.ascontiguousarray(waveform))[None] * 32768  # Kaldi's scale
-        if self.kind == "fbank":
-            energies = kaldi.fbank(pcm, num_mel_bins=80, sample_frequency=self.rate)
-            return [energies.numpy()]
-        cepstra = kaldi.mfcc(pcm, sample_frequency=self.rate).T
-        if self.kind == "mfcc13":
-            return [cepstra.T.contiguous().numpy()]
-        first = compute_deltas(cepstra)
-        return [torch.cat([cepstra, first, compute_deltas(first)]).T.contiguous().numpy()]
-
-
-def load_encoder(name: str, device: torch.device | str = "cpu", precision: Literal["fp32", "bf16"] = "fp32") -> Encoder:
-    """A baseline (`mfcc`, `mfcc13`, `fbank`, `random`), an experiment or a checkpoint; `./mfcc` is a folder.
-
-    Raises:
-        ConfigError: `bf16` for a baseline that is not a network.
-    """
-    if name in BASELINES:
-        if precision != "fp32":
-            raise ConfigError(f"--precision {precision}: {name} is computed in fp32")
-        return KaldiFeatures(name)
-    set_precision("fp32", torch.device(device))  # bf16 is autocast's, and TF32 was not asked for
-    if name == "random":
-        return Featurizer.random(Config(), device, precision)
-    return Featurizer.load(name, device, precision)
-
-
-def pick_module(encoder: Encoder, module: int | None) -> int:
-    """A module's number from 1, the last one by default.
-
-    Raises:
-        ConfigError: there are fewer.
-    """
-    count = len(encoder.modules)
-    if module is not None and not 1 <= module <= count:
-        raise ConfigError(f"--module {module}: {encoder.name} has modules 1 to {count}: {', '.join(encoder.modules)}")
-    return module or count

@@ -1,13 +1,32 @@
-"""What a person may name as audio: files, folders, a data directory, `scp:FILE`."""
+"""What a person may name as audio: files, folders, a data directory, `scp:FILE`, an archive, standard input."""
 
-from collections.abc import Sequence
+import os
+import shutil
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, BinaryIO
 
-from gim_audio.audio import AUDIO_SUFFIXES
-from gim_audio.errors import DataError
-from gim_audio.kaldi import DataDir, read_scp
+import numpy as np
+import numpy.typing as npt
+import soundfile
 
-__all__ = ["gather"]
+from gim_audio import audio
+from gim_audio.audio import AUDIO_SUFFIXES, Waveform
+from gim_audio.errors import AudioError, DataError
+from gim_audio.kaldi import DataDir, locate, read_scp
+
+__all__ = ["Source", "gather", "one_by_one", "standard_input", "wave_archive"]
+
+Source = Callable[[int], Iterable[tuple[str, str, Iterable[Waveform]]]]
+"""Takes a sampling rate; gives name, what error messages call it, and samples in blocks, of one utterance after
+another."""
+
+UNKNOWN = 2**27
+"""So many frames in the header of a pipe may mean that its writer did not know the length, and put a large number."""
+STREAMED = (b"RIFF", b".snd", b"OggS")
+"""How files begin that can be decoded while they come."""
 
 
 def gather(inputs: Sequence[str]) -> DataDir:
@@ -37,3 +56,93 @@ def _files(path: Path) -> list[Path]:
     if not found:
         raise DataError(f"{path}: neither a data directory nor a folder with audio ({' '.join(AUDIO_SUFFIXES)})")
     return found
+
+
+def one_by_one(data: DataDir, *, allow_pipes: bool) -> Source:
+    """The utterances of a data directory."""
+
+    def source(rate: int) -> Iterator[tuple[str, str, Iterable[Waveform]]]:
+        if data.segments:
+            for name, waveform in data.waveforms(rate, allow_pipes=allow_pipes):
+                yield name, name, _raise_or(waveform)
+            return
+        for name, where in data.recordings.items():
+            yield name, where, _decode(where, rate, allow_pipes=allow_pipes)
+
+    return source
+
+
+def _decode(where: str, rate: int, *, allow_pipes: bool) -> Iterator[Waveform]:
+    yield from audio.blocks(locate(where, allow_pipes=allow_pipes), rate, where)
+
+
+def _raise_or(waveform: Waveform | Exception) -> Iterator[Waveform]:
+    if isinstance(waveform, Exception):
+        raise waveform
+    yield waveform
+
+
+def standard_input(pcm: int | None = None) -> Source:
+    """One recording, called `stdin`, decoded while it comes where its format allows that (WAV, AU, Ogg).
+
+    Args:
+        pcm: it is 16-bit little-endian samples of one channel, without a header, at this rate in Hz.
+    """
+    where = "standard input"
+    return lambda rate: [("stdin", where, _stream(sys.stdin.buffer, rate, where, pcm))]
+
+
+def _stream(file: BinaryIO, rate: int, where: str, pcm: int | None) -> Iterator[Waveform]:
+    try:
+        if pcm:
+            form = {"samplerate": pcm, "channels": 1, "format": "RAW", "subtype": "PCM_16"}
+            with soundfile.SoundFile(file.fileno(), closefd=False, **form) as stream:
+                yield from audio.decode(stream, rate, where, claimed=0)
+            return
+        magic = file.read(4)
+        if magic not in STREAMED:
+            yield from audio.blocks(magic + file.read(), rate, where)
+            return
+        pipe = _with(magic, file)
+        with os.fdopen(pipe, "rb", buffering=0), soundfile.SoundFile(pipe, closefd=False) as stream:
+            yield from audio.decode(stream, rate, where, stream.frames if stream.frames < UNKNOWN else 0)
+            if os.read(pipe, 4) == b"RIFF":
+                raise AudioError(f"{where}: another recording follows the first: send one, or an archive to ark:-")
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise AudioError(f"{where}: cannot be decoded ({str(error).rsplit(': ', 1)[-1]}): is it audio?") from error
+
+
+def _with(magic: bytes, file: BinaryIO) -> int:
+    """A pipe that gives what was read of a file already, and then the file."""
+    out, into = os.pipe()
+
+    def pump() -> None:
+        with os.fdopen(into, "wb") as pipe:
+            try:
+                pipe.write(magic)
+                shutil.copyfileobj(file, pipe)
+            except BrokenPipeError:
+                return  # an error has ended the reading
+
+    threading.Thread(target=pump, daemon=True).start()
+    return out
+
+
+def wave_archive(name: str) -> Source:
+    """The recordings of a Kaldi archive of WAVs, `-` for standard input."""
+    import kaldiio
+
+    def source(rate: int) -> Iterator[tuple[str, str, Iterable[Waveform]]]:
+        with sys.stdin.buffer if name == "-" else Path(name).open("rb") as file:
+            for utterance, value in kaldiio.load_ark(file):
+                if not isinstance(value, tuple):
+                    raise DataError(f"ark:{name}: {utterance} is a matrix, not a recording")
+                own_rate, samples = value
+                yield utterance, utterance, [_floats(samples, own_rate, rate)]
+
+    return source
+
+
+def _floats(samples: npt.NDArray[np.integer[Any]], own_rate: int, rate: int) -> Waveform:
+    scaled = (samples / -float(np.iinfo(samples.dtype).min)).astype(np.float32)
+    return audio.to_mono(scaled.reshape(len(scaled), -1), own_rate, rate)

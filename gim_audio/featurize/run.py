@@ -1,71 +1,293 @@
 """Featurize a set of utterances: the good ones are written, the bad ones come back with the reason."""
 
-from collections.abc import Callable
+import hashlib
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import as_completed
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
 
-from gim_audio.errors import AudioError, DataError
-from gim_audio.featurize.encoders import Encoder, pick_module
-from gim_audio.featurize.outputs import open_output
+from gim_audio.audio import Header
+from gim_audio.errors import AudioError, GimAudioError
+from gim_audio.featurize.check import largest_difference
+from gim_audio.featurize.encode import Task, encode_stream, encode_unit
+from gim_audio.featurize.encoders import Encoder
+from gim_audio.featurize.inputs import Source
+from gim_audio.featurize.load import pick_module
+from gim_audio.featurize.outputs import FileFormat, Matrix, Output, Write, parse_output
+from gim_audio.featurize.units import Unit, fingerprint_of_inputs, headers, units
+from gim_audio.featurize.work import Done, Shard, Work
 from gim_audio.kaldi import DataDir
 from gim_audio.provenance import provenance
+from gim_audio.workers import workers
 
-__all__ = ["featurize"]
+__all__ = ["Report", "Target", "featurize", "pipe"]
+
+Progress = Callable[[float, float | None], None]
+"""Takes the seconds of audio that are done, and of how many."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where features go.
+
+    Attributes:
+        specifier: see `parse_output`; with several modules, `MODULE` in it becomes the number of each.
+        form: of a folder's files.
+        compress: a Kaldi archive.
+    """
+
+    specifier: str
+    form: FileFormat = "npy"
+    compress: bool = False
+
+    def outputs(self, task: Task, modules: Iterable[int]) -> dict[int, Output]:
+        """One a module, each checked.
+
+        Raises:
+            GimAudioError: one exists, is not understood or cannot be written.
+        """
+        found = {}
+        for module in modules:
+            specifier = self.specifier.replace("MODULE", str(module))
+            found[module] = parse_output(specifier, self.form, task.dtype, compress=self.compress)
+            found[module].check()
+        if len(found) > 1 and "MODULE" not in self.specifier:
+            raise GimAudioError(
+                f"{self.specifier}: several modules, several outputs: put MODULE into the name, where the number goes"
+            )
+        return found
+
+
+@dataclass
+class Report:
+    """What became of a run.
+
+    Attributes:
+        good: how many utterances were written.
+        failed: the others, with the reason.
+        notes: on those that were written.
+        check: largest difference, and how large values are, where it was asked for and could be made.
+    """
+
+    good: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
+    check: tuple[float, float] | None = None
+
+    def enter(self, entries: list[Done]) -> None:
+        """What became of an utterance."""
+        first = entries[0]
+        if first.failed:
+            self.failed[first.name] = first.failed
+            return
+        self.good += 1
+        if first.note:
+            self.notes[first.name] = first.note
+
+    def refuse_nothing(self) -> None:
+        """Where nothing is good, there is nothing to write.
+
+        Raises:
+            AudioError: so it is.
+        """
+        if not self.good:
+            first = next(iter(self.failed.values()), "there are no utterances")
+            count = len(self.failed)
+            raise AudioError(first if count < 2 else f"all {count} utterances failed, the first: {first}")
 
 
 def featurize(
-    encoder: Encoder,
+    task: Task,
     data: DataDir,
-    output: str,
+    target: Target,
     *,
-    module: int | None = None,
-    allow_pipes: bool = False,
-    progress: Callable[[int], None] = lambda done: None,
-) -> dict[str, str]:
-    """Write the features of every utterance, with `utt2num_frames` and the times of frames beside them.
+    nj: int = 1,
+    check: int = 0,
+    progress: Progress = lambda done, total: None,
+) -> Report:
+    """Write the features of every utterance, in the order of their names; interrupted, the same call goes on.
 
     Args:
-        encoder: a model or baseline.
+        task: what is made of each.
         data: the utterances.
-        output: a folder, `ark,scp:A,B` or `ark:A`; nothing is overwritten.
-        module: from 1; the last one by default.
-        allow_pipes: run the commands in `wav.scp`.
-        progress: called with the number of utterances that are done.
-
-    Returns:
-        The utterances that could not be featurized, with the reason.
+        target: where to.
+        nj: processes.
+        check: so many of them are featurized again: see `gim_audio.featurize.check`.
+        progress: called with seconds of audio.
 
     Raises:
-        AudioError: none of them could; then nothing is written.
-        GimAudioError: the output exists or is not understood.
+        AudioError: no utterance could be featurized; then nothing is written.
+        GimAudioError: an output exists, is not understood or cannot be written.
     """
-    number = pick_module(encoder, module)
-    geometry = encoder.geometries[number - 1]
-    description = {
+    encoder = task.encoder()
+    modules = [pick_module(encoder, module) for module in task.modules or (None,)]
+    outputs = target.outputs(task, modules)
+    report = Report()
+    for name in data.utterances:
+        if reason := next(filter(None, (output.refuse(name) for output in outputs.values())), ""):
+            report.failed[name] = reason
+    if report.failed:
+        fine = [name for name in data.utterances if name not in report.failed]
+        if not fine:
+            report.refuse_nothing()
+        data = data.select(fine)
+    known = headers(data)
+    plan = {
+        "encoder": encoder.name,
+        "task": repr(task),
+        "inputs": hashlib.sha256(json.dumps(fingerprint_of_inputs(data)).encode()).hexdigest(),
+    }
+    with Work.begin(_beside(target, outputs), task.dtype, plan) as work:
+        _encode_all(encoder, task, modules, units(data, known, task.device), work, nj, progress)
+        done = work.done()
+        for name in data.utterances:
+            report.enter(done[name])
+        if report.good:
+            if check:
+                report.check = largest_difference(task, modules, data, work, done, check)
+            _write_all(encoder, task, outputs, work, done, known)
+    report.refuse_nothing()
+    return report
+
+
+def pipe(
+    task: Task,
+    source: Source,
+    target: Target,
+    progress: Progress = lambda done, total: None,
+) -> Report:
+    """Write the features of utterances in the order in which they come, each as soon as it is over.
+
+    Args:
+        task: what is made of each.
+        source: gives the utterances.
+        target: where to.
+        progress: called with seconds of audio.
+
+    Raises:
+        GimAudioError: as `featurize`.
+    """
+    encoder = task.encoder()
+    modules = [pick_module(encoder, module) for module in task.modules or (None,)]
+    outputs, report, seconds = target.outputs(task, modules), Report(), 0.0
+    with tempfile.TemporaryDirectory(prefix="gim-audio-") as folder, ExitStack() as opened:
+        work = Work(Path(folder), task.dtype)
+        shard, writes = work.shard(modules), dict[int, Write]()
+        for name, where, blocks in source(encoder.rate):
+            found = encode_stream(encoder, task, modules, name, where, blocks, shard)
+            shard.enter(found)
+            report.enter(found)
+            for entry in found:
+                if entry.failed:
+                    continue
+                if entry.module not in writes:  # now it is known how wide features are
+                    description = _describe(encoder, task, entry, {})
+                    writes[entry.module] = opened.enter_context(outputs[entry.module].open(description))
+                writes[entry.module](_matrix(work, task, entry))
+            shard.clear()
+            seconds += found[0].seconds
+            progress(seconds, None)
+        report.refuse_nothing()
+    return report
+
+
+def _beside(target: Target, outputs: Mapping[int, Output]) -> Path:
+    """Where the work lies: hidden beside the first output, under a name that is the target's own."""
+    path = next(iter(outputs.values())).path
+    if path is None:
+        raise GimAudioError(f"{target.specifier}: standard output takes one utterance after another: see `pipe`")
+    return path.parent / f".{path.name}.work"
+
+
+def _encode_all(
+    encoder: Encoder, task: Task, modules: list[int], planned: list[Unit], work: Work, nj: int, progress: Progress
+) -> None:
+    done = {name for name, entries in work.done().items() if not entries[0].failed}
+    left = [unit for unit in planned if not done.issuperset(unit.names)]
+    total = sum(unit.seconds for unit in planned)
+    seconds = total - sum(unit.seconds for unit in left)
+    progress(seconds, total)
+    if nj == 1:
+        shard = work.shard(modules)
+        for unit in left:
+            encode_unit(encoder, task, modules, unit, shard)
+            seconds += unit.seconds
+            progress(seconds, total)
+        return
+    with workers(nj) as pool:
+        futures = {pool.submit(_in_a_process, task, tuple(modules), unit, work.folder, nj): unit for unit in left}
+        for future in as_completed(futures):
+            future.result()
+            seconds += futures[future].seconds
+            progress(seconds, total)
+
+
+def _in_a_process(task: Task, modules: tuple[int, ...], unit: Unit, folder: Path, nj: int) -> None:
+    encoder, shard = _tools(task, modules, folder, nj)
+    encode_unit(encoder, task, modules, unit, shard)
+
+
+@cache
+def _tools(task: Task, modules: tuple[int, ...], folder: Path, nj: int) -> tuple[Encoder, Shard]:
+    """What a process keeps from one unit to the next; of several GPUs, each process takes one."""
+    import os
+
+    import torch
+
+    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // nj))
+    shard = Work(folder, task.dtype).shard(modules)
+    if task.device == "cuda":
+        torch.cuda.set_device(shard.number % torch.cuda.device_count())
+    return task.encoder(), shard
+
+
+def _write_all(
+    encoder: Encoder,
+    task: Task,
+    outputs: Mapping[int, Output],
+    work: Work,
+    done: Mapping[str, list[Done]],
+    known: Mapping[str, Header],
+) -> None:
+    for module, output in outputs.items():
+        entries = [entry for name in sorted(done) for entry in done[name] if entry.module == module]
+        with output.open(_describe(encoder, task, entries[0], known)) as write:
+            for entry in entries:
+                write(_matrix(work, task, entry))
+
+
+def _matrix(work: Work, task: Task, entry: Done) -> Matrix:
+    shape = (entry.rows, entry.columns)
+    return Matrix(entry.name, shape, task.pooling.is_vector, work.dtype, lambda: work.blocks(entry))
+
+
+def _describe(encoder: Encoder, task: Task, entry: Done, known: Mapping[str, Header]) -> dict[str, Any]:
+    own = encoder.geometries[entry.module - 1]
+    geometry, vector = task.pooling.geometry(own), task.pooling.is_vector
+    rates = Counter(header.rate for header in known.values())
+    return {
         "model": encoder.name,
-        "module": number,
-        "module_name": encoder.modules[number - 1],
+        "module": entry.module,
+        "module_name": encoder.modules[entry.module - 1],
         "precision": encoder.precision,
+        "dtype": task.dtype,
+        "channels": entry.columns,
+        "pool": str(task.pooling),
         "sample_rate": encoder.rate,
-        "hop_samples": geometry.hop,
+        "recordings_by_rate": {str(rate): count for rate, count in sorted(rates.items())},
+        "resampler": "soxr, high quality, where the rates differ",
+        "hop_samples": None if vector else geometry.hop,
         "receptive_field_samples": geometry.receptive_field,
-        "frame_shift": geometry.hop / encoder.rate,
-        "frame_offset": geometry.centre / encoder.rate,
-        "time_of_frame": "frame i is centred on frame_offset + i * frame_shift seconds",
+        "frame_shift": None if vector else geometry.hop / encoder.rate,
+        "frame_offset": None if vector else geometry.centre / encoder.rate,
+        "time_of_frame": "one vector an utterance"
+        if vector
+        else "frame i is centred on frame_offset + i * frame_shift seconds",
         **provenance(),
     }
-    failed: dict[str, str] = {}
-    with open_output(output, description) as write:
-        for done, (name, waveform) in enumerate(data.waveforms(encoder.rate, allow_pipes=allow_pipes), start=1):
-            try:
-                if isinstance(waveform, Exception):
-                    raise waveform
-                write(name, encoder.encode(waveform, [number])[0])
-            except AudioError as error:
-                where = "" if isinstance(waveform, Exception) else f"{data.recordings.get(name, name)}: "
-                failed[name] = f"{where}{error}"
-            except DataError as error:
-                failed[name] = str(error)
-            progress(done)
-        if len(failed) == len(data.utterances):
-            first = next(iter(failed.values()))
-            raise AudioError(first if len(failed) == 1 else f"all {len(failed)} utterances failed, the first: {first}")
-    return failed

@@ -3,7 +3,7 @@
 from gim_audio.kaldi.archive import parse_wspecifier, read_scp, write_archive
 from gim_audio.kaldi.check import check, fix
 from gim_audio.kaldi.combine import combine
-from gim_audio.kaldi.datadir import DataDir, Segment, identity, read_table, write_table
+from gim_audio.kaldi.datadir import DataDir, Segment, identity, locate, read_table, write_table
 from gim_audio.kaldi.split import split
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "combine",
     "fix",
     "identity",
+    "locate",
     "parse_wspecifier",
     "read_scp",
     "read_table",

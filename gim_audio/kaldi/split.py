@@ -56,7 +56,7 @@ def _by_time(data: DataDir, share: float) -> tuple[DataDir, DataDir]:
     if commands and not data.segments:
         raise DataError(f"{data.path}: {commands[0]} is a command, whose length nobody knows: pack it and cut that")
     cuts = {name: (cut.recording, cut.start, cut.end) for name, cut in data.segments.items()} or {
-        name: (name, 0.0, audio.duration(locate(extended), name=extended)) for name, extended in data.recordings.items()
+        name: (name, 0.0, audio.header(locate(where), where).seconds) for name, where in data.recordings.items()
     }
 
     def part(suffix: str, between: Callable[[float, float], tuple[float, float]]) -> DataDir:

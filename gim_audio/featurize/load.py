@@ -1,0 +1,41 @@
+"""What a person may name as EXP, to an encoder."""
+
+from typing import Literal
+
+import torch
+
+from gim_audio.config import Config
+from gim_audio.errors import ConfigError
+from gim_audio.featurize.baselines import BASELINES, KaldiFeatures
+from gim_audio.featurize.encoders import Encoder, Featurizer
+from gim_audio.model.devices import set_precision
+
+__all__ = ["load_encoder", "pick_module"]
+
+
+def load_encoder(name: str, device: torch.device | str = "cpu", precision: Literal["fp32", "bf16"] = "fp32") -> Encoder:
+    """A baseline (`mfcc`, `mfcc13`, `fbank`, `random`), an experiment or a checkpoint; `./mfcc` is a folder.
+
+    Raises:
+        ConfigError: `bf16` for a baseline that is not a network.
+    """
+    if name in BASELINES:
+        if precision != "fp32":
+            raise ConfigError(f"--precision {precision}: {name} is computed in fp32")
+        return KaldiFeatures(name)
+    set_precision("fp32", torch.device(device))  # bf16 is autocast's, and TF32 was not asked for
+    if name == "random":
+        return Featurizer.random(Config(), device, precision)
+    return Featurizer.load(name, device, precision)
+
+
+def pick_module(encoder: Encoder, module: int | None) -> int:
+    """A module's number from 1, the last one by default.
+
+    Raises:
+        ConfigError: there are fewer.
+    """
+    count = len(encoder.modules)
+    if module is not None and not 1 <= module <= count:
+        raise ConfigError(f"--module {module}: {encoder.name} has modules 1 to {count}: {', '.join(encoder.modules)}")
+    return module or count

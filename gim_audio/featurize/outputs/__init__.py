@@ -1,0 +1,31 @@
+"""Where features go, in the format that the next tool reads."""
+
+from pathlib import Path
+
+from gim_audio.errors import GimAudioError
+from gim_audio.featurize.outputs.archive import Archive
+from gim_audio.featurize.outputs.folder import FileFormat, Folder
+from gim_audio.featurize.outputs.output import Matrix, Output, Write
+from gim_audio.featurize.outputs.tables import Arrow, Hdf5
+
+__all__ = ["FileFormat", "Matrix", "Output", "Write", "parse_output"]
+
+TABLES = {".h5": "hdf5", ".hdf5": "hdf5", ".parquet": "parquet", ".arrow": "arrow", ".feather": "arrow"}
+
+
+def parse_output(specifier: str, form: FileFormat = "npy", dtype: str = "float32", *, compress: bool) -> Output:
+    """`ark:A`, `ark,scp:A,B`, `ark,t:A` (`-` is standard output), a table by its ending, or a folder.
+
+    Raises:
+        GimAudioError: it is not understood, or does not go with the other settings.
+    """
+    if specifier.startswith(("ark:", "ark,")):
+        if dtype != "float32":
+            raise GimAudioError(f"{specifier}: Kaldi has no {dtype}: leave --dtype out, or take --compress")
+        return Archive(specifier, compress=compress)
+    if compress:
+        raise GimAudioError(f"{specifier}: --compress is Kaldi's: it goes with ark: and ark,scp:")
+    path = Path(specifier)
+    if kind := TABLES.get(path.suffix):
+        return Hdf5(path) if kind == "hdf5" else Arrow(path, parquet=kind == "parquet")
+    return Folder(path, form)

@@ -1,0 +1,85 @@
+"""What every output is: checked before any work, and complete or not there at all."""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gim_audio.files import write_text
+from gim_audio.kaldi import write_table
+
+__all__ = ["BESIDE", "Matrix", "Output", "Write", "describe"]
+
+BESIDE = ("utt2num_frames", "frame_shift", "frame_offset", "features.json")
+"""What is told of the features: in their folder, or beside an archive with its name before theirs."""
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """The features of an utterance, wherever they lie.
+
+    Attributes:
+        name: of the utterance.
+        shape: `(rows, columns)`; a vector has one row.
+        is_vector: whether it is written without its first dimension.
+        dtype: of the numbers.
+        blocks: gives them, some rows at a time.
+    """
+
+    name: str
+    shape: tuple[int, int]
+    is_vector: bool
+    dtype: np.dtype[Any]
+    blocks: Callable[[], Iterator[npt.NDArray[Any]]]
+
+    def array(self) -> npt.NDArray[Any]:
+        """All at once. Shape: `(rows, columns)`, of a vector `(columns,)`."""
+        parts = list(self.blocks())
+        whole = np.concatenate(parts) if parts else np.empty(self.shape, self.dtype)
+        return whole[0] if self.is_vector else whole
+
+
+Write = Callable[[Matrix], None]
+
+
+class Output(ABC):
+    """What a person named as OUTPUT."""
+
+    refuses: tuple[str, str] = ("", "")
+    """What a name may not hold, and why."""
+
+    path: Path | None
+    """Where it begins; None is standard output."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """Refuse, before any work is done, what cannot be written.
+
+        Raises:
+            GimAudioError: something would be overwritten, or a library is missing.
+        """
+
+    @abstractmethod
+    def open(self, description: dict[str, Any]) -> AbstractContextManager[Write]:
+        """A context: yields what takes one utterance after another; it is there, whole, when the context ends."""
+
+    def refuse(self, name: str) -> str:
+        """Why an utterance cannot be called that here; nothing if it can."""
+        character, reason = self.refuses
+        return f"{name}: {reason}" if character and character in name else ""
+
+
+def describe(prefix: str, rows: dict[str, int], description: dict[str, Any]) -> None:
+    """Write what is told of the features, each file's name after the prefix."""
+    counts, shift, offset, everything = (Path(f"{prefix}{name}") for name in BESIDE)
+    if description["frame_shift"] is not None:
+        write_table(counts, rows)
+        write_text(shift, f"{description['frame_shift']:g}\n")
+        write_text(offset, f"{description['frame_offset']:g}\n")
+    write_text(everything, json.dumps(description, indent=2) + "\n")

@@ -1,0 +1,107 @@
+"""What is encoded together: planned once from the lengths, so that a run that is taken up again gives the same bits."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gim_audio import audio
+from gim_audio.errors import AudioError, DataError, GimAudioError
+from gim_audio.kaldi import DataDir, Segment, identity, locate
+
+__all__ = ["Unit", "batches", "fingerprint_of_inputs", "headers", "job", "units"]
+
+BATCH_SECONDS = {"cpu": 4}
+"""Of audio, padding included."""
+LONG_BATCH_SECONDS = 240
+"""On other devices."""
+BATCH = 256
+"""Utterances at most."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Some utterances: a batch of files, a file that is long enough for itself, or all that is cut from a recording.
+
+    Attributes:
+        recordings: their extended file names.
+        segments: that are cut from the one recording, where there are any.
+        seconds: of audio, as the headers have it.
+    """
+
+    recordings: Mapping[str, str]
+    segments: Mapping[str, Segment]
+    seconds: float
+
+    @property
+    def names(self) -> list[str]:
+        """Of the utterances."""
+        return list(self.segments or self.recordings)
+
+
+def job(data: DataDir, number: int, count: int) -> DataDir:
+    """The share of one of several jobs: every so manieth utterance, or recording where there are segments.
+
+    Raises:
+        GimAudioError: it has nothing to do.
+    """
+    recordings = list(data.recordings)[number - 1 :: count]
+    names = recordings
+    if data.segments:
+        mine = set(recordings)
+        names = [name for name, cut in data.segments.items() if cut.recording in mine]
+    if not names:
+        raise GimAudioError(f"--job {number}/{count}: there are {len(data.recordings)} recordings: take fewer jobs")
+    return data.select(names)
+
+
+def units(data: DataDir, known: Mapping[str, audio.Header], device: str) -> list[Unit]:
+    """All utterances of a data directory, each in one unit; the longest units first."""
+    if data.segments:
+        cuts: dict[str, dict[str, Segment]] = {}
+        for name, cut in data.segments.items():
+            cuts.setdefault(cut.recording, {})[name] = cut
+        found = [
+            Unit({name: data.recordings[name]}, of_it, sum(cut.end - cut.start for cut in of_it.values()))
+            for name, of_it in cuts.items()
+        ]
+    else:
+        length = {name: known[name].seconds if name in known else 0.0 for name in data.recordings}
+        found = [
+            Unit({name: data.recordings[name] for name in names}, {}, sum(length[name] for name in names))
+            for names in batches(length, device)
+        ]
+    return sorted(found, key=lambda unit: (-unit.seconds, unit.names))
+
+
+def batches(length: Mapping[str, float], device: str) -> list[list[str]]:
+    """Names of like lengths together, while all of them padded to the longest are no more than a device likes.
+
+    Those of an unknown length, 0, stand alone.
+    """
+    most, found = BATCH_SECONDS.get(device, LONG_BATCH_SECONDS), list[list[str]]()
+    for name in sorted(length, key=lambda name: (length[name], name)):
+        last = found[-1] if found else []
+        if last and length[last[0]] and (len(last) + 1) * length[name] <= most and len(last) < BATCH:
+            last.append(name)
+        else:
+            found.append([name])
+    return found
+
+
+def headers(data: DataDir) -> dict[str, audio.Header]:
+    """Of the recordings that have one that can be read; the others' audio will say what is wrong."""
+    found = {}
+    for name, extended in data.recordings.items():
+        if not extended.endswith("|"):
+            with suppress(AudioError, DataError):
+                found[name] = audio.header(locate(extended), extended)
+    return found
+
+
+def fingerprint_of_inputs(data: DataDir) -> list[Any]:
+    """What must be the same for a run to go on: names, places and times of change."""
+    files = [(name, where, identity(where)) for name, where in data.recordings.items()]
+    cuts = [(name, cut.recording, cut.start, cut.end) for name, cut in data.segments.items()]
+    return [str(data.path or Path()), files, cuts]

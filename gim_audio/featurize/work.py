@@ -1,0 +1,144 @@
+"""What is done of a run, in a folder beside its output: killed at any moment, it goes on from there."""
+
+import json
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gim_audio.featurize.encoders import Features
+from gim_audio.files import lock, write_text
+
+__all__ = ["Done", "Shard", "Work"]
+
+BLOCK_BYTES = 2**24
+
+
+@dataclass(frozen=True)
+class Done:
+    """What became of an utterance: where its features of one module lie, or why there are none.
+
+    Attributes:
+        name: of the utterance.
+        module: number, from 1.
+        failed: the reason, where there is one.
+        note: what a person might want to know of the audio.
+        seconds: of audio.
+        file: that holds the features; from `offset` on, `rows` times `columns` numbers.
+    """
+
+    name: str
+    module: int = 0
+    failed: str = ""
+    note: str = ""
+    seconds: float = 0.0
+    file: str = ""
+    offset: int = 0
+    rows: int = 0
+    columns: int = 0
+
+
+class Shard:
+    """What one process has done: frames, a file a module, and an index that is written after them."""
+
+    def __init__(self, folder: Path, dtype: np.dtype[Any], modules: Sequence[int]) -> None:
+        self.number, self.dtype = 0, dtype
+        while True:  # another process may be about to take the same number
+            try:
+                self._index = (folder / f"shard-{self.number}.index").open("x", encoding="utf-8")
+                break
+            except FileExistsError:
+                self.number += 1
+        self._files = {m: (folder / f"shard-{self.number}.module-{m}").open("wb") for m in modules}
+
+    def append(self, done: Done, pieces: Iterable[Sequence[Features]]) -> list[Done]:
+        """Write the frames of an utterance as they come, a matrix a module; what became of it, with where they are."""
+        begin = {module: file.tell() for module, file in self._files.items()}
+        rows, columns = dict.fromkeys(begin, 0), dict.fromkeys(begin, 0)
+        try:
+            for matrices in pieces:
+                for (module, file), matrix in zip(self._files.items(), matrices, strict=True):
+                    file.write(np.ascontiguousarray(matrix, self.dtype).data)
+                    rows[module] += len(matrix)
+                    columns[module] = matrix.shape[1]
+        except BaseException:
+            for module, file in self._files.items():
+                file.seek(begin[module])
+                file.truncate()
+            raise
+        return [
+            replace(
+                done,
+                module=module,
+                file=Path(file.name).name,
+                offset=begin[module],
+                rows=rows[module],
+                columns=columns[module],
+            )
+            for module, file in self._files.items()
+        ]
+
+    def enter(self, done: Iterable[Done]) -> None:
+        """Enter in the index what has been appended."""
+        for file in self._files.values():
+            file.flush()
+        self._index.write("".join(json.dumps(asdict(each)) + "\n" for each in done))
+        self._index.flush()
+
+    def clear(self) -> None:
+        """Forget the frames: they have been read."""
+        for file in self._files.values():
+            file.seek(0)
+            file.truncate()
+
+
+class Work:
+    """The folder: a plan, and shards."""
+
+    def __init__(self, folder: Path, dtype: str) -> None:
+        self.folder, self.dtype = folder, np.dtype(dtype)
+
+    @classmethod
+    @contextmanager
+    def begin(cls, folder: Path, dtype: str, plan: dict[str, Any]) -> Iterator["Work"]:
+        """Go on with what was begun by the same plan, or begin anew; it is kept when the block is left by an error.
+
+        Raises:
+            GimAudioError: another process is at it.
+        """
+        with lock(folder):
+            file, text = folder / "plan.json", json.dumps(plan, indent=2, sort_keys=True)
+            if not file.exists() or file.read_text(encoding="utf-8") != text:
+                for leftover in folder.glob("shard-*"):
+                    leftover.unlink()
+                write_text(file, text)
+            yield cls(folder, dtype)
+            shutil.rmtree(folder)
+
+    def done(self) -> dict[str, list[Done]]:
+        """By utterance: an entry a module, or one that says why there is none."""
+        found: dict[str, dict[int, Done]] = {}
+        for index in sorted(self.folder.glob("shard-*.index")):
+            for line in index.read_text(encoding="utf-8").splitlines(keepends=True):
+                if line.endswith("\n"):  # the last line may not be whole
+                    entry = Done(**json.loads(line))
+                    found.setdefault(entry.name, {})[entry.module] = entry
+        return {name: [e for e in entries.values() if e.module or len(entries) == 1] for name, entries in found.items()}
+
+    def shard(self, modules: Sequence[int]) -> Shard:
+        """A new one."""
+        return Shard(self.folder, self.dtype, modules)
+
+    def blocks(self, done: Done) -> Iterator[Features]:
+        """The features of an utterance, so many rows at a time. Shape: `(rows, columns)`."""
+        with (self.folder / done.file).open("rb") as file:
+            file.seek(done.offset)
+            step, left = max(1, BLOCK_BYTES // (self.dtype.itemsize * max(1, done.columns))), done.rows
+            while left:
+                rows = min(step, left)
+                yield np.fromfile(file, self.dtype, rows * done.columns).reshape(rows, done.columns)
+                left -= rows

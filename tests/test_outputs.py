@@ -1,0 +1,377 @@
+"""What `featurize` writes: every format read by the tool that it is for, and the same bits whatever happened."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import kaldiio
+import numpy as np
+import pytest
+import soundfile
+import torch
+from conftest import make_data
+
+from gim_audio.config import load
+from gim_audio.featurize import load_encoder
+from gim_audio.model.checkpoint import save_model
+from gim_audio.model.gim import GreedyInfoMax
+
+
+@pytest.fixture
+def small(tmp_path):
+    """An experiment with eight channels."""
+    torch.manual_seed(0)
+    config = load(None, ["model.channels=8", "model.context.hidden=6"])
+    folder = tmp_path / "small"
+    folder.mkdir()
+    save_model(folder, config, GreedyInfoMax.build(config.model, config.objective).state_dict())
+    return folder
+
+
+@pytest.fixture
+def expected(small, noise):
+    """Of every utterance alone, in one pass, the GRU's and module 4's."""
+    encoder = load_encoder(str(small))
+    return {name: encoder.encode_whole(waveform, [6, 4]) for name, waveform in noise.waveforms(16000)}
+
+
+def read(path):
+    """Every format by the library that people read it with."""
+    if path.suffix == ".h5":
+        import h5py
+
+        with h5py.File(path) as file:
+            return {name: np.asarray(file[name]) for name in file}
+    if path.suffix in {".parquet", ".arrow"}:
+        import pyarrow.feather
+        import pyarrow.parquet
+
+        table = (pyarrow.parquet.read_table if path.suffix == ".parquet" else pyarrow.feather.read_table)(path)
+        return {row["utterance"]: np.array(row["features"], np.float32) for row in table.to_pylist()}
+    if path.suffix in {".ark", ".txt"}:
+        return dict(kaldiio.load_ark(str(path)))
+    if path.suffix == ".scp":
+        return dict(kaldiio.load_scp(str(path)))
+    found = {}
+    for file in path.iterdir():
+        if file.suffix == ".npy":
+            found[file.stem] = np.load(file)
+        elif file.suffix == ".pt":
+            found[file.stem] = torch.load(file, weights_only=True).numpy()
+        elif file.suffix == ".safetensors":
+            from safetensors.numpy import load_file
+
+            found[file.stem] = load_file(file)["features"]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("output", "options"),
+    [
+        ("out", []),
+        ("out", ["--format", "pt"]),
+        ("out", ["--format", "safetensors"]),
+        ("out.h5", []),
+        ("out.parquet", []),
+        ("out.arrow", []),
+        ("ark:out.ark", []),
+        ("ark,scp:out.ark,out.scp", []),
+        ("ark,t:out.txt", []),
+    ],
+)
+@pytest.mark.parametrize("vectors", [False, True])
+def test_formats(small, noise, expected, tmp_path, monkeypatch, run, output, options, vectors):
+    monkeypatch.chdir(tmp_path)
+    options = [*options, "--pool", "mean+std"] if vectors else options
+    status, out, err = run("featurize", small, noise.path, output, *options)
+    assert (status, out, err.splitlines()[-1]) == (0, "", f"{output}: 7 utterances")
+    found = read(tmp_path / output.rsplit(":", 1)[-1].rsplit(",", 1)[-1])
+    assert sorted(found) == noise.utterances
+    for name, features in found.items():
+        frames = expected[name][0]
+        truth = np.concatenate([frames.mean(0), frames.std(0)]) if vectors else frames
+        assert features.shape == truth.shape
+        np.testing.assert_allclose(features, truth, rtol=0, atol=1e-5)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_an_archive_is_kaldiios_to_the_byte(small, noise, tmp_path, run):
+    run("featurize", small, noise.path, f"ark:{tmp_path}/ours.ark")
+    kaldiio.save_ark(f"{tmp_path}/theirs.ark", dict(kaldiio.load_ark(f"{tmp_path}/ours.ark")))
+    assert (tmp_path / "ours.ark").read_bytes() == (tmp_path / "theirs.ark").read_bytes()
+
+
+def test_compressed_and_half(small, noise, expected, tmp_path, run):
+    assert run("featurize", small, noise.path, f"ark:{tmp_path}/c.ark", "--compress")[0] == 0
+    assert run("featurize", small, noise.path, f"ark:{tmp_path}/w.ark")[0] == 0
+    assert run("featurize", small, noise.path, tmp_path / "half", "--dtype", "float16")[0] == 0
+    for name, features in dict(kaldiio.load_ark(f"{tmp_path}/c.ark")).items():
+        np.testing.assert_allclose(features, expected[name][0], rtol=0, atol=0.01)
+        half = np.load(tmp_path / f"half/{name}.npy")
+        assert half.dtype == np.float16
+        np.testing.assert_allclose(half, expected[name][0], rtol=1e-3, atol=1e-4)
+    assert (tmp_path / "c.ark").stat().st_size < 0.6 * (tmp_path / "w.ark").stat().st_size
+
+
+def test_several_modules_in_one_pass(small, noise, expected, tmp_path, run):
+    status, _, _ = run("featurize", small, noise.path, tmp_path / "m-MODULE", "--module", 6, "--module", 4)
+    assert status == 0
+    for position, module in enumerate((6, 4)):
+        for name in noise.utterances:
+            found = np.load(tmp_path / f"m-{module}/{name}.npy")
+            np.testing.assert_allclose(found, expected[name][position], rtol=0, atol=1e-5)
+        assert json.loads((tmp_path / f"m-{module}/features.json").read_text())["module"] == module
+
+
+@pytest.mark.parametrize("number", [2, 7, 200])
+def test_fewer_frames(small, noise, expected, tmp_path, run, number):
+    assert run("featurize", small, noise.path, tmp_path / "stack", "--pool", f"stack:{number}")[0] == 0
+    assert run("featurize", small, noise.path, tmp_path / "subsample", "--pool", f"subsample:{number}")[0] == 0
+    for name, (frames, _) in expected.items():
+        padded = np.concatenate([frames, np.repeat(frames[-1:], -len(frames) % number, axis=0)])
+        stacked = np.load(tmp_path / f"stack/{name}.npy")
+        np.testing.assert_allclose(stacked, padded.reshape(-1, number * 6), rtol=0, atol=1e-5)
+        np.testing.assert_allclose(np.load(tmp_path / f"subsample/{name}.npy"), frames[::number], rtol=0, atol=1e-5)
+    description = json.loads((tmp_path / "stack/features.json").read_text())
+    assert description["frame_shift"] == 0.01 * number
+    assert description["receptive_field_samples"] == 465 + 160 * (number - 1)
+    assert description["channels"] == 6 * number
+
+
+def many(folder, count=60):
+    """Short files of many lengths, and a longer one."""
+    generator = np.random.default_rng(1)
+    lengths = {f"s-{i:03}": int(n) for i, n in enumerate(generator.integers(41, 9000, count))}
+    return make_data(folder, lengths | {"s-long": 200_000})
+
+
+def files(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "features.json"}
+
+
+def test_the_same_bits_by_any_number_of_processes(small, tmp_path, run):
+    data = many(tmp_path / "many")
+    for nj in (1, 2):
+        status, _, err = run("featurize", small, data.path, tmp_path / f"out-{nj}", "--nj", nj)
+        assert (status, err.splitlines()[-1]) == (0, f"{tmp_path}/out-{nj}: 61 utterances")
+    assert files(tmp_path / "out-1") == files(tmp_path / "out-2")
+
+
+def test_killed_and_begun_again(small, tmp_path):
+    """Whatever had been done when it was killed, the archive is that of an undisturbed run, and nothing else is left."""
+    data = many(tmp_path / "many", 300)
+    command = [sys.executable, "-m", "gim_audio", "featurize", str(small), str(data.path)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run([*command, f"ark,scp:{tmp_path}/a.ark,{tmp_path}/a.scp"], check=True, env=environment)
+    output, work = f"ark,scp:{tmp_path}/b.ark,{tmp_path}/b.scp", tmp_path / ".b.ark.work"
+    kills = 0
+    for entries in (1, 30, 120):
+        process = subprocess.Popen([*command, output], env=environment)
+        while process.poll() is None:
+            index = "".join(path.read_text() for path in work.glob("*.index"))
+            if index.count("\n") >= entries:
+                process.send_signal(signal.SIGKILL)
+                kills += 1
+                break
+            time.sleep(0.005)
+        process.wait()
+    assert kills
+    assert not (tmp_path / "b.ark").exists()
+    finished = subprocess.run([*command, output], check=True, env=environment, capture_output=True, text=True)
+    assert "301 utterances" in finished.stderr
+    assert (tmp_path / "b.ark").read_bytes() == (tmp_path / "a.ark").read_bytes()
+    assert (tmp_path / "b.scp").read_text() == (tmp_path / "a.scp").read_text().replace("a.ark", "b.ark")
+    assert not work.exists()
+
+
+def test_nothing_is_done_twice_but_what_failed(small, tmp_path, run, monkeypatch):
+    from gim_audio.featurize import run as running
+
+    data = many(tmp_path / "many", 5)
+    bad = Path(data.recordings["s-003"])
+    good = bad.read_bytes()
+    bad.write_bytes(good[: len(good) // 2])
+
+    def interrupted(output, description):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("gim_audio.featurize.outputs.folder.Folder.open", interrupted)
+        assert run("featurize", small, data.path, tmp_path / "out")[0] == 130
+    assert not (tmp_path / "out").exists()
+    encoded, encode = [], running.encode_unit
+    monkeypatch.setattr(running, "encode_unit", lambda *given: (encoded.extend(given[3].names), encode(*given))[1])
+    status, _, err = run("featurize", small, data.path, tmp_path / "out")
+    assert (status, "1 of 6 utterances failed" in err) == (2, True)
+    assert "s-003" in encoded
+    assert "s-long" not in encoded
+
+
+def test_other_settings_begin_anew(small, noise, tmp_path, run, monkeypatch):
+    def full(output, description):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("gim_audio.featurize.outputs.folder.Folder.open", full)
+        status, _, err = run("featurize", small, noise.path, tmp_path / "out", "--module", 4)
+    assert (status, err) == (2, "gim-audio: No space left on device\n")
+    assert run("featurize", small, noise.path, tmp_path / "out", "--module", 6)[0] == 0
+    assert np.load(tmp_path / "out/a-1.npy").shape[1] == 6
+
+
+def test_jobs_share_the_work(small, tmp_path, run):
+    data = many(tmp_path / "many")
+    for number in (1, 2, 3):
+        assert run("featurize", small, data.path, tmp_path / "part-JOB", "--job", f"{number}/3")[0] == 0
+    names = [path.stem for number in (1, 2, 3) for path in (tmp_path / f"part-{number}").glob("*.npy")]
+    assert sorted(names) == data.utterances
+
+
+def test_segments(small, tmp_path, run):
+    """Cut from one recording, which is decoded once."""
+    data = make_data(tmp_path / "talk", {"talk-1": 160_000})
+    (tmp_path / "talk/segments").write_text("t-1 talk-1 0.5 1.25\nt-2 talk-1 3.0 9.5\n")
+    (tmp_path / "talk/utt2spk").write_text("t-1 t\nt-2 t\n")
+    (tmp_path / "talk/spk2utt").write_text("t t-1 t-2\n")
+    assert run("featurize", small, data.path, tmp_path / "out")[0] == 0
+    whole, _ = soundfile.read(data.recordings["talk-1"], dtype="float32")
+    encoder = load_encoder(str(small))
+    for name, (start, end) in {"t-1": (8000, 20000), "t-2": (48000, 152000)}.items():
+        (expected,) = encoder.encode_whole(whole[start:end], [6])
+        np.testing.assert_allclose(np.load(tmp_path / f"out/{name}.npy"), expected, rtol=0, atol=1e-5)
+
+
+def test_the_check_finds_what_is_wrong(small, noise, tmp_path, run, monkeypatch):
+    def difference(err):
+        return float(err.split("largest difference ")[1].split(",")[0])
+
+    status, _, err = run("featurize", small, noise.path, tmp_path / "out", "--check", 3)
+    assert (status, difference(err) <= 1e-5) == (0, True)
+    append = "gim_audio.featurize.work.Shard.append"
+    from gim_audio.featurize.work import Shard
+
+    original = Shard.append
+    monkeypatch.setattr(append, lambda *given: original(*given[:2], ([m + 1 for m in ms] for ms in given[2])))
+    assert difference(run("featurize", small, noise.path, tmp_path / "wrong", "--check", 3)[2]) > 0.9
+
+
+def test_notes(small, tmp_path, run):
+    data = make_data(tmp_path / "d", {"a-1": 8000, "a-2": 8000, "a-3": 8000})
+    soundfile.write(data.recordings["a-1"], np.zeros(8000), 16000)
+    soundfile.write(data.recordings["a-2"], np.clip(2 * np.sin(np.arange(8000) / 20), -1, 1), 16000)
+    status, _, err = run("featurize", small, data.path, tmp_path / "out")
+    assert status == 0
+    assert [line for line in err.splitlines() if line.startswith("note")] == [
+        "note: a-1 is silent: every sample is zero",
+        "note: a-2 is clipped: 66.6% of the samples are at full scale",
+    ]
+
+
+def piped(command, audio):
+    return subprocess.run(
+        [sys.executable, "-m", "gim_audio", "featurize", *map(str, command)],
+        input=audio,
+        capture_output=True,
+        check=False,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+
+
+def wav(samples, rate, form="WAV"):
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate, format=form, subtype="PCM_16" if form != "OGG" else None)
+    return file.getvalue()
+
+
+def test_standard_input_to_standard_output(small):
+    """As in `sox … | gim-audio featurize EXP - ark:- | copy-feats ark:- …`, with a header that does not know its length."""
+    samples = (3000 * np.random.default_rng(0).standard_normal(50_000)).astype(np.int16)
+    recording = bytearray(wav(samples, 16000))
+    recording[4:8], recording[40:44] = b"\xff\xff\xff\x7f", b"\xdb\xff\xff\x7f"
+    done = piped([small, "-", "ark:-"], bytes(recording))
+    assert (done.returncode, done.stderr.decode().splitlines()[-1]) == (0, "ark:-: 1 utterances")
+    ((name, features),) = kaldiio.load_ark(io.BytesIO(done.stdout))
+    decoded, _ = soundfile.read(io.BytesIO(wav(samples, 16000)), dtype="float32")
+    (expected,) = load_encoder(str(small)).encode_whole(decoded, [6])
+    assert name == "stdin"
+    np.testing.assert_allclose(features, expected, rtol=0, atol=1e-5)
+    pcm = piped([small, "-", "ark:-", "--pcm", 16000], wav(samples, 16000)[44:])
+    assert pcm.stdout == done.stdout
+    flac = piped([small, "-", "ark:-"], wav(samples, 16000, "FLAC"))
+    assert flac.stdout == done.stdout
+
+
+def test_an_archive_of_recordings(small, noise, tmp_path, run):
+    archive = b"".join(f"{name} ".encode() + Path(file).read_bytes() for name, file in noise.recordings.items())
+    done = piped([small, "ark:-", "ark:-"], archive)
+    assert done.returncode == 0
+    found = dict(kaldiio.load_ark(io.BytesIO(done.stdout)))
+    assert list(found) == noise.utterances
+    run("featurize", small, noise.path, tmp_path / "out")
+    for name, features in found.items():
+        np.testing.assert_allclose(features, np.load(tmp_path / f"out/{name}.npy"), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("audio", "message"),
+    [
+        (wav(np.zeros(1000), 16000)[:1500], "standard input: ends after 728 of 1000 samples"),
+        (wav(np.zeros(1000), 16000) * 2, "standard input: another recording follows the first"),
+        (wav(np.zeros(1000), 16000, "FLAC")[:60], "standard input: cannot be decoded"),
+        (b"", "standard input: cannot be decoded"),
+        (wav(np.zeros(40), 16000), "standard input: 40 samples at 16000 Hz: at least 41"),
+    ],
+)
+def test_bad_standard_input_is_one_line(small, tmp_path, audio, message):
+    done = piped([small, "-", tmp_path / "out"], audio)
+    assert done.returncode == 2
+    assert message in done.stderr.decode()
+    assert len(done.stderr.decode().strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_reader_that_goes_away(small, noise):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gim_audio", "featurize", str(small), *([str(noise.path)]), "ark:-"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    process.stdout.close()
+    assert process.wait(timeout=60) == 2
+    error = process.stderr.read().decode()
+    assert error == "gim-audio: standard output: its reader went away before a-1 was written\n"
+
+
+def test_wrong_settings(small, noise, tmp_path, run):
+    many_modules = ["--module", 1, "--module", 2]
+    for arguments, message in [
+        (["o", "--pool", "median"], "--pool median: expected mean, mean+std, stack:K or subsample:K"),
+        (["o", "--pool", "stack:1"], "with K of 2 or more"),
+        (["o", *many_modules], "put MODULE into the name"),
+        (["ark:o", "--dtype", "float16"], "Kaldi has no float16"),
+        (["o", "--compress"], "--compress is Kaldi's"),
+        (["ark,t:o", "--compress"], "text is not compressed"),
+        (["ark,scp:-,x"], "standard output has no script file"),
+        (["o", "--job", "4/3"], "4/3 is not of the form 3/16"),
+        (["o", "--job", "1/3"], "put JOB into OUTPUT"),
+        (["o-JOB", "--job", "8/9"], "there are 7 recordings: take fewer jobs"),
+        (["o", "--pcm", "8000"], "is for INPUT -"),
+    ]:
+        output = arguments[0].replace(":o", f":{tmp_path}/o") if ":" in arguments[0] else tmp_path / arguments[0]
+        status, _, err = run("featurize", small, noise.path, output, *arguments[1:])
+        assert (status, message in err) == (2, True), err
+    assert not list(tmp_path.glob("o*"))
+
+
+def test_a_folder_that_cannot_be_written(small, noise, tmp_path):
+    if os.geteuid() == 0:
+        pytest.skip("root may write everywhere")
+    (tmp_path / "closed").mkdir(mode=0o500)
+    done = piped([small, noise.path, tmp_path / "closed/out"], b"")
+    assert done.returncode == 2
+    assert "Permission denied" in done.stderr.decode()
