@@ -19,6 +19,7 @@ COMMANDS = {
     "probe": "gim_audio.cli.probe:probe",
     "evaluate": "gim_audio.cli.probe:evaluate",
     "abx": "gim_audio.cli.evaluate:abx",
+    "import": "gim_audio.cli.exchange:import_",
     "info": "gim_audio.cli.info:info",
     "draw": "gim_audio.cli.evaluate:draw",
     "report": "gim_audio.cli.evaluate:report",
