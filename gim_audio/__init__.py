@@ -8,6 +8,8 @@ if TYPE_CHECKING:
     from gim_audio.config import Config
     from gim_audio.config import load as load_config
     from gim_audio.featurize import Featurizer
+    from gim_audio.featurize import load_encoder as load
+    from gim_audio.featurize.transformer import GimFeatures
     from gim_audio.kaldi import DataDir
     from gim_audio.model.checkpoint import load_model
     from gim_audio.model.gim import GreedyInfoMax
@@ -19,9 +21,11 @@ __all__ = [
     "Config",
     "DataDir",
     "Featurizer",
+    "GimFeatures",
     "GreedyInfoMax",
     "PackedCorpus",
     "audio",
+    "load",
     "load_config",
     "load_model",
     "pack",
@@ -32,8 +36,10 @@ _HOMES = {
     "Config": ("config", "Config"),
     "DataDir": ("kaldi", "DataDir"),
     "Featurizer": ("featurize", "Featurizer"),
+    "GimFeatures": ("featurize.transformer", "GimFeatures"),
     "GreedyInfoMax": ("model.gim", "GreedyInfoMax"),
     "PackedCorpus": ("packed", "PackedCorpus"),
+    "load": ("featurize", "load_encoder"),
     "load_config": ("config", "load"),
     "load_model": ("model.checkpoint", "load_model"),
     "pack": ("packed", "pack"),

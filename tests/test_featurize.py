@@ -10,7 +10,7 @@ from test_audio import bad_files, tone
 
 from gim_audio.config import load
 from gim_audio.errors import AudioError, ConfigError, DataError
-from gim_audio.featurize import Featurizer, gather, load_encoder, pick_module
+from gim_audio.featurize import Featurizer, gather, load_encoder
 from gim_audio.training import train
 
 SMALL = ["model.channels=8", "model.context.hidden=6"]
@@ -216,7 +216,7 @@ def test_wrong_names(experiment, noise, tmp_path, run):
         assert message in err
         assert len(err.strip().splitlines()) == 1
     with pytest.raises(ConfigError):
-        pick_module(load_encoder("mfcc"), 2)
+        load_encoder("mfcc").pick(2)
 
 
 def test_the_example_in_the_readme(experiment, noise, tmp_path, monkeypatch):
@@ -228,9 +228,11 @@ def test_the_example_in_the_readme(experiment, noise, tmp_path, monkeypatch):
     soundfile.write("speech.flac", soundfile.read(noise.recordings["a-2"])[0], 16000)
     names = {}
     exec(code, names)
-    assert names["features"][-1].shape == (100, 6)
+    assert names["features"].shape == (100, 6)
     np.testing.assert_allclose(np.diff(names["times"]), 0.01)
     assert names["times"][0] == 20 / 16000
+    assert sum(map(len, names["frames"])) == 201
+    assert names["vectors"].shape == (2, 12)
 
 
 def test_random_is_the_reference_model():

@@ -282,7 +282,6 @@ def alignments(data: "DataDir") -> "dict[str, Alignment]":
 def chosen(encoder: "Encoder", modules: str) -> list[int]:
     """What `--module` says."""
     from gim_audio.errors import ConfigError
-    from gim_audio.featurize import pick_module
 
     if modules == "all":
         return list(range(1, len(encoder.modules) + 1))
@@ -290,4 +289,4 @@ def chosen(encoder: "Encoder", modules: str) -> list[int]:
         return [len(encoder.modules)]
     if not modules.isdigit():
         raise ConfigError(f"--module {modules}: a number, last, or all")
-    return [pick_module(encoder, int(modules))]
+    return [encoder.pick(int(modules))]

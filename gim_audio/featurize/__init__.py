@@ -4,7 +4,8 @@ from gim_audio.featurize.baselines import BASELINES, KaldiFeatures
 from gim_audio.featurize.encode import Task
 from gim_audio.featurize.encoders import Encoder, Features, Featurizer
 from gim_audio.featurize.inputs import gather, one_by_one, standard_input, wave_archive
-from gim_audio.featurize.load import load_encoder, pick_module
+from gim_audio.featurize.live import Live
+from gim_audio.featurize.load import load_encoder
 from gim_audio.featurize.one_rate import Pool, encode_at_one_rate, waveforms
 from gim_audio.featurize.pooling import FRAMES, Pooling
 from gim_audio.featurize.run import Report, Target, featurize, pipe
@@ -17,6 +18,7 @@ __all__ = [
     "Features",
     "Featurizer",
     "KaldiFeatures",
+    "Live",
     "Pool",
     "Pooling",
     "Report",
@@ -28,7 +30,6 @@ __all__ = [
     "job",
     "load_encoder",
     "one_by_one",
-    "pick_module",
     "pipe",
     "standard_input",
     "wave_archive",

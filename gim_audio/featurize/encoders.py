@@ -3,23 +3,29 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
-from gim_audio.audio import Waveform
+from gim_audio.audio import Waveform, to_mono
 from gim_audio.config import Config
-from gim_audio.errors import AudioError
+from gim_audio.errors import AudioError, ConfigError
 from gim_audio.model.checkpoint import fingerprint, load_model
 from gim_audio.model.gim import GreedyInfoMax, module_names
 from gim_audio.model.layers import Geometry
 from gim_audio.model.stream import Stream
 
+if TYPE_CHECKING:
+    from gim_audio.featurize.live import Live
+
 __all__ = ["Encoder", "Features", "Featurizer", "cut"]
 
 Features = npt.NDArray[np.float32]
+
+Signal = TypeVar("Signal", npt.NDArray[Any], Tensor)
 
 BLOCK_SECONDS = {"cpu": 2}
 """Waveforms are encoded in blocks of this length, so that activations take bounded memory (and, on a CPU, a cache's
@@ -73,6 +79,39 @@ class Encoder(ABC):
     def encode_batch(self, waveforms: Sequence[Waveform], modules: Sequence[int]) -> list[list[Features]]:
         """`encode` of each of them."""
         return [self.encode(waveform, modules) for waveform in waveforms]
+
+    def __call__(self, waveform: Signal, rate: int, module: int | None = None) -> Signal:
+        """Features of one module (the last one) of a waveform at any rate.
+
+        Args:
+            waveform: in [-1, 1], an array or a tensor. Shape: `(samples,)`, or `(channels, samples)`, to be averaged.
+            rate: of its samples, Hz.
+            module: from 1.
+
+        Returns:
+            An array or a tensor, as the waveform is one, on its device. Shape: `(frames, width)`.
+
+        Raises:
+            AudioError: it is too short, not of floating point, or holds what is not a number.
+            ConfigError: there is no such module.
+        """
+        samples = np.asarray(waveform.detach().cpu() if isinstance(waveform, Tensor) else waveform)
+        (features,) = self.encode(mono(samples, rate, self.rate), [self.pick(module)])
+        if isinstance(waveform, Tensor):
+            return torch.from_numpy(features).to(waveform.device)
+        return features
+
+    def pick(self, module: int | None) -> int:
+        """A module's number from 1, the last one by default.
+
+        Raises:
+            ConfigError: there are fewer.
+        """
+        count = len(self.modules)
+        if module is not None and not 1 <= module <= count:
+            names = ", ".join(self.modules)
+            raise ConfigError(f"module {module}: {self.name} has modules 1 to {count}: {names}")
+        return module or count
 
 
 class Featurizer(Encoder):
@@ -130,13 +169,23 @@ class Featurizer(Encoder):
 
     def pieces(self, blocks: Iterable[Waveform], modules: Sequence[int]) -> Iterator[list[Features]]:
         """See `Encoder.pieces`."""
-        stream, heard = Stream(self.model, modules, dtype=self._dtype), 0
+        stream, heard = self.start(modules), 0
         for block, last in _with_the_last(blocks):
             heard += len(block)
             if last:
                 self.hears(heard)
             samples = torch.from_numpy(np.ascontiguousarray(block)).to(self.device)
             yield [features[0].cpu().numpy() for features in stream.push(samples[None], last=last)]
+
+    def stream(self, rate: int | None = None, module: int | None = None) -> "Live":
+        """For sound that is still going on: see `Live`."""
+        from gim_audio.featurize.live import Live  # which is made of this
+
+        return Live(self, rate, module)
+
+    def start(self, modules: Sequence[int]) -> Stream:
+        """What hears one waveform piece by piece."""
+        return Stream(self.model, modules, dtype=self._dtype)
 
     def encode_batch(self, waveforms: Sequence[Waveform], modules: Sequence[int]) -> list[list[Features]]:
         """See `Encoder.encode_batch`: at once, padded to the longest."""
@@ -158,6 +207,21 @@ class Featurizer(Encoder):
         """In one pass, without pieces, as the model is trained: what all other ways are held against."""
         features, _ = self.model(torch.from_numpy(np.ascontiguousarray(waveform)).to(self.device)[None])
         return [features[module - 1][0].cpu().numpy() for module in modules]
+
+
+def mono(samples: npt.NDArray[Any], own_rate: int, rate: int) -> Waveform:
+    """Samples as an encoder takes them. Shape: `(samples,)` or `(channels, samples)` → `(samples,)`.
+
+    Raises:
+        AudioError: they are integers, have another shape, or are not all finite.
+    """
+    if not np.issubdtype(samples.dtype, np.floating):
+        raise AudioError(f"samples of type {samples.dtype}: expected floating point in [-1, 1]")
+    if samples.ndim not in {1, 2}:
+        raise AudioError(f"samples of shape {samples.shape}: expected (samples,) or (channels, samples)")
+    if not np.isfinite(samples).all():
+        raise AudioError("samples that are not finite numbers")
+    return to_mono(np.atleast_2d(samples).T.astype(np.float32, copy=False), own_rate, rate)
 
 
 def cut(waveform: Waveform, block: int) -> Iterator[Waveform]:

@@ -10,7 +10,7 @@ from gim_audio.featurize.baselines import BASELINES, KaldiFeatures
 from gim_audio.featurize.encoders import Encoder, Featurizer
 from gim_audio.model.devices import set_precision
 
-__all__ = ["load_encoder", "pick_module"]
+__all__ = ["load_encoder"]
 
 
 def load_encoder(name: str, device: torch.device | str = "cpu", precision: Literal["fp32", "bf16"] = "fp32") -> Encoder:
@@ -27,15 +27,3 @@ def load_encoder(name: str, device: torch.device | str = "cpu", precision: Liter
     if name == "random":
         return Featurizer.random(Config(), device, precision)
     return Featurizer.load(name, device, precision)
-
-
-def pick_module(encoder: Encoder, module: int | None) -> int:
-    """A module's number from 1, the last one by default.
-
-    Raises:
-        ConfigError: there are fewer.
-    """
-    count = len(encoder.modules)
-    if module is not None and not 1 <= module <= count:
-        raise ConfigError(f"--module {module}: {encoder.name} has modules 1 to {count}: {', '.join(encoder.modules)}")
-    return module or count

@@ -18,7 +18,6 @@ from gim_audio.featurize.check import largest_difference
 from gim_audio.featurize.encode import Task, encode_stream, encode_unit
 from gim_audio.featurize.encoders import Encoder
 from gim_audio.featurize.inputs import Source
-from gim_audio.featurize.load import pick_module
 from gim_audio.featurize.outputs import FileFormat, Matrix, Output, Write, parse_output
 from gim_audio.featurize.units import Unit, fingerprint_of_inputs, headers, units
 from gim_audio.featurize.work import Done, Shard, Work
@@ -126,7 +125,7 @@ def featurize(
         GimAudioError: an output exists, is not understood or cannot be written.
     """
     encoder = task.encoder()
-    modules = [pick_module(encoder, module) for module in task.modules or (None,)]
+    modules = [encoder.pick(module) for module in task.modules or (None,)]
     outputs = target.outputs(task, modules)
     report = Report()
     for name in data.utterances:
@@ -174,7 +173,7 @@ def pipe(
         GimAudioError: as `featurize`.
     """
     encoder = task.encoder()
-    modules = [pick_module(encoder, module) for module in task.modules or (None,)]
+    modules = [encoder.pick(module) for module in task.modules or (None,)]
     outputs, report, seconds = target.outputs(task, modules), Report(), 0.0
     with tempfile.TemporaryDirectory(prefix="gim-audio-") as folder, ExitStack() as opened:
         work = Work(Path(folder), task.dtype)

@@ -1,0 +1,86 @@
+"""Features of sound that is still going on."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import soxr
+import torch
+from torch import Tensor
+
+from gim_audio.audio import Waveform
+from gim_audio.errors import AudioError
+from gim_audio.featurize.encoders import Featurizer, Signal, mono
+
+if TYPE_CHECKING:
+    from gim_audio.model.stream import Stream
+
+__all__ = ["Live"]
+
+
+class Live:
+    """Takes samples, as many at a time as there are, and gives each frame as soon as it is sure.
+
+    Together its frames are those of the whole: to float rounding, and at another rate too.
+
+    Args:
+        featurizer: a model.
+        rate: of the samples, Hz; the model's own by default.
+        module: from 1; the last one by default.
+
+    Attributes:
+        latency: seconds from the moment on which a frame is centred to the sample with which it can be given; a
+            resampler waits for some more.
+
+    Example:
+        >>> from gim_audio.config import Config
+        >>> live = Featurizer.random(Config()).stream(rate=16000)
+        >>> [live.push(np.zeros(n, np.float32)).shape for n in (252, 1, 160)]
+        [(0, 256), (1, 256), (1, 256)]
+        >>> live.flush().shape  # 413 samples make 3 frames
+        (1, 256)
+        >>> live.latency
+        0.0145
+    """
+
+    def __init__(self, featurizer: Featurizer, rate: int | None = None, module: int | None = None) -> None:
+        number = featurizer.pick(module)
+        geometry = featurizer.geometries[number - 1]
+        self.latency = (geometry.start + geometry.receptive_field - 1 - geometry.centre) / featurizer.rate
+        self.rate = rate or featurizer.rate
+        self._featurizer = featurizer
+        self._stream: Stream | None = featurizer.start([number])
+        self._resampler: Any = None
+        if self.rate != featurizer.rate:
+            self._resampler = soxr.ResampleStream(self.rate, featurizer.rate, 1, dtype="float32")
+
+    def push(self, samples: Signal) -> Signal:
+        """The frames that these samples complete; as an array or a tensor, as they are.
+
+        Args:
+            samples: in [-1, 1]. Shape: `(samples,)` or `(channels, samples)`.
+
+        Returns:
+            Shape: `(frames, width)`, often with no frames.
+
+        Raises:
+            AudioError: they are not finite floating-point numbers, or the stream is over.
+        """
+        given = np.asarray(samples.detach().cpu() if isinstance(samples, Tensor) else samples)
+        features = self._push(mono(given, self.rate, self.rate), last=False)
+        return torch.from_numpy(features).to(samples.device) if isinstance(samples, Tensor) else features
+
+    def flush(self) -> npt.NDArray[np.float32]:
+        """The last frames, which see the end; nothing can be pushed after. Shape: `(frames, width)`."""
+        return self._push(np.empty(0, np.float32), last=True)
+
+    def _push(self, samples: Waveform, *, last: bool) -> npt.NDArray[np.float32]:
+        if self._stream is None:
+            raise AudioError("the stream is over: begin another one")
+        if self._resampler is not None:
+            samples = np.asarray(self._resampler.resample_chunk(samples, last=last), np.float32)
+        waveform = torch.from_numpy(samples).to(self._featurizer.device)
+        (frames,) = self._stream.push(waveform[None], last=last)
+        if last:
+            self._stream = None
+        return frames[0].cpu().numpy()

@@ -1,0 +1,173 @@
+"""The package as a library: arrays and tensors in and out, streams, a scikit-learn transformer."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import soxr
+import torch
+from conftest import ROOT
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import gim_audio
+from gim_audio.config import load
+from gim_audio.errors import AudioError, ConfigError, GimAudioError
+from gim_audio.featurize import Featurizer
+
+SMALL = ["model.channels=8", "model.context.hidden=6"]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return Featurizer.random(load(None, SMALL))
+
+
+def noise(samples):
+    return (0.06 * np.random.default_rng(samples).standard_normal(samples)).astype(np.float32)
+
+
+def test_arrays_and_tensors(model):
+    waveform = noise(8000)
+    (expected,) = model.encode_whole(waveform, [6])
+    np.testing.assert_allclose(model(waveform, 16000), expected, atol=1e-6)
+    found = model(torch.from_numpy(waveform), 16000)
+    assert isinstance(found, torch.Tensor)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    np.testing.assert_allclose(model(waveform.astype(np.float64), 16000), expected, atol=1e-6)
+    np.testing.assert_allclose(model(np.stack([waveform + 0.1, waveform - 0.1]), 16000), expected, atol=1e-5)
+    assert model(waveform, 16000, module=1).shape == (1599, 8)
+
+
+def test_any_rate_is_that_of_a_file(model):
+    waveform = noise(30000)
+    resampled = soxr.resample(waveform, 44100, 16000)
+    np.testing.assert_allclose(model(waveform, 44100), model(resampled, 16000), atol=1e-6)
+
+
+def test_what_is_no_waveform(model):
+    for waveform, message in [
+        (np.zeros(8000, np.int16), "type int16: expected floating point"),
+        (np.zeros((2, 3, 4), np.float32), "expected .samples,. or"),
+        (np.full(8000, np.nan, np.float32), "not finite"),
+        (np.zeros(40, np.float32), "at least 41"),
+    ]:
+        with pytest.raises(AudioError, match=message):
+            model(waveform, 16000)
+    with pytest.raises(ConfigError, match="module 7: .* has modules 1 to 6"):
+        model(noise(8000), 16000, module=7)
+
+
+def test_load(tmp_path):
+    assert gim_audio.load("mfcc")(noise(8000), 16000).shape == (48, 39)
+    with pytest.raises(GimAudioError, match="no such experiment"):
+        gim_audio.load(str(tmp_path / "none"))
+
+
+@given(
+    samples=st.integers(41, 20000),
+    cuts=st.lists(st.integers(0, 20000), max_size=20),
+    rate=st.sampled_from([8000, 16000, 44100]),
+)
+@settings(deadline=None, max_examples=40)
+def test_a_stream_is_the_whole(model, samples, cuts, rate):
+    waveform = noise(samples * rate // 16000 + 60)
+    stream, bounds = model.stream(rate=rate), [0, *sorted(min(cut, len(waveform)) for cut in cuts), len(waveform)]
+    found = [stream.push(waveform[start:stop]) for start, stop in pairwise(bounds)]
+    np.testing.assert_allclose(np.concatenate([*found, stream.flush()]), model(waveform, rate), atol=1e-5)
+
+
+@pytest.mark.parametrize("module", [1, 4, 6])
+def test_a_frame_is_there_after_the_stated_latency(model, module):
+    geometry, stream, given = model.geometries[module - 1], model.stream(module=module), 0
+    for heard in range(1, 1500):
+        given += len(stream.push(np.zeros(1, np.float32)))
+        waited = heard - 1 - stream.latency * 16000 - geometry.centre
+        last_sure = np.floor(waited / geometry.hop + 1e-9)
+        assert given == max(0, last_sure + 1)
+
+
+def test_a_stream_in_tensors_and_its_end(model):
+    stream = model.stream()
+    assert isinstance(stream.push(torch.zeros(500)), torch.Tensor)
+    with pytest.raises(AudioError, match="not finite"):
+        stream.push(np.array([np.nan], np.float32))
+    assert len(stream.push(np.zeros(160, np.float32))) == 1  # what was refused was not heard
+    stream.flush()
+    with pytest.raises(AudioError, match="the stream is over"):
+        stream.push(np.zeros(1, np.float32))
+    assert model.stream().flush().shape == (0, 6)
+
+
+def test_a_transformer_in_a_pipeline():
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV
+    from sklearn.pipeline import make_pipeline
+
+    time = np.arange(8000) / 16000
+    waveforms = [
+        (0.1 * np.sin(2 * np.pi * hertz * time)).astype(np.float32)[: 7000 + 10 * i]
+        for i, hertz in enumerate([200, 2000] * 10)
+    ]
+    pipeline = make_pipeline(gim_audio.GimFeatures("mfcc"), LogisticRegression())
+    search = GridSearchCV(pipeline, {"gimfeatures__pool": ["mean", "mean+std"]}, cv=2).fit(waveforms, [0, 1] * 10)
+    assert search.score(waveforms, [0, 1] * 10) == 1.0
+    frames = gim_audio.GimFeatures("mfcc", pool=None).fit_transform(waveforms)
+    np.testing.assert_allclose(gim_audio.load("mfcc")(waveforms[3], 16000), frames[3])
+    with pytest.raises(ValueError, match="waveform 1: 10 samples"):
+        gim_audio.GimFeatures("mfcc").fit_transform([waveforms[0], waveforms[1][:10]])
+
+
+def short_rows(estimator):
+    """The checks whose waveforms have a few samples: for them there is an error, which is tested above."""
+    reason = "its waveforms are shorter than a frame"
+    return dict.fromkeys(
+        [
+            "check_dict_unchanged",
+            "check_estimators_dtypes",
+            "check_estimators_pickle",
+            "check_f_contiguous_array_estimator",
+            "check_fit_idempotent",
+            "check_fit_score_takes_y",
+            "check_methods_sample_order_invariance",
+            "check_methods_subset_invariance",
+            "check_pipeline_consistency",
+            "check_transformer_general",
+            "check_transformer_preserve_dtypes",
+        ],
+        reason,
+    )
+
+
+@parametrize_with_checks([gim_audio.GimFeatures("mfcc")], expected_failed_checks=short_rows)
+def test_scikit_learns_own_checks(estimator, check):
+    check(estimator)
+
+
+@pytest.fixture
+def saved(tmp_path, model):
+    from gim_audio.model.checkpoint import save_model
+
+    (tmp_path / "exp").mkdir()
+    save_model(tmp_path / "exp", load(None, SMALL), model.model.state_dict())
+    return str(tmp_path / "exp")
+
+
+def test_an_s3prl_upstream(saved, model):
+    """Its contract: a list of waveforms in, hidden states of one rate out, padded; lengths by the downsample rate."""
+    upstream = torch.hub.load(str(ROOT), "gim_upstream", saved, source="local")
+    waveforms = [torch.from_numpy(noise(n)) for n in (16000, 9000)]
+    states = upstream(waveforms)["hidden_states"]
+    assert [tuple(s.shape) for s in states] == [(2, 100, 8)] * 5 + [(2, 100, 6)]
+    assert upstream.get_downsample_rates("hidden_states") == 160
+    for row, waveform in enumerate(waveforms):
+        expected = model(waveform, 16000)
+        torch.testing.assert_close(states[-1][row, : len(expected)], expected, atol=1e-6, rtol=0)
+        assert not states[-1][row, len(expected) :].any()
+    assert not any(s.requires_grad for s in states)
+
+
+def test_torch_hub(saved, model):
+    loaded = torch.hub.load(str(ROOT), "gim_audio", saved, source="local")
+    np.testing.assert_allclose(loaded(noise(8000), 16000), model(noise(8000), 16000), atol=1e-6)
