@@ -158,12 +158,14 @@ def test_an_s3prl_upstream(saved, model):
     """Its contract: a list of waveforms in, hidden states of one rate out, padded; lengths by the downsample rate."""
     upstream = torch.hub.load(str(ROOT), "gim_upstream", saved, source="local")
     waveforms = [torch.from_numpy(noise(n)) for n in (16000, 9000)]
-    states = upstream(waveforms)["hidden_states"]
-    assert [tuple(s.shape) for s in states] == [(2, 100, 8)] * 5 + [(2, 100, 6)]
+    found = upstream(waveforms)
+    states = found["hidden_states"]
+    assert [tuple(s.shape) for s in states] == [(2, 100, 8)] * 6
+    assert not states[-1][:, :, 6:].any()
     assert upstream.get_downsample_rates("hidden_states") == 160
     for row, waveform in enumerate(waveforms):
         expected = model(waveform, 16000)
-        torch.testing.assert_close(states[-1][row, : len(expected)], expected, atol=1e-6, rtol=0)
+        torch.testing.assert_close(found["last_hidden_state"][row, : len(expected)], expected, atol=1e-6, rtol=0)
         assert not states[-1][row, len(expected) :].any()
     assert not any(s.requires_grad for s in states)
 
@@ -171,3 +173,19 @@ def test_an_s3prl_upstream(saved, model):
 def test_torch_hub(saved, model):
     loaded = torch.hub.load(str(ROOT), "gim_audio", saved, source="local")
     np.testing.assert_allclose(loaded(noise(8000), 16000), model(noise(8000), 16000), atol=1e-6)
+
+
+def test_inside_s3prl(saved, monkeypatch):
+    try:
+        from s3prl import hub
+        from s3prl.nn import Featurizer as Sum
+        from s3prl.nn import S3PRLUpstream
+    except Exception as error:  # noqa: BLE001 - it needs what torchaudio has removed
+        pytest.skip(f"s3prl cannot be imported here: {error}")
+    from gim_audio.featurize.s3prl import gim_upstream
+
+    monkeypatch.setattr(hub, "gim_upstream", gim_upstream, raising=False)
+    upstream = S3PRLUpstream("gim_upstream", path_or_url=saved)
+    states, lengths = upstream(torch.from_numpy(np.stack([noise(32000)] * 2)), torch.tensor([16000, 32000]))
+    summed, _ = Sum(upstream)(states, lengths)
+    assert tuple(summed.shape) == (2, 200, 8)

@@ -20,6 +20,7 @@ COMMANDS = {
     "evaluate": "gim_audio.cli.probe:evaluate",
     "abx": "gim_audio.cli.evaluate:abx",
     "import": "gim_audio.cli.exchange:import_",
+    "export": "gim_audio.cli.exchange:export",
     "info": "gim_audio.cli.info:info",
     "draw": "gim_audio.cli.evaluate:draw",
     "report": "gim_audio.cli.evaluate:report",

@@ -1,4 +1,4 @@
-"""`gim-audio import`."""
+"""`gim-audio import` and `export`."""
 
 from pathlib import Path
 
@@ -32,3 +32,49 @@ def import_(checkpoint: Path, exp: Path) -> None:
         source = {"file": checkpoint.name, "sha256": digest(checkpoint), **provenance()}
         write_text(folder / "imported.json", json.dumps(source, indent=2) + "\n")
     say(f"{exp}: {', '.join(module_names(load_model(exp)[1]))}")
+
+
+@click.command(epilog="Example: gim-audio export exp/gim gim.onnx    Example: gim-audio export exp/gim small/ --half")
+@click.argument("exp")
+@click.argument("out", type=PATH)
+@click.option("--module", type=click.IntRange(1), help="ONNX: from 1; the last one by default.")
+@click.option("--stream", is_flag=True, help="ONNX: for sound that is going on; states go in and come out.")
+@click.option("--half", is_flag=True, help="Weights in float16, half the size; products stay in float32.")
+def export(exp: str, out: Path, module: int | None, stream: bool, half: bool) -> None:
+    """Write what is needed for features: OUT.onnx, a graph; or a folder OUT, a checkpoint without prediction heads."""
+    import torch
+
+    from gim_audio.errors import ConfigError, GimAudioError
+    from gim_audio.featurize import Featurizer
+    from gim_audio.files import absent, new_file, new_folder
+    from gim_audio.model.checkpoint import load_model, resolve, save_model
+
+    absent(out)
+    encoder = Featurizer.load(exp)
+    if out.suffix != ".onnx":
+        if module or stream:
+            raise ConfigError(f"{out}: --module and --stream are for ONNX: name it FILE.onnx")
+        config, model = load_model(resolve(Path(exp)))
+        kept = {name: w.half() if half and w.ndim else w for name, w in model.features_only().items()}
+        with new_folder(out) as folder:
+            save_model(folder, config, kept)
+        say(f"{out}: {sum(w.nbytes for w in kept.values()) / 1e6:.1f} MB")
+        return
+    try:
+        from gim_audio.model.onnx import to_onnx
+    except ModuleNotFoundError as error:
+        raise GimAudioError(f"{out}: needs {error.name}: pip install 'gim-audio[onnx]'") from error
+    number = encoder.pick(module)
+    geometry = encoder.geometries[number - 1]
+    notes = {
+        "model": encoder.name,
+        "module": encoder.modules[number - 1],
+        "sample_rate": encoder.rate,
+        "hop_samples": geometry.hop,
+        "receptive_field_samples": geometry.receptive_field,
+        "frame_shift": geometry.hop / encoder.rate,
+        "frame_offset": geometry.centre / encoder.rate,
+    }
+    with new_file(out) as temporary, torch.no_grad():
+        to_onnx(encoder.model, number, temporary, stream=stream, half=half, notes=notes)
+    say(f"{out}: {encoder.modules[number - 1]}, {out.stat().st_size / 1e6:.1f} MB")

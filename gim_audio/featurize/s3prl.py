@@ -15,7 +15,8 @@ __all__ = ["Upstream", "gim_upstream"]
 class Upstream(nn.Module):
     """Waveforms at the model's rate to the hidden states of all modules, at the last one's frame rate.
 
-    The weights are frozen: features are computed without gradients.
+    The weights are frozen: features are computed without gradients. As s3prl sums hidden states by weights, all have
+    the width of the widest; a narrower module's are filled up with zeros.
 
     Args:
         ckpt: an experiment or a checkpoint.
@@ -39,7 +40,9 @@ class Upstream(nn.Module):
             pad_sequence([torch.from_numpy(features) for features in of_module], batch_first=True).to(wavs[0].device)
             for of_module in zip(*found, strict=True)
         ]
-        return {"hidden_states": states, "last_hidden_state": states[-1]}
+        widest = max(state.shape[2] for state in states)
+        alike = [nn.functional.pad(state, (0, widest - state.shape[2])) for state in states]
+        return {"hidden_states": alike, "last_hidden_state": states[-1]}
 
 
 def gim_upstream(ckpt: str, **_: object) -> Upstream:

@@ -57,7 +57,10 @@ def load_model(path: Path) -> tuple[Config, GreedyInfoMax]:
     try:
         config = load(folder / "config.yaml")
         model = GreedyInfoMax.build(config.model, config.objective)
-        model.load_state_dict(load_file(folder / "model.safetensors"))
+        weights = load_file(folder / "model.safetensors")
+        if weights.keys() == model.features_only().keys():  # exported for features: the objectives are nothing
+            weights |= {name: torch.zeros_like(w) for name, w in model.state_dict().items() if name not in weights}
+        model.load_state_dict(weights)
     except (ConfigError, SafetensorError, OSError, RuntimeError, ValueError) as error:
         raise CheckpointError(f"{folder}: not a whole checkpoint: {' '.join(str(error).split())}") from error
     return config, model.eval()

@@ -258,6 +258,10 @@ class GreedyInfoMax(nn.Module):
                 geometries.append(geometry)
         return GreedyInfoMax(modules, geometries, self.rate, float(self.mean), float(self.deviation))
 
+    def features_only(self) -> dict[str, Tensor]:
+        """The state dict without the objectives, which features do not need."""
+        return {name: value for name, value in self.state_dict().items() if ".objective." not in name}
+
     def frames(self, samples: int) -> list[int]:
         """How many frames each module makes of `samples` samples."""
         counts = []

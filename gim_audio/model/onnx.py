@@ -1,0 +1,178 @@
+"""The model as an ONNX graph: of whole waveforms, or of a stream whose state goes in and out."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from gim_audio.model.gim import GreedyInfoMax
+from gim_audio.model.layers import CausalConvolutions, Context, ConvBlock, GRUContext
+
+__all__ = ["OPSET", "to_onnx"]
+
+OPSET = 17
+Array = npt.NDArray[Any]
+
+
+def to_onnx(
+    model: GreedyInfoMax, module: int, file: Path, *, stream: bool, half: bool, notes: Mapping[str, object]
+) -> None:
+    """Write a graph `waveform` (batch, samples) → `features` (batch, frames, width), any number of each.
+
+    With `stream`, `state_0`, `state_1`, … go in as well, and come out as `next_0`, … for the samples that follow. They
+    begin as zeros of the shapes in the graph's metadata, `initial_states`. `last` is 1 with the last samples, else 0.
+    Each run takes at least `least_samples`, so that there is a frame in every layer.
+
+    Args:
+        model: to write.
+        module: number, from 1, whose features come out.
+        file: to write.
+        stream: with states.
+        half: weights in float16; products are in float32 all the same.
+        notes: more metadata.
+    """
+    graph = _Graph(stream=stream, half=half)
+    x = graph.node("Div", graph.node("Sub", "waveform", graph.weight(model.mean)), graph.weight(model.deviation))
+    x = graph.node("Unsqueeze", x, graph.constant([1]))
+    features = x
+    for part in list(model.stack)[:module]:
+        for block in cast("Sequence[ConvBlock]", part.encoder):
+            x = graph.node("Relu", graph.convolution(x, block))
+        features = graph.node("Transpose", x, perm=[0, 2, 1])
+        wanted = part is model.stack[module - 1]
+        if part.context is not None and (wanted or part.hands_up == "contexts"):
+            features = graph.context(features, part.context)
+            if part.hands_up == "contexts":
+                x = graph.node("Transpose", features, perm=[0, 2, 1])
+    graph.node("Identity", features, out="features")
+    if stream:
+        top = model.geometries[module - 1]
+        least = max(top.hop, top.start + top.receptive_field)
+        notes = {**notes, "initial_states": graph.states, "least_samples": least}
+    onnx.save(graph.build(notes), file)
+
+
+class _Graph:
+    """Nodes, weights and states, in the order in which they are met."""
+
+    def __init__(self, *, stream: bool, half: bool) -> None:
+        self.stream, self.half = stream, half
+        self.nodes: list[Any] = []
+        self.weights: list[Any] = []
+        self.states: list[list[int]] = []
+
+    def node(self, kind: str, *inputs: str, out: str = "", outputs: int = 1, **attributes: Any) -> str:
+        """Add an operation; the name of its first output, after which the others are called."""
+        name = out or f"{kind.lower()}_{len(self.nodes)}"
+        names = [name, *(f"{name}.{number}" for number in range(1, outputs))]
+        self.nodes.append(helper.make_node(kind, list(inputs), names, **attributes))
+        return name
+
+    def constant(self, values: Sequence[int]) -> str:
+        """Integers."""
+        return self._initializer(np.array(values, np.int64))
+
+    def weight(self, value: Any) -> str:
+        """A tensor of the model."""
+        array = np.asarray(value.detach().cpu().numpy(), np.float32)
+        if not self.half or array.ndim < 2:
+            return self._initializer(array)
+        return self.node("Cast", self._initializer(array.astype(np.float16)), to=TensorProto.FLOAT)
+
+    def _initializer(self, array: Array) -> str:
+        name = f"weight_{len(self.weights)}"
+        self.weights.append(numpy_helper.from_array(array, name))
+        return name
+
+    def state(self, shape: Sequence[int]) -> tuple[str, str]:
+        """What goes in and what comes out, of a shape whose batch is 1 here and any later."""
+        self.states.append(list(shape))
+        number = len(self.states) - 1
+        return f"state_{number}", f"next_{number}"
+
+    def convolution(self, x: str, block: ConvBlock) -> str:
+        """Shape: `(batch, channels, frames)`, as the result."""
+        convolution = block.convolution
+        (kernel,), (stride,) = convolution.kernel_size, convolution.stride
+        padding = int(convolution.padding[0])
+        weights = self.weight(convolution.weight), self.weight(convolution.bias)
+        if not self.stream:
+            return self.node("Conv", x, *weights, strides=[stride], pads=[padding, padding])
+        before, after = self.state([1, convolution.in_channels, padding])
+        heard = self.node("Concat", before, x, axis=2)
+        if padding:
+            size = self.node("Mul", "last", self.constant([padding]))
+            shape = self.node("Concat", self.constant([0, 0, 0, 0, 0]), size, axis=0)  # before and after each axis
+            heard = self.node("Pad", heard, shape)
+        length = self.node("Slice", self.node("Shape", heard), self.constant([2]), self.constant([3]))
+        steps = self.node("Div", self.node("Sub", length, self.constant([kernel])), self.constant([stride]))
+        begin = self.node("Mul", self.node("Add", steps, self.constant([1])), self.constant([stride]))
+        end = self.constant([2**31])
+        self.node("Slice", heard, begin, end, self.constant([2]), out=after)
+        return self.node("Conv", heard, *weights, strides=[stride])
+
+    def context(self, z: str, context: Context) -> str:
+        """Shape: `(batch, frames, channels)` → `(batch, frames, width)`."""
+        if isinstance(context, GRUContext):
+            return self._gru(z, context)
+        return self._causal(z, cast("CausalConvolutions", context))
+
+    def _gru(self, z: str, context: GRUContext) -> str:
+        gru, hidden = context.gru, context.width
+
+        def gates(name: str) -> Any:  # torch has reset, update, candidate; ONNX update, reset, candidate
+            reset, update, candidate = getattr(gru, name).detach().split(hidden)
+            return [update, reset, candidate]
+
+        import torch
+
+        inputs = self.weight(torch.cat(gates("weight_ih_l0"))[None])
+        recurrent = self.weight(torch.cat(gates("weight_hh_l0"))[None])
+        biases = self.weight(torch.cat(gates("bias_ih_l0") + gates("bias_hh_l0"))[None])
+        before = []
+        if self.stream:
+            first, after = self.state([1, 1, hidden])
+            before = ["", self.node("Transpose", first, perm=[1, 0, 2])]
+        x = self.node("Transpose", z, perm=[1, 0, 2])
+        weights = inputs, recurrent, biases
+        y = self.node("GRU", x, *weights, *before, outputs=2, hidden_size=hidden, linear_before_reset=1)
+        if self.stream:
+            self.node("Transpose", f"{y}.1", perm=[1, 0, 2], out=after)  # the batch comes first, as in all states
+        return self.node("Transpose", self.node("Squeeze", y, self.constant([1])), perm=[1, 0, 2])
+
+    def _causal(self, z: str, context: CausalConvolutions) -> str:
+        x = self.node("Transpose", z, perm=[0, 2, 1])
+        past = context.kernel - 1
+        for number, layer in enumerate(context.convolutions):
+            convolution = cast("Any", layer)
+            weights = self.weight(convolution.weight), self.weight(convolution.bias)
+            if self.stream:
+                before, after = self.state([1, convolution.in_channels, past])
+                heard = self.node("Concat", before, x, axis=2)
+                ends = self.constant([-past]), self.constant([2**31]), self.constant([2])
+                self.node("Slice", heard, *ends, out=after)
+                y = self.node("Relu", self.node("Conv", heard, *weights))
+            else:
+                y = self.node("Relu", self.node("Conv", x, *weights, pads=[past, 0]))
+            x = self.node("Add", x, y) if number else y
+        return self.node("Transpose", x, perm=[0, 2, 1])
+
+    def build(self, notes: Mapping[str, object]) -> onnx.ModelProto:
+        """The whole."""
+        inputs = [helper.make_tensor_value_info("waveform", TensorProto.FLOAT, ["batch", "samples"])]
+        outputs = [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", "frames", "width"])]
+        for number, (_, channels, *_) in enumerate(self.states):
+            for values, name, length in ((inputs, "state", "before"), (outputs, "next", "after")):
+                shape: list[str | int | None] = ["batch", channels, f"{length}_{number}"]
+                values.append(helper.make_tensor_value_info(f"{name}_{number}", TensorProto.FLOAT, shape))
+        if self.stream:
+            inputs.append(helper.make_tensor_value_info("last", TensorProto.INT64, [1]))
+        graph = helper.make_graph(self.nodes, "gim-audio", inputs, outputs, self.weights)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
+        helper.set_model_props(model, {key: str(value) for key, value in notes.items()})
+        onnx.checker.check_model(model)
+        return model
