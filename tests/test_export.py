@@ -106,6 +106,7 @@ def test_a_folder_for_features(exported, tmp_path, run):
         loaded = Featurizer.load(tmp_path / name)
         for found, expected in zip(loaded.encode(noise(9000)[0]), encoder.encode(noise(9000)[0]), strict=True):
             np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
+        assert run("info", tmp_path / name)[0] == 0
     full, half = ((tmp_path / name / "model.safetensors").stat().st_size for name in ("full", "half"))
     assert half < full < (folder / "exp/model.safetensors").stat().st_size
 

@@ -44,18 +44,19 @@ def export(exp: str, out: Path, module: int | None, stream: bool, half: bool) ->
     """Write what is needed for features: OUT.onnx, a graph; or a folder OUT, a checkpoint without prediction heads."""
     import torch
 
+    from gim_audio.config import load
     from gim_audio.errors import ConfigError, GimAudioError
     from gim_audio.featurize import Featurizer
     from gim_audio.files import absent, new_file, new_folder
-    from gim_audio.model.checkpoint import load_model, resolve, save_model
+    from gim_audio.model.checkpoint import resolve, save_model
 
     absent(out)
     encoder = Featurizer.load(exp)
     if out.suffix != ".onnx":
         if module or stream:
             raise ConfigError(f"{out}: --module and --stream are for ONNX: name it FILE.onnx")
-        config, model = load_model(resolve(Path(exp)))
-        kept = {name: w.half() if half and w.ndim else w for name, w in model.features_only().items()}
+        config = load(resolve(Path(exp)) / "config.yaml")
+        kept = {name: w.half() if half and w.ndim else w for name, w in encoder.model.features_only().items()}
         with new_folder(out) as folder:
             save_model(folder, config, kept)
         say(f"{out}: {sum(w.nbytes for w in kept.values()) / 1e6:.1f} MB")

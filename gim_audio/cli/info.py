@@ -12,11 +12,17 @@ def info(experiment: Path) -> None:
 
     Memory is that of the tensors, by arithmetic; libraries take some for themselves.
     """
-    from gim_audio.model.checkpoint import load_model
+    import torch
+
+    from gim_audio.config import load
+    from gim_audio.model.checkpoint import load_for_features, resolve
     from gim_audio.model.gim import GreedyInfoMax, module_names
     from gim_audio.training.memory import memory_by_module, peaks
 
-    config, model = load_model(experiment)
+    load_for_features(experiment)  # says what is wrong with it
+    config = load(resolve(experiment) / "config.yaml")
+    with torch.device("meta"):  # for arithmetic
+        model = GreedyInfoMax.build(config.model, config.objective)
     names, modules = module_names(model), memory_by_module(model, config)
     rows = [["module", "made of", "parameters", "frames/s", "receptive field", "weights", "optimizer", "activations"]]
     for number, (name, module, geometry, memory) in enumerate(

@@ -13,7 +13,7 @@ from torch import Tensor
 from gim_audio.audio import Waveform, to_mono
 from gim_audio.config import Config
 from gim_audio.errors import AudioError, ConfigError
-from gim_audio.model.checkpoint import fingerprint, load_model
+from gim_audio.model.checkpoint import fingerprint, load_for_features
 from gim_audio.model.gim import GreedyInfoMax, module_names
 from gim_audio.model.layers import Geometry
 from gim_audio.model.stream import Stream
@@ -146,7 +146,7 @@ class Featurizer(Encoder):
         cls, path: Path | str, device: torch.device | str = "cpu", precision: Literal["fp32", "bf16"] = "fp32"
     ) -> "Featurizer":
         """The model of an experiment folder or checkpoint."""
-        return cls(load_model(Path(path))[1], str(path), device, precision)
+        return cls(load_for_features(Path(path)), str(path), device, precision)
 
     @classmethod
     def random(

@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from gim_audio.config import Config, load
 from gim_audio.errors import CheckpointError, ConfigError
@@ -17,6 +19,7 @@ __all__ = [
     "checkpoints",
     "digest",
     "fingerprint",
+    "load_for_features",
     "load_model",
     "newest",
     "resolve",
@@ -51,19 +54,46 @@ def load_model(path: Path) -> tuple[Config, GreedyInfoMax]:
     Raises:
         CheckpointError: nothing is there, a file is damaged, or the weights do not fit the configuration.
     """
+    with _whole(path) as folder:
+        config = load(folder / "config.yaml")
+        model = GreedyInfoMax.build(config.model, config.objective)
+        weights = load_file(folder / "model.safetensors")
+        if weights.keys() == model.features_only().keys():
+            raise CheckpointError(
+                f"{path}: was exported for features alone: it has no prediction heads to train or test"
+            )
+        model.load_state_dict(weights)
+    return config, model.eval()
+
+
+def load_for_features(path: Path) -> GreedyInfoMax:
+    """The same without its objectives, which hold most of the weights and give no features.
+
+    Raises:
+        CheckpointError: see `load_model`.
+    """
+    with _whole(path) as folder:
+        config = load(folder / "config.yaml")
+        with torch.device("meta"):  # nothing is allocated that is not kept
+            model = GreedyInfoMax.build(config.model, config.objective)
+        for module in model.stack:
+            module.objective = nn.Identity()  # type: ignore[assignment]
+        with safe_open(folder / "model.safetensors", "pt") as file:
+            names = [name for name in file.keys() if ".objective." not in name]  # noqa: SIM118 - it is no dict
+            model.load_state_dict({name: file.get_tensor(name).float() for name in names}, assign=True)
+    return model.eval()
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """The folder that a path stands for, once its checksums are right; errors say that it is not whole."""
     folder = resolve(path)
     if (folder / "state.json").exists():
         verify(folder)
     try:
-        config = load(folder / "config.yaml")
-        model = GreedyInfoMax.build(config.model, config.objective)
-        weights = load_file(folder / "model.safetensors")
-        if weights.keys() == model.features_only().keys():  # exported for features: the objectives are nothing
-            weights |= {name: torch.zeros_like(w) for name, w in model.state_dict().items() if name not in weights}
-        model.load_state_dict(weights)
+        yield folder
     except (ConfigError, SafetensorError, OSError, RuntimeError, ValueError) as error:
         raise CheckpointError(f"{folder}: not a whole checkpoint: {' '.join(str(error).split())}") from error
-    return config, model.eval()
 
 
 def resolve(path: Path) -> Path:
@@ -115,9 +145,9 @@ def checkpoints(experiment: Path) -> list[Path]:
 
 
 def fingerprint(model: GreedyInfoMax) -> str:
-    """Twelve hexadecimal digits that name these very weights."""
+    """Twelve hexadecimal digits that name the very weights on which features depend."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in sorted(model.features_only().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:12]

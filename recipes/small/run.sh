@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# The model that comes with the package, gim-small: trained, evaluated, exported, and described by its card.
+#
+#   ./run.sh --corpus FOLDER [--labels FILE] [--shift N] [--conf FILE] [--name NAME] [--mix-hours H] [--frames N]
+#            [--precision fp32|bf16] [--ship FOLDER] [--stage N] [--stop-stage M] [--nj J]
+#
+#   --corpus     a folder that holds LibriSpeech/train-clean-100 or a part of it
+#   --labels     phone alignments; without them the transcripts are aligned here
+#   --mix-hours  of the built-in corpus, beside it
+#   --ship       where the exported model goes
+#   stages: 1 data (as ../librispeech/rows.sh makes it), 2 train, 3 evaluate, 4 export, 5 report
+#
+# Interrupted, it goes on where it was when it is started again.
+set -euo pipefail
+called_from=$PWD
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+stage=1 stop_stage=5 nj=2
+nproc=1 parallel=data
+corpus=../librispeech/data/corpora labels='' shift=''
+conf=conf/small.yaml name=small
+mix_hours=1.0 frames=60000 precision=bf16 ship=exp/gim-small
+options="stage stop_stage nj corpus labels shift conf name mix_hours frames precision ship"
+. ../shared/parse_options.sh
+[ -n "$shift" ] || shift=$([ -n "$labels" ] && echo 2 || echo 0)
+. ./path.sh
+. ./cmd.sh
+. ../shared/stages.sh
+. ../shared/train.sh
+. ../shared/evaluate.sh
+
+exp=exp/$name
+packed=../librispeech/data/$name/packed
+
+data() {
+  ../librispeech/rows.sh --corpus "$corpus" --labels "$labels" --shift "$shift" --name "$name" --rows mixed \
+    --mix-hours "$mix_hours" --stop-stage 1 --nj "$nj"
+}
+
+train() {
+  train_model "$conf" $packed/mixed "$exp"
+}
+
+evaluate() {
+  ask --train $packed/train --test $packed/test --speaker-train $packed/same_train --speaker-test $packed/same_test \
+    --tasks phones,speakers,verification,units,per,slowness,cka --shifts="$shift" --frames "$frames" \
+    --precision "$precision"
+}
+
+export_() {
+  unless "$ship" gim-audio export "$exp" "$ship" --half
+}
+
+report() {
+  gim-audio report "$exp" --out "$exp/report.html" --markdown RESULTS.md --title "gim-small"
+  echo "the table: recipes/small/RESULTS.md    the model: recipes/small/$ship"
+}
+
+corpus_options="corpus labels shift mix_hours"
+run_stage 1 data $corpus_options
+run_stage 2 train $corpus_options conf
+run_stage 3 evaluate $corpus_options conf frames precision
+run_stage 4 export_ $corpus_options conf ship
+rm -f "$exp/.done.report" # it takes seconds, and there may be new results
+run_stage 5 report
