@@ -219,9 +219,23 @@ def test_other_settings_begin_anew(small, noise, tmp_path, run, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("gim_audio.featurize.outputs.folder.Folder.open", full)
         status, _, err = run("featurize", small, noise.path, tmp_path / "out", "--module", 4)
-    assert (status, err) == (2, "gim-audio: No space left on device\n")
+    assert status == 2
+    assert err.endswith(".out.work: No space left on device: what is done is kept there, the same command goes on\n")
     assert run("featurize", small, noise.path, tmp_path / "out", "--module", 6)[0] == 0
     assert np.load(tmp_path / "out/a-1.npy").shape[1] == 6
+
+
+def test_a_full_disk_costs_nothing(small, tmp_path):
+    """A process that may write no file of more than 200,000 bytes stops with one line, and goes on where it may."""
+    data = many(tmp_path / "many", 300)
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({0}, {0}))"
+    call = "from gim_audio.cli import main; main({})"
+    arguments = ["featurize", str(small), str(data.path), str(tmp_path / "out")]
+    commands = [[sys.executable, "-c", f"{limit.format(size)}; {call.format(arguments)}"] for size in (200_000, -1)]
+    stopped, finished = (subprocess.run(each, capture_output=True, text=True, check=False) for each in commands)
+    assert (stopped.returncode, len(stopped.stderr.splitlines())) == (2, 1)
+    assert "out.work: File too large: what is done is kept there, the same command goes on" in stopped.stderr
+    assert (finished.returncode, "301 utterances" in finished.stderr) == (0, True)
 
 
 def test_jobs_share_the_work(small, tmp_path, run):
@@ -304,6 +318,13 @@ def test_standard_input_to_standard_output(small):
     assert pcm.stdout == done.stdout
     flac = piped([small, "-", "ark:-"], wav(samples, 16000, "FLAC"))
     assert flac.stdout == done.stdout
+
+
+def test_a_recording_that_comes_twice(small, tmp_path, noise):
+    recording = Path(noise.recordings["a-1"]).read_bytes()
+    done = piped([small, "ark:-", tmp_path / "out"], b"x " + recording + b"y " + recording + b"x " + recording)
+    assert (done.returncode, b"failed: x: comes a second time" in done.stderr) == (2, True)
+    assert sorted(path.stem for path in (tmp_path / "out").glob("*.npy")) == ["x", "y"]
 
 
 def test_an_archive_of_recordings(small, noise, tmp_path, run):

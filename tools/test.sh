@@ -9,4 +9,5 @@ ruff check --quiet .
 ruff format --check --quiet .
 mypy --no-error-summary
 contract=$(lint-imports) || { echo "$contract" && exit 1; }
-pytest --cov --cov-report=term:skip-covered --cov-fail-under=90 "$@"
+# Tests side by side, each on one thread: threads of two that wait for each other would spin.
+OMP_NUM_THREADS=1 pytest --numprocesses auto --cov --cov-report=term:skip-covered --cov-fail-under=90 "$@"

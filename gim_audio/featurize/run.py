@@ -129,7 +129,7 @@ def featurize(
     outputs = target.outputs(task, modules)
     report = Report()
     for name in data.utterances:
-        if reason := next(filter(None, (output.refuse(name) for output in outputs.values())), ""):
+        if reason := _refusal(outputs, name):
             report.failed[name] = reason
     if report.failed:
         fine = [name for name in data.utterances if name not in report.failed]
@@ -178,7 +178,12 @@ def pipe(
     with tempfile.TemporaryDirectory(prefix="gim-audio-") as folder, ExitStack() as opened:
         work = Work(Path(folder), task.dtype)
         shard, writes = work.shard(modules), dict[int, Write]()
+        heard: set[str] = set()
         for name, where, blocks in source(encoder.rate):
+            if name in heard or (reason := _refusal(outputs, name)):
+                report.failed[name] = f"{name}: comes a second time" if name in heard else reason
+                continue
+            heard.add(name)
             found = encode_stream(encoder, task, modules, name, where, blocks, shard)
             shard.enter(found)
             report.enter(found)
@@ -194,6 +199,10 @@ def pipe(
             progress(seconds, None)
         report.refuse_nothing()
     return report
+
+
+def _refusal(outputs: Mapping[int, Output], name: str) -> str:
+    return next(filter(None, (output.refuse(name) for output in outputs.values())), "")
 
 
 def _beside(target: Target, outputs: Mapping[int, Output]) -> Path:

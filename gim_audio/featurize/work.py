@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from gim_audio.errors import GimAudioError
 from gim_audio.featurize.encoders import Features
 from gim_audio.files import lock, write_text
 
@@ -108,7 +109,7 @@ class Work:
         """Go on with what was begun by the same plan, or begin anew; it is kept when the block is left by an error.
 
         Raises:
-            GimAudioError: another process is at it.
+            GimAudioError: another process is at it, or nothing more can be written.
         """
         with lock(folder):
             file, text = folder / "plan.json", json.dumps(plan, indent=2, sort_keys=True)
@@ -116,7 +117,15 @@ class Work:
                 for leftover in folder.glob("shard-*"):
                     leftover.unlink()
                 write_text(file, text)
-            yield cls(folder, dtype)
+            try:
+                yield cls(folder, dtype)
+            except OSError as error:
+                if error.filename is not None:
+                    raise
+                reason = error.strerror or str(error)
+                raise GimAudioError(
+                    f"{folder}: {reason}: what is done is kept there, the same command goes on"
+                ) from error
             shutil.rmtree(folder)
 
     def done(self) -> dict[str, list[Done]]:
