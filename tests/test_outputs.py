@@ -143,6 +143,18 @@ def test_fewer_frames(small, noise, expected, tmp_path, run, number):
     assert description["channels"] == 6 * number
 
 
+def test_lhotse_reads_them(small, noise, expected, tmp_path, run):
+    readers = pytest.importorskip("lhotse.features.io")
+    pytest.importorskip("kaldi_native_io")
+    run("featurize", small, noise.path, tmp_path / "out")
+    run("featurize", small, noise.path, f"ark,scp:{tmp_path}/f.ark,{tmp_path}/f.scp")
+    for name, (frames, _) in expected.items():
+        part = readers.NumpyFilesReader(str(tmp_path / "out")).read(f"{name}.npy", 3, 11)
+        np.testing.assert_allclose(part, frames[3:11], rtol=0, atol=1e-5)
+        whole = readers.KaldiReader(str(tmp_path / "f.scp")).read(name)
+        np.testing.assert_allclose(whole, frames, rtol=0, atol=1e-5)
+
+
 def many(folder, count=60):
     """Short files of many lengths, and a longer one."""
     generator = np.random.default_rng(1)

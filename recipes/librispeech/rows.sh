@@ -22,8 +22,8 @@ nproc=1 parallel=data
 corpus=data/corpora labels='' shift=''
 name=hour
 rows="gim cpc supervised-phones greedy-supervised-phones supervised-speakers greedy-supervised-speakers mixed"
-frames=60000 precision=bf16 mix_hours=1.0
-curve="500 1000 2000 3000 4000"
+frames=40000 precision=bf16 mix_hours=1.0
+curve="1000 2000 3000"
 options="stage stop_stage nj corpus labels shift name rows frames precision mix_hours curve"
 . ../shared/parse_options.sh
 [ -n "$shift" ] || shift=$([ -n "$labels" ] && echo 2 || echo 0)
@@ -76,8 +76,8 @@ evaluate() {
   local row baseline
   for baseline in mfcc13 mfcc fbank; do
     ask baselines/results/$baseline $baseline
-    ask baselines/results/$baseline-stacked $baseline --stack 4
   done
+  ask baselines/results/mfcc-stacked mfcc --stack 4
   for row in $rows; do
     ask "$row/results/trained" "$exp/$row" --layers
   done
