@@ -64,12 +64,16 @@ train() {
   done
 }
 
-# ask NAME MODEL OPTION...: everything about a model, of one encoding.
+# ask NAME MODEL OPTION...: all that is to be known of a model, of one encoding; of a taught one, what it was taught.
 ask() {
-  local out=$exp/$1
+  local out=$exp/$1 tasks=phones,speakers,verification,units,per,slowness,cka
+  case $1 in
+    *supervised-phones/*) tasks=phones,units,per,slowness,cka ;;
+    *supervised-speakers/*) tasks=speakers,verification,slowness,cka ;;
+  esac
   unless "$out" $probe_cmd gim-audio evaluate "$2" --train $packed/train --test $packed/test \
     --speaker-train $packed/same_train --speaker-test $packed/same_test --out "$out" --frames "$frames" \
-    --precision "$precision" --tasks phones,speakers,verification,units,per,slowness,cka --shifts="$shift" "${@:3}"
+    --precision "$precision" --tasks $tasks --shifts="$shift" "${@:3}"
 }
 
 evaluate() {
