@@ -127,7 +127,7 @@ def spelt(tmp_path):
 
 
 def test_phones_are_read_in_order(spelt, monkeypatch):
-    monkeypatch.setattr("gim_audio.probes.ctc.UPDATES", 400)
+    monkeypatch.setattr("gim_audio.probes.ctc.EPOCHS", 150)
     monkeypatch.setattr("gim_audio.probes.ctc.LEARNING_RATE", 1e-2)
     subject = Subject(Spelt(), [1])
     (result,) = evaluate(subject, [PhoneErrorRate(subject, spelt, spelt, seed=0)]).results
