@@ -54,9 +54,10 @@ def absent(path: Path) -> None:
     """Refuse a path where something would be overwritten.
 
     Raises:
-        GimAudioError: `path` is a file, or a folder that holds anything but a lock.
+        GimAudioError: `path` is there, and not as a folder that holds nothing but a lock.
     """
-    if path.is_file() or (path.is_dir() and any(inside.name != ".lock" for inside in path.iterdir())):
+    empty = path.is_dir() and all(inside.name == ".lock" for inside in path.iterdir())
+    if os.path.lexists(path) and not empty:
         raise GimAudioError(f"{path} exists already: remove it or choose another name")
 
 

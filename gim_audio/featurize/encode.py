@@ -70,25 +70,24 @@ def encode_stream(
     return [replace(each, note=ear.note, seconds=ear.seconds) for each in found]
 
 
-def encode_unit(encoder: Encoder, task: Task, modules: Sequence[int], unit: Unit, shard: Shard) -> list[Done]:
+def encode_unit(encoder: Encoder, task: Task, modules: Sequence[int], unit: Unit, shard: Shard) -> None:
     """All utterances of a unit, entered in the shard."""
     if len(unit.names) == 1 and not unit.segments:
         ((name, where),) = unit.recordings.items()
         try:
             blocks = audio.blocks(locate(where, allow_pipes=task.allow_pipes), encoder.rate, where)
         except DataError as error:
-            found = [Done(name, failed=str(error))]
+            found = [[Done(name, failed=str(error))]]
         else:
-            found = encode_stream(encoder, task, modules, name, where, blocks, shard)
+            found = [encode_stream(encoder, task, modules, name, where, blocks, shard)]
     else:
         found = _encode_batches(encoder, task, modules, unit, shard)
     shard.enter(found)
-    return found
 
 
-def _encode_batches(encoder: Encoder, task: Task, modules: Sequence[int], unit: Unit, shard: Shard) -> list[Done]:
+def _encode_batches(encoder: Encoder, task: Task, modules: Sequence[int], unit: Unit, shard: Shard) -> list[list[Done]]:
     data = DataDir(unit.recordings, {name: name for name in unit.names}, unit.segments)
-    found: list[Done] = []
+    found: list[list[Done]] = []
     waveforms: dict[str, Waveform] = {}
     for name, waveform in data.waveforms(encoder.rate, allow_pipes=task.allow_pipes):
         try:
@@ -97,14 +96,14 @@ def _encode_batches(encoder: Encoder, task: Task, modules: Sequence[int], unit: 
             encoder.hears(len(waveform))
             waveforms[name] = waveform
         except (AudioError, DataError) as error:
-            found.append(Done(name, failed=_named(unit.recordings.get(name, name), error)))
+            found.append([Done(name, failed=_named(unit.recordings.get(name, name), error))])
     for names in batches({name: len(waveform) / encoder.rate for name, waveform in waveforms.items()}, task.device):
         together = encoder.encode_batch([waveforms[name] for name in names], modules)
         for name, matrices in zip(names, together, strict=True):
             ear = _Ear(encoder.rate)
             ear.hear(waveforms[name])
             done = Done(name, note=ear.note, seconds=ear.seconds)
-            found += shard.append(done, _reduced([matrices], task.pooling, modules))
+            found.append(shard.append(done, _reduced([matrices], task.pooling, modules)))
     return found
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import as_completed
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from gim_audio.featurize.encoders import Encoder
 from gim_audio.featurize.inputs import Source
 from gim_audio.featurize.outputs import FileFormat, Matrix, Output, Write, parse_output
 from gim_audio.featurize.units import Unit, fingerprint_of_inputs, headers, units
-from gim_audio.featurize.work import Done, Shard, Work
+from gim_audio.featurize.work import Done, Shard, Work, named
+from gim_audio.files import free_bytes
 from gim_audio.kaldi import DataDir
 from gim_audio.provenance import provenance
 from gim_audio.workers import workers
@@ -46,7 +47,7 @@ class Target:
     compress: bool = False
 
     def outputs(self, task: Task, modules: Iterable[int]) -> dict[int, Output]:
-        """One a module, each checked.
+        """One a module.
 
         Raises:
             GimAudioError: one exists, is not understood or cannot be written.
@@ -55,11 +56,13 @@ class Target:
         for module in modules:
             specifier = self.specifier.replace("MODULE", str(module))
             found[module] = parse_output(specifier, self.form, task.dtype, compress=self.compress)
-            found[module].check()
         if len(found) > 1 and "MODULE" not in self.specifier:
             raise GimAudioError(
                 f"{self.specifier}: several modules, several outputs: put MODULE into the name, where the number goes"
             )
+        for path, times in Counter(path for output in found.values() for path in output.paths).items():
+            if times > 1:
+                raise GimAudioError(f"{self.specifier}: {path} would be written {times} times: give each its own name")
         return found
 
 
@@ -125,7 +128,7 @@ def featurize(
         GimAudioError: an output exists, is not understood or cannot be written.
     """
     encoder = task.encoder()
-    modules = [encoder.pick(module) for module in task.modules or (None,)]
+    modules = list(dict.fromkeys(encoder.pick(module) for module in task.modules or (None,)))
     outputs = target.outputs(task, modules)
     report = Report()
     for name in data.utterances:
@@ -138,11 +141,15 @@ def featurize(
         data = data.select(fine)
     known = headers(data)
     plan = {
-        "encoder": encoder.name,
-        "task": repr(task),
+        "encoder": encoder.name.split()[-1],  # its fingerprint, however the folder is called
+        "task": repr(replace(task, exp="", modules=tuple(modules))),
         "inputs": hashlib.sha256(json.dumps(fingerprint_of_inputs(data)).encode()).hexdigest(),
     }
-    with Work.begin(_beside(target, outputs), task.dtype, plan) as work:
+    folder = _beside(target, outputs)
+    own = Work.was_writing(folder, plan)
+    for output in outputs.values():
+        output.remove() if own else output.check()
+    with Work.begin(folder, task.dtype, plan) as work:
         _encode_all(encoder, task, modules, units(data, known, task.device), work, nj, progress)
         done = work.done()
         for name in data.utterances:
@@ -150,6 +157,7 @@ def featurize(
         if report.good:
             if check:
                 report.check = largest_difference(task, modules, data, work, done, check)
+            work.writes()
             _write_all(encoder, task, outputs, work, done, known)
     report.refuse_nothing()
     return report
@@ -173,9 +181,11 @@ def pipe(
         GimAudioError: as `featurize`.
     """
     encoder = task.encoder()
-    modules = [encoder.pick(module) for module in task.modules or (None,)]
+    modules = list(dict.fromkeys(encoder.pick(module) for module in task.modules or (None,)))
     outputs, report, seconds = target.outputs(task, modules), Report(), 0.0
-    with tempfile.TemporaryDirectory(prefix="gim-audio-") as folder, ExitStack() as opened:
+    for output in outputs.values():
+        output.check()
+    with tempfile.TemporaryDirectory(prefix="gim-audio-") as folder, named(Path(folder)), ExitStack() as opened:
         work = Work(Path(folder), task.dtype)
         shard, writes = work.shard(modules), dict[int, Write]()
         heard: set[str] = set()
@@ -185,7 +195,7 @@ def pipe(
                 continue
             heard.add(name)
             found = encode_stream(encoder, task, modules, name, where, blocks, shard)
-            shard.enter(found)
+            shard.enter([found])
             report.enter(found)
             for entry in found:
                 if entry.failed:
@@ -250,7 +260,7 @@ def _tools(task: Task, modules: tuple[int, ...], folder: Path, nj: int) -> tuple
 
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // nj))
     shard = Work(folder, task.dtype).shard(modules)
-    if task.device == "cuda":
+    if task.device == "cuda":  # not a certain one
         torch.cuda.set_device(shard.number % torch.cuda.device_count())
     return task.encoder(), shard
 
@@ -265,6 +275,11 @@ def _write_all(
 ) -> None:
     for module, output in outputs.items():
         entries = [entry for name in sorted(done) for entry in done[name] if entry.module == module]
+        needed = sum(entry.rows * entry.columns for entry in entries) * work.dtype.itemsize
+        if output.path and (free := free_bytes(output.path)) < needed:
+            raise GimAudioError(
+                f"{output.path}: needs {needed / 1e9:.1f} GB, {free / 1e9:.1f} are free; the same command goes on"
+            )
         with output.open(_describe(encoder, task, entries[0], known)) as write:
             for entry in entries:
                 write(_matrix(work, task, entry))

@@ -14,9 +14,10 @@ from gim_audio.errors import GimAudioError
 from gim_audio.featurize.encoders import Features
 from gim_audio.files import lock, write_text
 
-__all__ = ["Done", "Shard", "Work"]
+__all__ = ["Done", "Shard", "Work", "named"]
 
 BLOCK_BYTES = 2**24
+PLAN, WRITING = "plan.json", "writing"
 
 
 @dataclass(frozen=True)
@@ -83,11 +84,12 @@ class Shard:
             for module, file in self._files.items()
         ]
 
-    def enter(self, done: Iterable[Done]) -> None:
-        """Enter in the index what has been appended."""
+    def enter(self, utterances: Iterable[list[Done]]) -> None:
+        """Enter in the index what has been appended: a line an utterance, all modules on it or none."""
         for file in self._files.values():
             file.flush()
-        self._index.write("".join(json.dumps(asdict(each)) + "\n" for each in done))
+        lines = ([asdict(entry) for entry in entries] for entries in utterances)
+        self._index.write("".join(json.dumps(line) + "\n" for line in lines))
         self._index.flush()
 
     def clear(self) -> None:
@@ -112,31 +114,38 @@ class Work:
             GimAudioError: another process is at it, or nothing more can be written.
         """
         with lock(folder):
-            file, text = folder / "plan.json", json.dumps(plan, indent=2, sort_keys=True)
-            if not file.exists() or file.read_text(encoding="utf-8") != text:
-                for leftover in folder.glob("shard-*"):
-                    leftover.unlink()
-                write_text(file, text)
-            try:
+            if not cls._goes_on(folder, plan):
+                for leftover in (*folder.glob("shard-*"), folder / WRITING):
+                    leftover.unlink(missing_ok=True)
+                write_text(folder / PLAN, _text(plan))
+            with named(folder):
                 yield cls(folder, dtype)
-            except OSError as error:
-                if error.filename is not None:
-                    raise
-                reason = error.strerror or str(error)
-                raise GimAudioError(
-                    f"{folder}: {reason}: what is done is kept there, the same command goes on"
-                ) from error
             shutil.rmtree(folder)
+
+    @classmethod
+    def was_writing(cls, folder: Path, plan: dict[str, Any]) -> bool:
+        """Whether a run of this plan was interrupted when it wrote: what is there of the output is its own."""
+        return cls._goes_on(folder, plan) and (folder / WRITING).exists()
+
+    @staticmethod
+    def _goes_on(folder: Path, plan: dict[str, Any]) -> bool:
+        return (folder / PLAN).exists() and (folder / PLAN).read_text(encoding="utf-8") == _text(plan)
+
+    def writes(self) -> None:
+        """From now on the output is written."""
+        (self.folder / WRITING).touch()
 
     def done(self) -> dict[str, list[Done]]:
         """By utterance: an entry a module, or one that says why there is none."""
-        found: dict[str, dict[int, Done]] = {}
-        for index in sorted(self.folder.glob("shard-*.index")):
+        found: dict[str, list[Done]] = {}
+        for index in self.folder.glob("shard-*.index"):
             for line in index.read_text(encoding="utf-8").splitlines(keepends=True):
                 if line.endswith("\n"):  # the last line may not be whole
-                    entry = Done(**json.loads(line))
-                    found.setdefault(entry.name, {})[entry.module] = entry
-        return {name: [e for e in entries.values() if e.module or len(entries) == 1] for name, entries in found.items()}
+                    entries = [Done(**entry) for entry in json.loads(line)]
+                    name = entries[0].name
+                    if name not in found or found[name][0].failed:  # what failed once may have been tried again
+                        found[name] = entries
+        return found
 
     def shard(self, modules: Sequence[int]) -> Shard:
         """A new one."""
@@ -151,3 +160,19 @@ class Work:
                 rows = min(step, left)
                 yield np.fromfile(file, self.dtype, rows * done.columns).reshape(rows, done.columns)
                 left -= rows
+
+
+@contextmanager
+def named(folder: Path) -> Iterator[None]:
+    """An error of writing says only what went wrong; say also where, and what is to be done."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        reason = f"{error.strerror or error}: what is done is kept there, the same command goes on"
+        raise GimAudioError(f"{folder}: {reason}") from error
+
+
+def _text(plan: dict[str, Any]) -> str:
+    return json.dumps(plan, indent=2, sort_keys=True)

@@ -10,17 +10,17 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from gim_audio.errors import GimAudioError
-from gim_audio.featurize.outputs.output import BESIDE, Matrix, Output, Write, describe
-from gim_audio.files import absent, new_file, write_text
+from gim_audio.featurize.outputs.output import BESIDE, Matrix, Output, Write, describe, spaced
+from gim_audio.files import new_file, write_text
 from gim_audio.kaldi import parse_wspecifier
 
 __all__ = ["Archive"]
 
+SUFFIXES = {".ark", ".txt"}
+
 
 class Archive(Output):
     """Of `ark:A`, `ark,scp:A,B` or `ark,t:A`; `-` is standard output."""
-
-    refuses = (" ", "a Kaldi archive has no names with spaces: rename it, or write a folder")
 
     def __init__(self, specifier: str, *, compress: bool) -> None:
         kinds, _, names = specifier.partition(":")
@@ -30,26 +30,28 @@ class Archive(Output):
         archive, self.script = parse_wspecifier(f"{kinds.replace(',t', '')}:{names}")
         self.compress = compress
         self.path = None if str(archive) == "-" else archive
-        self._prefix = f"{archive.with_suffix('')}."
+        self._prefix = f"{archive.with_suffix('') if archive.suffix in SUFFIXES else archive}."
+        beside = [Path(f"{self._prefix}{name}") for name in BESIDE]
+        self.paths = [path for path in (archive, self.script, *beside) if path] if self.path else []
         if self.path is None and self.script:
             raise GimAudioError(f"{specifier}: standard output has no script file: ark:-")
 
-    def check(self) -> None:
-        """See `Output.check`."""
-        if self.path:
-            for path in (self.path, self.script, *(Path(f"{self._prefix}{name}") for name in BESIDE)):
-                if path:
-                    absent(path)
+    def refuse(self, name: str) -> str:
+        """See `Output.refuse`."""
+        reason = "a Kaldi archive has no names with spaces: rename it, or write a folder"
+        return f"{name}: {reason}" if spaced(name) else ""
 
     @contextmanager
     def open(self, description: dict[str, Any]) -> Iterator[Write]:
         """See `Output.open`."""
         if self.path is None:
+            if sys.stdout is None:
+                raise GimAudioError("standard output: is closed")
             pipe = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
             try:
                 yield lambda matrix: self._write_on(pipe, matrix)
             finally:
-                with suppress(BrokenPipeError):
+                with suppress(OSError):  # it has been told
                     pipe.close()
             return
         rows: dict[str, int] = {}
@@ -71,6 +73,8 @@ class Archive(Output):
             self._write(stream, matrix)
         except BrokenPipeError as error:
             raise GimAudioError(f"standard output: its reader went away before {matrix.name} was written") from error
+        except OSError as error:
+            raise GimAudioError(f"standard output: {error.strerror}, at {matrix.name}") from error
 
     def _write(self, stream: BinaryIO, matrix: Matrix) -> None:
         import kaldiio

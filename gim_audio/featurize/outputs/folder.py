@@ -8,9 +8,12 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 
 from gim_audio.featurize.outputs.output import Matrix, Output, Write, describe
-from gim_audio.files import absent, new_folder
+from gim_audio.files import new_folder
 
 __all__ = ["FileFormat", "Folder"]
+
+LONGEST_NAME = 200
+"""Bytes; a file system takes 255, and libraries put something behind it while they write."""
 
 FileFormat = Literal["npy", "pt", "safetensors"]
 
@@ -18,14 +21,16 @@ FileFormat = Literal["npy", "pt", "safetensors"]
 class Folder(Output):
     """One file an utterance."""
 
-    refuses = ("/", "an utterance name with `/` is no file name: rename it, or write an archive")
-
     def __init__(self, path: Path, form: FileFormat) -> None:
-        self.path, self.folder, self.form = path, path, form
+        self.path, self.folder, self.form, self.paths = path, path, form, [path]
 
-    def check(self) -> None:
-        """See `Output.check`."""
-        absent(self.folder)
+    def refuse(self, name: str) -> str:
+        """See `Output.refuse`."""
+        if "/" in name:
+            return f"{name}: an utterance name with `/` is no file name: rename it, or write an archive"
+        if len(f"{name}.{self.form}".encode(errors="surrogateescape")) > LONGEST_NAME:
+            return f"{name}: is too long for a file name: rename it, or write an archive"
+        return ""
 
     @contextmanager
     def open(self, description: dict[str, Any]) -> Iterator[Write]:
@@ -41,11 +46,13 @@ class Folder(Output):
                 elif self.form == "pt":
                     import torch
 
-                    torch.save(torch.from_numpy(matrix.array()), file)
+                    with file.open("wb") as stream:
+                        torch.save(torch.from_numpy(matrix.array()), stream)
                 else:
-                    from safetensors.numpy import save_file
+                    from safetensors.numpy import save
 
-                    save_file({"features": matrix.array()}, file, {k: str(v) for k, v in description.items()})
+                    told = {key: str(value) for key, value in description.items()}
+                    file.write_bytes(save({"features": matrix.array()}, told))
                 rows[matrix.name] = matrix.shape[0]
 
             yield write

@@ -1,8 +1,9 @@
 """What every output is: checked before any work, and complete or not there at all."""
 
 import json
+import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gim_audio.files import write_text
+from gim_audio.files import absent, write_text
 from gim_audio.kaldi import write_table
 
-__all__ = ["BESIDE", "Matrix", "Output", "Write", "describe"]
+__all__ = ["BESIDE", "Matrix", "Output", "Write", "describe", "spaced"]
 
 BESIDE = ("utt2num_frames", "frame_shift", "frame_offset", "features.json")
 """What is told of the features: in their folder, or beside an archive with its name before theirs."""
@@ -51,35 +52,49 @@ Write = Callable[[Matrix], None]
 class Output(ABC):
     """What a person named as OUTPUT."""
 
-    refuses: tuple[str, str] = ("", "")
-    """What a name may not hold, and why."""
-
     path: Path | None
     """Where it begins; None is standard output."""
 
-    @abstractmethod
+    paths: Sequence[Path]
+    """All that it writes: files, or a folder."""
+
     def check(self) -> None:
         """Refuse, before any work is done, what cannot be written.
 
         Raises:
             GimAudioError: something would be overwritten, or a library is missing.
         """
+        for path in self.paths:
+            absent(path)
+
+    def remove(self) -> None:
+        """What a run that was interrupted has written of it."""
+        for path in self.paths:
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
 
     @abstractmethod
     def open(self, description: dict[str, Any]) -> AbstractContextManager[Write]:
         """A context: yields what takes one utterance after another; it is there, whole, when the context ends."""
 
-    def refuse(self, name: str) -> str:
+    def refuse(self, name: str) -> str:  # noqa: ARG002 - here all can
         """Why an utterance cannot be called that here; nothing if it can."""
-        character, reason = self.refuses
-        return f"{name}: {reason}" if character and character in name else ""
+        return ""
+
+
+def spaced(name: str) -> bool:
+    """Whether a name holds what separates the columns of Kaldi's tables."""
+    return any(character.isspace() for character in name)
 
 
 def describe(prefix: str, rows: dict[str, int], description: dict[str, Any]) -> None:
     """Write what is told of the features, each file's name after the prefix."""
     counts, shift, offset, everything = (Path(f"{prefix}{name}") for name in BESIDE)
     if description["frame_shift"] is not None:
-        write_table(counts, rows)
+        if not any(spaced(name) for name in rows):  # a table has no such names
+            write_table(counts, rows)
         write_text(shift, f"{description['frame_shift']:g}\n")
         write_text(offset, f"{description['frame_offset']:g}\n")
     write_text(everything, json.dumps(description, indent=2) + "\n")

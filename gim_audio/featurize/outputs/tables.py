@@ -9,7 +9,7 @@ import numpy as np
 
 from gim_audio.errors import GimAudioError
 from gim_audio.featurize.outputs.output import Matrix, Output, Write
-from gim_audio.files import absent, new_file
+from gim_audio.files import new_file
 
 __all__ = ["Arrow", "Hdf5"]
 
@@ -19,15 +19,17 @@ ROW_GROUP_BYTES = 2**26
 class Hdf5(Output):
     """A dataset an utterance."""
 
-    refuses = ("/", "HDF5 takes `/` for a group: rename it")
-
     def __init__(self, path: Path) -> None:
-        self.path, self.file = path, path
+        self.path, self.file, self.paths = path, path, [path]
 
     def check(self) -> None:
         """See `Output.check`."""
-        absent(self.file)
+        super().check()
         _library("h5py", str(self.file))
+
+    def refuse(self, name: str) -> str:
+        """See `Output.refuse`."""
+        return f"{name}: HDF5 takes `/` for a group: rename it" if "/" in name else ""
 
     @contextmanager
     def open(self, description: dict[str, Any]) -> Iterator[Write]:
@@ -53,11 +55,11 @@ class Arrow(Output):
     """A row an utterance: its name, and its frames as a list of lists."""
 
     def __init__(self, path: Path, *, parquet: bool) -> None:
-        self.path, self.file, self.parquet = path, path, parquet
+        self.path, self.file, self.parquet, self.paths = path, path, parquet, [path]
 
     def check(self) -> None:
         """See `Output.check`."""
-        absent(self.file)
+        super().check()
         _library("pyarrow", str(self.file))
 
     @contextmanager
