@@ -1,7 +1,9 @@
 """Any recording that soundfile reads to mono float32 samples at a given rate."""
 
 import io
+import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +21,12 @@ AUDIO_SUFFIXES = (".aif", ".aiff", ".au", ".caf", ".flac", ".mp3", ".ogg", ".opu
 Waveform = npt.NDArray[np.float32]
 
 BLOCK_SECONDS = 10.0
+UNREADABLE = (soundfile.LibsndfileError, OSError, TypeError, UnicodeEncodeError)
+"""TypeError: headerless formats such as .raw."""
+HEADER_BYTES = 4096
+"""In which the data of a WAV begins."""
+STREAMED = 0x7FFFF000
+"""Lengths from here on are what a writer puts into a header that does not know the length."""
 
 
 def read(source: Path | bytes, rate: int, name: str = "") -> Waveform:
@@ -33,8 +41,8 @@ def read(source: Path | bytes, rate: int, name: str = "") -> Waveform:
         Samples in [-1, 1]. Shape: `(samples,)`, with round(n · rate / own rate) of them.
 
     Raises:
-        AudioError: it is missing, empty, not audio, ends before its header says, or has samples that are
-            not numbers.
+        AudioError: it is missing, empty, not audio, ends before its header says (of a WAV, or where decoding tells), or
+            has samples that are not numbers.
     """
     return np.concatenate(list(blocks(source, rate, name)))
 
@@ -58,9 +66,15 @@ def blocks(source: Path | bytes, rate: int, name: str = "", seconds: float = BLO
         raise AudioError(f"{name}: is shorter than its header says: the file is cut short")
     try:
         with _Forward(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
-            claimed = file.frames if file.format != "MP3" else 0  # whose header only estimates the length
+            known = file.format != "MP3" and file.frames < STREAMED**2  # an MP3's header only estimates the length
+            claimed = file.frames if known else 0
             yield from decode(file, rate, name, claimed, seconds)
-    except (soundfile.LibsndfileError, OSError, TypeError) as error:  # TypeError: headerless formats such as .raw
+    except (
+        soundfile.LibsndfileError,
+        OSError,
+        TypeError,
+        UnicodeEncodeError,
+    ) as error:  # TypeError: headerless formats such as .raw
         raise AudioError(_explain(source, name, str(error))) from error
 
 
@@ -79,7 +93,7 @@ def decode(
         last = len(samples) < wanted or heard == claimed
         if not np.isfinite(samples).all():
             raise AudioError(f"{name}: has samples that are not finite numbers")
-        mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
+        mono = _average(samples)
         block = np.asarray(resampler.resample_chunk(mono, last=last), np.float32) if resampler else mono
         if len(block):
             yield np.ascontiguousarray(block)
@@ -98,25 +112,33 @@ class _Forward(soundfile.SoundFile):  # type: ignore[misc]
 
 def to_mono(samples: npt.NDArray[np.float32], own_rate: int, rate: int) -> Waveform:
     """Average the channels of samples `(samples, channels)` and resample them to `rate` Hz."""
-    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
+    mono = _average(samples)
     if own_rate == rate:
         return np.ascontiguousarray(mono)
     return np.asarray(soxr.resample(mono, own_rate, rate), dtype=np.float32)
 
 
+def _average(samples: npt.NDArray[np.float32]) -> Waveform:
+    mono: Waveform = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
+    return mono
+
+
 def _is_cut(source: Path | bytes) -> bool:
-    """Whether a WAV ends before the length in its header; libsndfile reads such a file without a word."""
+    """Whether a WAV ends before the lengths in its header; libsndfile reads such a file without a word."""
     try:
         if isinstance(source, bytes):
-            header, size = source[:8], len(source)
+            start, size = source[:HEADER_BYTES], len(source)
         else:
             with source.open("rb") as file:
-                header, size = file.read(8), source.stat().st_size
-    except OSError:
+                start, size = file.read(HEADER_BYTES), source.stat().st_size
+    except (OSError, UnicodeEncodeError):
         return False  # reading it will tell
-    claimed = int.from_bytes(header[4:], "little")
-    streamed = claimed >= 0x7FFFF000  # what a writer puts that does not know the length
-    return header[:4] == b"RIFF" and not streamed and claimed > size - 8
+    if start[:4] != b"RIFF":
+        return False
+    ends = [int.from_bytes(start[4:8], "little")]  # some writers count the eight bytes before it too
+    if (data := start.find(b"data")) > 0:
+        ends.append(data + 8 + int.from_bytes(start[data + 4 : data + 8], "little"))
+    return any(size < end < STREAMED for end in ends)
 
 
 @dataclass(frozen=True)
@@ -137,18 +159,33 @@ def header(source: Path | bytes, name: str = "") -> Header:
     name = name or str(source)
     try:
         info = soundfile.info(io.BytesIO(source) if isinstance(source, bytes) else str(source))
-    except (soundfile.LibsndfileError, OSError, TypeError) as error:
+    except UNREADABLE as error:
         raise AudioError(_explain(source, name, str(error))) from error
     return Header(info.samplerate, info.channels, float(info.duration))
 
 
 def _explain(source: Path | bytes, name: str, error: str) -> str:
-    if isinstance(source, Path):
-        if not source.exists():
-            return f"{name}: no such file"
-        if source.is_dir():
-            return f"{name}: is a folder, not a recording"
-        if source.stat().st_size == 0:
-            return f"{name}: is empty"
+    if isinstance(source, Path) and (found := _wrong_with(source)):
+        return f"{name.encode(errors='backslashreplace').decode()}: {found}"
     reason = error.rsplit(": ", 1)[-1].rstrip(".")
     return f"{name}: cannot be decoded ({reason}): is it audio, and whole?"
+
+
+def _wrong_with(file: Path) -> str:
+    """What the file system says; nothing if it has nothing to say."""
+    try:
+        stat = file.stat()
+        with suppress(IsADirectoryError):
+            os.close(os.open(file, os.O_RDONLY | os.O_NONBLOCK))
+        str(file).encode()
+    except FileNotFoundError:
+        return "no such file"
+    except OSError as error:
+        return error.strerror or "cannot be opened"
+    except UnicodeEncodeError:
+        return "a name that is not UTF-8: rename it"
+    if file.is_dir():
+        return "is a folder, not a recording"
+    if file.is_fifo():
+        return "is a pipe: give it on standard input, as `-`"
+    return "" if stat.st_size else "is empty"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gim_audio.errors import GimAudioError
 
-__all__ = ["absent", "free_bytes", "lock", "new_file", "new_folder", "replace_link", "write_text"]
+__all__ = ["absent", "free_bytes", "lock", "new_file", "new_folder", "replace_link", "umask", "write_text"]
 
 
 @contextmanager
@@ -92,6 +92,13 @@ def lock(folder: Path) -> Iterator[None]:
         file.write(f"process {os.getpid()} of {socket.gethostname()}\n")
         file.flush()
         yield
+
+
+def umask() -> int:
+    """What this process takes away from the permissions of what it makes."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def free_bytes(path: Path) -> int:

@@ -221,7 +221,72 @@ def test_nothing_is_done_twice_but_what_failed(small, tmp_path, run, monkeypatch
     status, _, err = run("featurize", small, data.path, tmp_path / "out")
     assert (status, "1 of 6 utterances failed" in err) == (2, True)
     assert "s-003" in encoded
-    assert "s-long" not in encoded
+    assert len(encoded) < 6  # those of its batch alone
+
+
+def test_killed_while_it_wrote(small, noise, tmp_path, run, monkeypatch):
+    """What of the output is there already is its own: it is written again, to the same bytes."""
+    from gim_audio.featurize.outputs.archive import Archive
+
+    command = ["featurize", small, noise.path, f"ark,scp:{tmp_path}/m-MODULE.ark,{tmp_path}/m-MODULE.scp"]
+    modules = ["--module", 6, "--module", 4]
+    assert run(*command, *modules)[0] == 0
+    undisturbed = {path.name: path.read_bytes() for path in tmp_path.glob("m-*") if "json" not in path.name}
+    for path in tmp_path.glob("m-*"):
+        path.unlink()
+    opened, original = [], Archive.open
+
+    def killed(output, description):
+        opened.append(output)
+        if len(opened) == 2:
+            raise KeyboardInterrupt
+        return original(output, description)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Archive, "open", killed)
+        assert run(*command, *modules)[0] == 130
+    assert (tmp_path / "m-6.ark").exists()
+    assert not (tmp_path / "m-4.ark").exists()
+    monkeypatch.setattr("gim_audio.featurize.run.encode_unit", None)  # there is nothing left to encode
+    assert run(*command, *modules)[0] == 0
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("m-*") if "json" not in path.name} == undisturbed
+    assert run(*command, *modules)[0] == 2
+
+
+def test_an_utterance_is_entered_with_all_its_modules_or_not_at_all(small, noise, tmp_path, run, monkeypatch):
+    """An index that was cut at any byte loses whole utterances, which are done again."""
+
+    def interrupted(output, description):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("gim_audio.featurize.outputs.folder.Folder.open", interrupted)
+        run("featurize", small, noise.path, tmp_path / "o-MODULE", "--module", 6, "--module", 4)
+    (index,) = tmp_path.glob(".*.work/shard-*.index")
+    for kept in (1, index.stat().st_size // 2, index.stat().st_size - 1):
+        index.write_bytes(index.read_bytes()[:kept])
+    assert run("featurize", small, noise.path, tmp_path / "o-MODULE", "--module", 6, "--module", 4)[0] == 0
+    for module in (4, 6):
+        assert sorted(path.stem for path in (tmp_path / f"o-{module}").glob("*.npy")) == noise.utterances
+
+
+def test_audio_that_has_changed_is_done_again(small, noise, corpus, tmp_path, run, monkeypatch):
+    """Also where it lies in an archive, as in a packed corpus."""
+
+    def interrupted(output, description):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("gim_audio.featurize.outputs.folder.Folder.open", interrupted)
+        run("featurize", small, corpus.path, tmp_path / "out")
+    archive = min(corpus.path.glob("*.ark"))
+    whole = archive.read_bytes()
+    begin = whole.index(b"data") + 8
+    archive.write_bytes(whole[:begin] + bytes(1000) + whole[begin + 1000 :])
+    os.utime(archive, (1, 1))
+    assert run("featurize", small, corpus.path, tmp_path / "out")[0] == 0
+    assert run("featurize", small, corpus.path, tmp_path / "anew")[0] == 0
+    assert files(tmp_path / "out") == files(tmp_path / "anew")
 
 
 def test_other_settings_begin_anew(small, noise, tmp_path, run, monkeypatch):
@@ -332,6 +397,66 @@ def test_standard_input_to_standard_output(small):
     assert flac.stdout == done.stdout
 
 
+def test_the_same_module_twice_is_once(small, noise, tmp_path, run):
+    assert run("featurize", small, noise.path, tmp_path / "o", "--module", 6, "--module", 6)[0] == 0
+
+
+def test_a_pipe_is_not_replaced(small, noise, tmp_path, run):
+    os.mkfifo(tmp_path / "pipe")
+    status, _, err = run("featurize", small, noise.path, f"ark:{tmp_path}/pipe")
+    assert (status, "exists already" in err, (tmp_path / "pipe").is_fifo()) == (2, True, True)
+
+
+def test_damaged_archives_keep_what_is_good(small, tmp_path):
+    """Widths that other readers stumble over, a WAV without samples, one that is cut, and what is no archive."""
+    samples = 0.1 * np.random.default_rng(0).standard_normal(9000)
+
+    def recording(subtype):
+        file = io.BytesIO()
+        soundfile.write(file, samples, 16000, format="WAV", subtype=subtype)
+        return file.getvalue()
+
+    good = recording("PCM_16")
+    parts = {name: recording(s) for name, s in (("w8", "PCM_U8"), ("w16", "PCM_16"), ("w24", "PCM_24"), ("f", "FLOAT"))}
+    parts |= {"hollow": wav(np.zeros(0), 16000), "last": good[:-100]}
+    archive = b"".join(name.encode() + b" " + part for name, part in parts.items())
+    done = piped([small, "ark:-", tmp_path / "out"], archive)
+    error = done.stderr.decode()
+    assert done.returncode == 2
+    assert "hollow: holds no samples" in error
+    assert "last: is shorter than its header says" in error
+    found = {path.stem: np.load(path) for path in (tmp_path / "out").glob("*.npy")}
+    assert sorted(found) == ["f", "w16", "w24", "w8"]
+    np.testing.assert_allclose(found["w24"], found["f"], atol=1e-3)
+    np.testing.assert_allclose(found["w8"], found["f"], atol=0.1)
+    for junk in (b"hello, this is a text that is no archive", bytes(range(256)) * 9):
+        done = piped([small, "ark:-", tmp_path / "no"], junk)
+        assert (done.returncode, b"no WAV follows this name" in done.stderr) == (2, True)
+        assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_names_and_inputs_that_go_wrong(small, noise, tmp_path, run):
+    """Strange names are listed, never fatal; inputs that contradict each other are refused."""
+    folder = tmp_path / "audio"
+    folder.mkdir()
+    recording = Path(noise.recordings["a-1"]).read_bytes()
+    for name in (b"fine.wav", b"caf\xe9.wav", b"n" * 220 + b".wav", "Größe 中.wav".encode()):
+        (folder / os.fsdecode(name)).write_bytes(recording)
+    status, _, err = run("featurize", small, folder, tmp_path / "out", "--format", "safetensors")
+    assert (status, "2 of 4 utterances failed" in err) == (2, True)
+    assert "a name that is not UTF-8: rename it" in err
+    assert "is too long for a file name" in err
+    assert sorted(path.stem for path in (tmp_path / "out").glob("*.safetensors")) == ["Größe 中", "fine"]
+    assert not (tmp_path / "out/utt2num_frames").exists()  # a table has no names with spaces
+    (tmp_path / "long.scp").write_text(f"a {'x' * 300}\nb {noise.recordings['a-1']}\n")
+    status, _, err = run("featurize", small, f"scp:{tmp_path}/long.scp", tmp_path / "long")
+    assert (status, "File name too long" in err, "1 of 2 utterances failed" in err) == (2, True, True)
+    for inputs in ([noise.path, folder], ["", folder], [f"scp:{tmp_path}/long.scp", folder]):
+        status, _, err = run("featurize", small, *inputs, tmp_path / "no")
+        assert (status, "stands alone" in err) == (2, True)
+    assert run("featurize", small, folder / "fine.wav", folder / "fine.wav", tmp_path / "once")[0] == 0
+
+
 def test_a_recording_that_comes_twice(small, tmp_path, noise):
     recording = Path(noise.recordings["a-1"]).read_bytes()
     done = piped([small, "ark:-", tmp_path / "out"], b"x " + recording + b"y " + recording + b"x " + recording)
@@ -383,7 +508,7 @@ def test_a_reader_that_goes_away(small, noise):
 def test_wrong_settings(small, noise, tmp_path, run):
     many_modules = ["--module", 1, "--module", 2]
     for arguments, message in [
-        (["o", "--pool", "median"], "--pool median: expected mean, mean+std, stack:K or subsample:K"),
+        (["o", "--pool", "median"], "pool median: expected mean, mean+std, stack:K or subsample:K"),
         (["o", "--pool", "stack:1"], "with K of 2 or more"),
         (["o", *many_modules], "put MODULE into the name"),
         (["ark:o", "--dtype", "float16"], "Kaldi has no float16"),
@@ -393,9 +518,15 @@ def test_wrong_settings(small, noise, tmp_path, run):
         (["o", "--job", "4/3"], "4/3 is not of the form 3/16"),
         (["o", "--job", "1/3"], "put JOB into OUTPUT"),
         (["o-JOB", "--job", "8/9"], "there are 7 recordings: take fewer jobs"),
+        (["ark,scp:o-MODULE.ark,{}/o.scp", *many_modules], "o.scp would be written 2 times"),
+        (["ark,scp:o.ark,{}/o.ark"], "o.ark would be written 2 times"),
+        (["o.npy"], "name a folder, ark:FILE"),
+        (["o.h5", "--format", "pt"], "--format pt is of the files in a folder"),
+        (["scp,ark:o.scp,o.ark"], "expected ark,scp:FILE.ark,FILE.scp"),
         (["o", "--pcm", "8000"], "is for INPUT -"),
     ]:
-        output = arguments[0].replace(":o", f":{tmp_path}/o") if ":" in arguments[0] else tmp_path / arguments[0]
+        output = arguments[0].replace(":o", f":{tmp_path}/o").format(tmp_path)
+        output = output if ":" in output else tmp_path / output
         status, _, err = run("featurize", small, noise.path, output, *arguments[1:])
         assert (status, message in err) == (2, True), err
     assert not list(tmp_path.glob("o*"))

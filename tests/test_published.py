@@ -80,7 +80,7 @@ def test_heads_predict_step_after_step(tmp_path):
     torch.testing.assert_close(weights["stack.5.objective.heads"][1] @ context, expected)
 
 
-def test_training_goes_on_from_it(tmp_path, corpus, run):
+def test_other_commands_take_it(tmp_path, corpus, run):
     torch.save(Published(6).state_dict(), tmp_path / "m.ckpt")
     run("import", tmp_path / "m.ckpt", tmp_path / "exp")
     assert run("info", tmp_path / "exp")[0] == 0
@@ -102,7 +102,32 @@ def test_training_goes_on_from_it(tmp_path, corpus, run):
             lambda s: s | {"fullmodel.1.encoder.model.layer 0.0.bias": torch.zeros(8)},
             "stack.1.encoder.0.convolution.bias: shape (8,), expected (7,)",
         ),
-        (lambda s: {"epoch": 3}, "not a state dict of tensors"),
+        (lambda s: {"epoch": 3}, "epoch: not a state dict of tensors"),
+        (lambda s: {**s, 3: torch.zeros(1)}, "3: not a state dict of tensors"),
+        (
+            lambda s: {k: v for k, v in s.items() if k != "fullmodel.0.encoder.model.layer 0.0.weight"},
+            "stack.0.encoder.0.convolution.weight: missing",
+        ),
+        (
+            lambda s: {k: v for k, v in s.items() if k != "fullmodel.3.encoder.model.layer 0.0.weight"},
+            "stack.3.encoder.0.convolution.weight: missing",
+        ),
+        (
+            lambda s: {k.replace("3.encoder.model.layer 0", "3.encoder.model.layer 4"): v for k, v in s.items()},
+            "stack.3.encoder.0.convolution.weight: missing",
+        ),
+        (
+            lambda s: {k: v for k, v in s.items() if "weight_hh" not in k},
+            "stack.5.context.gru.weight_hh_l0: missing",
+        ),
+        (
+            lambda s: s | {"fullmodel.1.loss.predictor.weight": torch.zeros(13, 7)},
+            "fullmodel.1.loss.predictor.weight: shape (13, 7) with 7 channels",
+        ),
+        (
+            lambda s: s | {"fullmodel.0.encoder.model.layer 0.0.weight": torch.zeros(())},
+            "stack.0.encoder.0.convolution.weight: shape ()",
+        ),
     ],
 )
 def test_what_does_not_fit_is_named(tmp_path, run, change, message):
@@ -162,6 +187,15 @@ def test_cpc_audio_with_norms_is_refused(tmp_path):
     torch.save({"gEncoder": state | {"gEncoder.batchNorm0.weight": torch.ones(1, 6, 1)}}, tmp_path / "a.pt")
     with pytest.raises(CheckpointError, match="gEncoder.batchNorm0.weight: it normalises each frame"):
         read_published(tmp_path / "a.pt")
+    for key, value, message in (
+        ("gEncoder.conv3.weight", None, "stack.0.encoder.3.convolution.weight: missing|stack.3"),
+        ("gAR.baseNet.weight_hh_l0", torch.zeros(4), "weight_hh_l0: shape"),
+        ("gEncoder.conv3.weight", "text", "gEncoder.conv3.weight: not a state dict"),
+    ):
+        damaged = {k: v for k, v in (state | {key: value}).items() if v is not None}
+        torch.save({"gEncoder": damaged}, tmp_path / "c.pt")
+        with pytest.raises(CheckpointError, match=message):
+            read_published(tmp_path / "c.pt")
     torch.save({"gEncoder": Cpc(nn.LSTM).state_dict()}, tmp_path / "b.pt")
     with pytest.raises(CheckpointError, match=r"weight_hh_l0: shape \(16, 4\) is an LSTM's"):
         read_published(tmp_path / "b.pt")

@@ -82,4 +82,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _fail(message: str) -> None:
-    click.echo(f"gim-audio: {' '.join(message.split())}", err=True)
+    from gim_audio.cli.progress import say
+
+    say(f"gim-audio: {' '.join(message.split())}")

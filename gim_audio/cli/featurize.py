@@ -107,7 +107,9 @@ def featurize(
     from gim_audio.model.devices import keep_freed_memory, pick_device
 
     pooling = Pooling.parse(pool) if pool else FRAMES
-    task = Task(exp, modules, pooling, dtype, str(pick_device(device)), precision, allow_pipes)
+    where = pick_device(device)
+    shared = nj > 1 and device in {"auto", "cuda"}  # each process has a GPU of its own
+    task = Task(exp, modules, pooling, dtype, where.type if shared else str(where), precision, allow_pipes)
     target = Target(output.replace("JOB", str(job[0])) if job else output, form, compress)
     keep_freed_memory()
     streams = inputs[0] == "-" or inputs[0].startswith("ark:")
@@ -126,6 +128,8 @@ def featurize(
             data = gather(inputs)
             data = share(data, *job) if job else data
             if output in {"ark:-", "ark,t:-"}:
+                if nj > 1 or check:
+                    raise ConfigError(f"{output}: takes one utterance after another: no --nj or --check")
                 report = pipe(task, one_by_one(data, allow_pipes=allow_pipes), target, show)
             else:
                 report = run(task, data, target, nj=nj, check=check or 0, progress=show)
@@ -139,7 +143,7 @@ def featurize(
         say(
             f"check: largest difference {report.check[0]:.2g}, of values up to {report.check[1]:.3g}"
             if report.check
-            else "check: no utterance is shorter than 5 minutes, none was checked"
+            else "check: all utterances are longer than 5 minutes, none was checked"
         )
     if report.failed:
         count = len(report.failed)

@@ -23,7 +23,7 @@ class Update(Protocol):
 
 def say(message: str) -> None:
     """One line for the user, on standard error: standard output belongs to results."""
-    click.echo(message, err=True)
+    click.echo(message.encode(errors="backslashreplace").decode(), err=True)  # names of files may not be UTF-8
 
 
 @contextmanager

@@ -19,7 +19,7 @@ LONGEST = 300.0
 def largest_difference(
     task: Task, modules: Sequence[int], data: DataDir, work: Work, done: Mapping[str, list[Done]], count: int
 ) -> tuple[float, float] | None:
-    """Featurize some utterances again, spread over all; None where none is shorter than five minutes.
+    """Featurize some utterances again, spread over all; None where all are longer than five minutes.
 
     Returns:
         The largest absolute difference, and the largest absolute value.
@@ -36,9 +36,7 @@ def largest_difference(
         encode = encoder.encode_whole if isinstance(encoder, Featurizer) else encoder.encode
         for module, entry, features in zip(modules, done[name], encode(waveform, modules), strict=True):
             assert module == entry.module, "an index has the order of the modules"  # noqa: S101
-            reducer = task.pooling.start()
-            parts = [reducer.push(features), reducer.finish()]
-            expected = np.concatenate([part for part in parts if part is not None])
+            expected = task.pooling.of(features)
             found = np.concatenate(list(work.blocks(entry))).astype(np.float32)
             if found.shape != expected.shape:
                 return float("inf"), float(np.abs(expected).max())

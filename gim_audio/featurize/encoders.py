@@ -84,7 +84,8 @@ class Encoder(ABC):
         """Features of one module (the last one) of a waveform at any rate.
 
         Args:
-            waveform: in [-1, 1], an array or a tensor. Shape: `(samples,)`, or `(channels, samples)`, to be averaged.
+            waveform: in [-1, 1], an array or a tensor. Shape: `(samples,)`; of several channels, which are averaged, an
+                array is `(samples, channels)`, as soundfile has it, and a tensor `(channels, samples)`, as torchaudio.
             rate: of its samples, Hz.
             module: from 1.
 
@@ -95,8 +96,7 @@ class Encoder(ABC):
             AudioError: it is too short, not of floating point, or holds what is not a number.
             ConfigError: there is no such module.
         """
-        samples = np.asarray(waveform.detach().cpu() if isinstance(waveform, Tensor) else waveform)
-        (features,) = self.encode(mono(samples, rate, self.rate), [self.pick(module)])
+        (features,) = self.encode(mono(waveform, rate, self.rate), [self.pick(module)])
         if isinstance(waveform, Tensor):
             return torch.from_numpy(features).to(waveform.device)
         return features
@@ -153,8 +153,9 @@ class Featurizer(Encoder):
         cls, config: Config, device: torch.device | str = "cpu", precision: Literal["fp32", "bf16"] = "fp32"
     ) -> "Featurizer":
         """An untrained model: the initialisation that training would begin with."""
-        torch.manual_seed(config.training.seed)
-        return cls(GreedyInfoMax.build(config.model, config.objective), "random", device, precision)
+        with torch.random.fork_rng():
+            torch.manual_seed(config.training.seed)
+            return cls(GreedyInfoMax.build(config.model, config.objective), "random", device, precision)
 
     def by_layer(self) -> "Featurizer":
         """With every convolution and context as a module, and the same name."""
@@ -209,19 +210,27 @@ class Featurizer(Encoder):
         return [features[module - 1][0].cpu().numpy() for module in modules]
 
 
-def mono(samples: npt.NDArray[Any], own_rate: int, rate: int) -> Waveform:
-    """Samples as an encoder takes them. Shape: `(samples,)` or `(channels, samples)` → `(samples,)`.
+def mono(signal: npt.NDArray[Any] | Tensor, own_rate: int, rate: int) -> Waveform:
+    """Samples as an encoder takes them: see `Encoder.__call__`. Shape: `(samples,)`.
 
     Raises:
-        AudioError: they are integers, have another shape, or are not all finite.
+        AudioError: they are integers, have another shape, or are not all finite; or a rate is none.
     """
+    samples = np.asarray(signal.detach().cpu() if isinstance(signal, Tensor) else signal)
     if not np.issubdtype(samples.dtype, np.floating):
         raise AudioError(f"samples of type {samples.dtype}: expected floating point in [-1, 1]")
-    if samples.ndim not in {1, 2}:
-        raise AudioError(f"samples of shape {samples.shape}: expected (samples,) or (channels, samples)")
+    if samples.ndim == 2:
+        samples = samples.T if isinstance(signal, Tensor) else samples
+    elif samples.ndim == 1:
+        samples = samples[:, None]
+    if samples.ndim != 2 or not samples.shape[1]:
+        shapes = "(samples,), an array (samples, channels) or a tensor (channels, samples)"
+        raise AudioError(f"samples of shape {np.shape(signal)}: expected {shapes}")
     if not np.isfinite(samples).all():
         raise AudioError("samples that are not finite numbers")
-    return to_mono(np.atleast_2d(samples).T.astype(np.float32, copy=False), own_rate, rate)
+    if not (isinstance(own_rate, int | np.integer) and own_rate > 0):
+        raise AudioError(f"a rate of {own_rate}: expected a whole number of Hz")
+    return to_mono(samples.astype(np.float32, copy=False), own_rate, rate)
 
 
 def cut(waveform: Waveform, block: int) -> Iterator[Waveform]:

@@ -6,10 +6,8 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-import numpy as np
-import numpy.typing as npt
 import soundfile
 
 from gim_audio import audio
@@ -25,6 +23,8 @@ another."""
 
 UNKNOWN = 2**27
 """So many frames in the header of a pipe may mean that its writer did not know the length, and put a large number."""
+LONGEST_KEY = 1000
+"""Bytes of an utterance's name in an archive."""
 STREAMED = (b"RIFF", b".snd", b"OggS")
 """How files begin that can be decoded while they come."""
 
@@ -39,8 +39,11 @@ def gather(inputs: Sequence[str]) -> DataDir:
         return read_scp(Path(inputs[0].removeprefix("scp:")))
     if len(inputs) == 1 and (Path(inputs[0]) / "wav.scp").exists():
         return DataDir.read(Path(inputs[0]))
-    files: dict[str, str] = {}
     for name in inputs:
+        if not name or name.startswith(("scp:", "ark:")) or (Path(name) / "wav.scp").exists():
+            raise DataError(f"INPUT {name or 'is empty'}: a data directory, scp:FILE or ark:FILE stands alone")
+    files: dict[str, str] = {}
+    for name in dict.fromkeys(inputs):
         for file in _files(Path(name)):
             if other := files.get(file.stem):
                 raise DataError(f"{file} and {other} would both be {file.stem}: rename one, or name them in scp:FILE")
@@ -87,8 +90,13 @@ def standard_input(pcm: int | None = None) -> Source:
 
     Args:
         pcm: it is 16-bit little-endian samples of one channel, without a header, at this rate in Hz.
+
+    Raises:
+        DataError: it is closed.
     """
     where = "standard input"
+    if sys.stdin is None:
+        raise DataError("standard input: is closed")
     return lambda rate: [("stdin", where, _stream(sys.stdin.buffer, rate, where, pcm))]
 
 
@@ -129,20 +137,27 @@ def _with(magic: bytes, file: BinaryIO) -> int:
 
 
 def wave_archive(name: str) -> Source:
-    """The recordings of a Kaldi archive of WAVs, `-` for standard input."""
-    import kaldiio
+    """The recordings of a Kaldi archive of WAVs, `-` for standard input; where it is damaged, it is over."""
 
     def source(rate: int) -> Iterator[tuple[str, str, Iterable[Waveform]]]:
+        if name == "-" and sys.stdin is None:
+            raise DataError("standard input: is closed")
         with sys.stdin.buffer if name == "-" else Path(name).open("rb") as file:
-            for utterance, value in kaldiio.load_ark(file):
-                if not isinstance(value, tuple):
-                    raise DataError(f"ark:{name}: {utterance} is a matrix, not a recording")
-                own_rate, samples = value
-                yield utterance, utterance, [_floats(samples, own_rate, rate)]
+            while key := _word(file):
+                utterance, where = key.decode(errors="replace"), f"ark:{name}: {key.decode(errors='replace')}"
+                start = file.read(8)
+                if start[:4] != b"RIFF":
+                    yield utterance, where, _raise_or(DataError(f"{where}: no WAV follows this name"))
+                    return
+                recording = start + file.read(int.from_bytes(start[4:], "little"))
+                yield utterance, where, audio.blocks(recording, rate, where)
 
     return source
 
 
-def _floats(samples: npt.NDArray[np.integer[Any]], own_rate: int, rate: int) -> Waveform:
-    scaled = (samples / -float(np.iinfo(samples.dtype).min)).astype(np.float32)
-    return audio.to_mono(scaled.reshape(len(scaled), -1), own_rate, rate)
+def _word(file: BinaryIO) -> bytes:
+    """What stands before the next space; nothing at the end."""
+    letters: list[bytes] = []
+    while (letter := file.read(1)) not in {b"", b" "} and len(letters) < LONGEST_KEY:
+        letters.append(letter)
+    return b"".join(letters).strip()

@@ -47,7 +47,8 @@ class Live:
         number = featurizer.pick(module)
         geometry = featurizer.geometries[number - 1]
         self.latency = (geometry.start + geometry.receptive_field - 1 - geometry.centre) / featurizer.rate
-        self.rate = rate or featurizer.rate
+        self.rate = featurizer.rate if rate is None else rate
+        mono(np.empty(0), self.rate, featurizer.rate)  # refuses what is no rate
         self._featurizer = featurizer
         self._stream: Stream | None = featurizer.start([number])
         self._resampler: Any = None
@@ -58,7 +59,7 @@ class Live:
         """The frames that these samples complete; as an array or a tensor, as they are.
 
         Args:
-            samples: in [-1, 1]. Shape: `(samples,)` or `(channels, samples)`.
+            samples: see `Encoder.__call__`.
 
         Returns:
             Shape: `(frames, width)`, often with no frames.
@@ -66,8 +67,7 @@ class Live:
         Raises:
             AudioError: they are not finite floating-point numbers, or the stream is over.
         """
-        given = np.asarray(samples.detach().cpu() if isinstance(samples, Tensor) else samples)
-        features = self._push(mono(given, self.rate, self.rate), last=False)
+        features = self._push(mono(samples, self.rate, self.rate), last=False)
         return torch.from_numpy(features).to(samples.device) if isinstance(samples, Tensor) else features
 
     def flush(self) -> npt.NDArray[np.float32]:

@@ -1,11 +1,12 @@
 """What a person may name as EXP, to an encoder."""
 
+from pathlib import Path
 from typing import Literal
 
 import torch
 
 from gim_audio.config import Config
-from gim_audio.errors import ConfigError
+from gim_audio.errors import CheckpointError, ConfigError
 from gim_audio.featurize.baselines import BASELINES, KaldiFeatures
 from gim_audio.featurize.encoders import Encoder, Featurizer
 from gim_audio.model.devices import set_precision
@@ -18,6 +19,7 @@ def load_encoder(name: str, device: torch.device | str = "cpu", precision: Liter
 
     Raises:
         ConfigError: `bf16` for a baseline that is not a network.
+        CheckpointError: there is no such thing, or it is damaged.
     """
     if name in BASELINES:
         if precision != "fp32":
@@ -26,4 +28,6 @@ def load_encoder(name: str, device: torch.device | str = "cpu", precision: Liter
     set_precision("fp32", torch.device(device))  # bf16 is autocast's, and TF32 was not asked for
     if name == "random":
         return Featurizer.random(Config(), device, precision)
+    if not Path(name).exists():
+        raise CheckpointError(f"{name}: no such experiment (nor is it {', '.join(BASELINES)} or random)")
     return Featurizer.load(name, device, precision)

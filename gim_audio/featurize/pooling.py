@@ -51,7 +51,7 @@ class Pooling:
             return cls("mean" if kind == "mean" else "mean+std")
         if kind in {"stack", "subsample"} and number.isdecimal() and int(number) > 1:
             return cls("stack" if kind == "stack" else "subsample", int(number))
-        raise ConfigError(f"--pool {text}: expected mean, mean+std, stack:K or subsample:K, with K of 2 or more")
+        raise ConfigError(f"pool {text}: expected mean, mean+std, stack:K or subsample:K, with K of 2 or more")
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.number}" if self.number > 1 else self.kind
@@ -65,6 +65,12 @@ class Pooling:
         """Of the fewer frames."""
         field = own.receptive_field + (self.number - 1) * own.hop * (self.kind == "stack")
         return replace(own, hop=own.hop * self.number, receptive_field=field)
+
+    def of(self, features: Features) -> Features:
+        """All frames of an utterance at once. Shape: `(frames, channels)` → `(fewer, channels')`."""
+        reducer = self.start()
+        parts = [reducer.push(features), reducer.finish()]
+        return np.concatenate([part for part in parts if part is not None])
 
     def start(self) -> Reducer:
         """For one utterance."""

@@ -64,7 +64,7 @@ class GimFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """Featurize waveforms in [-1, 1].
 
         Args:
-            X: arrays of their own lengths, or one array. Shape: each `(samples,)`, or `(waveforms, samples)`.
+            X: waveforms of their own lengths, or one array. Shape: each `(samples,)`, or `(waveforms, samples)`.
 
         Returns:
             Shape: `(waveforms, width)`; without pooling to vectors, a list of `(frames, width)`.
@@ -81,9 +81,7 @@ class GimFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
                 (features,) = encoder.encode(samples, [encoder.pick(self.module)])
             except AudioError as error:
                 raise ValueError(f"waveform {place}: {error}") from error
-            reducer = pooling.start()
-            parts = [reducer.push(features), reducer.finish()]
-            found.append(np.concatenate([part for part in parts if part is not None]))
+            found.append(pooling.of(features))
         return np.concatenate(found) if pooling.is_vector else found
 
     def _pooling(self) -> Pooling:

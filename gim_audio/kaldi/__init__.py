@@ -1,6 +1,6 @@
 """Kaldi's formats: data directories in, feature archives out."""
 
-from gim_audio.kaldi.archive import parse_wspecifier, read_scp, write_archive
+from gim_audio.kaldi.archive import parse_wspecifier, read_scp
 from gim_audio.kaldi.check import check, fix
 from gim_audio.kaldi.combine import combine
 from gim_audio.kaldi.datadir import DataDir, Segment, identity, locate, read_table, write_table
@@ -18,6 +18,5 @@ __all__ = [
     "read_scp",
     "read_table",
     "split",
-    "write_archive",
     "write_table",
 ]

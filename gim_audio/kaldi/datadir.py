@@ -1,5 +1,6 @@
 """A Kaldi data directory: which utterances there are, where their audio lies, who speaks."""
 
+import os
 import re
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
@@ -107,20 +108,24 @@ class DataDir:
 
         A recording that several neighbouring utterances are cut from is decoded once.
         """
-        decoded: tuple[str, audio.Waveform] | None = None
+        decoded: tuple[str, audio.Waveform | Exception] | None = None
         for name in self.utterances:
             cut = self.segments.get(name)
             recording = cut.recording if cut else name
+            if decoded is None or decoded[0] != recording:
+                decoded = recording, self._decode(recording, rate, allow_pipes=allow_pipes)
+            waveform = decoded[1]
             try:
-                if decoded is None or decoded[0] != recording:
-                    source = locate(self.recordings[recording], allow_pipes=allow_pipes)
-                    decoded = (
-                        recording,
-                        audio.read(source, rate, name=self.recordings[recording]),
-                    )
-                yield name, _cut(decoded[1], rate, name, cut) if cut else decoded[1]
-            except (AudioError, DataError) as error:
+                yield name, _cut(waveform, rate, name, cut) if cut and not isinstance(waveform, Exception) else waveform
+            except DataError as error:
                 yield name, error
+
+    def _decode(self, recording: str, rate: int, *, allow_pipes: bool) -> "audio.Waveform | Exception":
+        where = self.recordings[recording]
+        try:
+            return audio.read(locate(where, allow_pipes=allow_pipes), rate, name=where)
+        except (AudioError, DataError) as error:
+            return error
 
 
 def _cut(samples: "audio.Waveform", rate: int, name: str, cut: Segment) -> "audio.Waveform":
@@ -145,7 +150,7 @@ def locate(extended: str, *, allow_pipes: bool = False) -> Path | bytes:
             raise DataError(f"`{extended}` failed with status {result.returncode}: {reason}")
         return result.stdout
     archive = re.fullmatch(r"(.+):(\d+)", extended)
-    if not archive or Path(extended).exists():
+    if not archive or os.path.lexists(extended):
         return Path(extended)
     try:
         with Path(archive[1]).open("rb") as file:
@@ -160,8 +165,9 @@ def locate(extended: str, *, allow_pipes: bool = False) -> Path | bytes:
 
 def identity(extended: str) -> tuple[int, int] | None:
     """Size and time of change of a recording's file: another one under the same name is not taken for it."""
+    archive = re.fullmatch(r"(.+):\d+", extended)
     try:
-        stat = Path(extended).stat()
+        stat = Path(archive[1] if archive and not os.path.lexists(extended) else extended).stat()
     except OSError:
         return None
     return stat.st_size, stat.st_mtime_ns

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from gim_audio.config import Config, load
 from gim_audio.errors import CheckpointError, ConfigError
+from gim_audio.files import umask
 from gim_audio.model.gim import GreedyInfoMax
 
 __all__ = [
@@ -43,6 +44,7 @@ def write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     """
     try:
         save_file(tensors, path)
+        path.chmod(0o666 & ~umask())  # safetensors lets nobody else read it
     except SafetensorError as error:
         reason = str(error).removeprefix("Error while serializing: ").removeprefix("I/O error: ")
         raise OSError(reason) from error
@@ -107,7 +109,7 @@ def resolve(path: Path) -> Path:
     if found := newest(path):
         return found
     if not path.exists():
-        raise CheckpointError(f"{path}: no such experiment (nor is it mfcc, mfcc13, fbank or random)")
+        raise CheckpointError(f"{path}: no such experiment")
     raise CheckpointError(f"{path}: holds no checkpoint")
 
 
@@ -141,7 +143,8 @@ def newest(experiment: Path) -> Path | None:
 
 def checkpoints(experiment: Path) -> list[Path]:
     """All of them, the newest first."""
-    return sorted(experiment.glob("step-[0-9]*"), key=lambda f: int(f.name.removeprefix("step-")), reverse=True)
+    found = {int(folder.name[5:]): folder for folder in experiment.glob("step-*") if folder.name[5:].isdecimal()}
+    return [found[step] for step in sorted(found, reverse=True)]
 
 
 def fingerprint(model: GreedyInfoMax) -> str:

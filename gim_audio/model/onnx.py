@@ -7,6 +7,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 import onnx
+import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from gim_audio.model.gim import GreedyInfoMax
@@ -127,8 +128,6 @@ class _Graph:
         def gates(name: str) -> Any:  # torch has reset, update, candidate; ONNX update, reset, candidate
             reset, update, candidate = getattr(gru, name).detach().split(hidden)
             return [update, reset, candidate]
-
-        import torch
 
         inputs = self.weight(torch.cat(gates("weight_ih_l0"))[None])
         recurrent = self.weight(torch.cat(gates("weight_hh_l0"))[None])

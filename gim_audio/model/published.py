@@ -36,10 +36,17 @@ def read_published(file: Path) -> tuple[Config, Weights]:
         reason = f"{type(error).__name__} {error}".splitlines()[0]
         raise CheckpointError(f"{file}: not a file of weights alone: {reason}") from error
     if isinstance(content, Mapping) and isinstance(content.get("gEncoder"), Mapping):
-        return _build(file, *_cpc_audio(file, content["gEncoder"]))
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        return _build(file, *_cpc_audio(file, _tensors(file, content["gEncoder"])))
+    if not isinstance(content, Mapping):
         raise CheckpointError(f"{file}: not a state dict of tensors, nor a checkpoint of CPC_audio")
-    return _build(file, *_greedy_infomax(file, content))
+    return _build(file, *_greedy_infomax(file, _tensors(file, content)))
+
+
+def _tensors(file: Path, state: Mapping[Any, Any]) -> Mapping[str, Tensor]:
+    for key, value in state.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise CheckpointError(f"{file}: {key}: not a state dict of tensors, nor a checkpoint of CPC_audio")
+    return state
 
 
 def _greedy_infomax(file: Path, state: Mapping[str, Tensor]) -> tuple[dict[str, Any], Weights]:
@@ -76,12 +83,17 @@ def _greedy_infomax(file: Path, state: Mapping[str, Tensor]) -> tuple[dict[str, 
     if contexts != {last} and not each:
         raise CheckpointError(f"{file}: fullmodel.{last}.autoregressor.gru: expected in the last module, or in all")
     steps = set()
-    channels = len(weights["stack.0.encoder.0.convolution.weight"])
+    first = weights.get("stack.0.encoder.0.convolution.weight")
+    channels = len(first) if first is not None and first.ndim else 1
     for number in range(count):
         name = f"stack.{number}.objective.heads"
         if name not in weights:
             raise CheckpointError(f"{file}: fullmodel.{number}.loss.predictor.weight: missing")
-        weights[name] = weights[name].reshape(-1, channels, weights[name].shape[-1])  # step after step
+        heads = weights[name]
+        if heads.ndim != 2 or len(heads) % channels:
+            key = f"fullmodel.{number}.loss.predictor.weight"
+            raise CheckpointError(f"{file}: {key}: shape {tuple(heads.shape)} with {channels} channels")
+        weights[name] = heads.reshape(-1, channels, heads.shape[1])  # step after step
         steps.add(len(weights[name]))
     model = {
         "paddings": (2, 2, 2, 2, 1),
@@ -108,9 +120,8 @@ def _cpc_audio(file: Path, state: Mapping[str, Tensor]) -> tuple[dict[str, Any],
             )
         else:
             raise CheckpointError(f"{file}: {key}: not a key of CPC_audio's convolutions with one GRU")
-    if (hidden := weights.get("stack.0.context.gru.weight_hh_l0")) is None:
-        raise CheckpointError(f"{file}: gAR.baseNet.weight_hh_l0: missing")
-    if hidden.shape[0] != 3 * hidden.shape[1]:
+    hidden = weights.get("stack.0.context.gru.weight_hh_l0")
+    if hidden is not None and hidden.ndim == 2 and hidden.shape[0] == 4 * hidden.shape[1]:
         raise CheckpointError(
             f"{file}: gAR.baseNet.weight_hh_l0: shape {tuple(hidden.shape)} is an LSTM's, not a GRU's"
         )
@@ -126,24 +137,36 @@ def _cpc_audio(file: Path, state: Mapping[str, Tensor]) -> tuple[dict[str, Any],
 
 def _build(file: Path, settings: dict[str, Any], weights: Weights) -> tuple[Config, Weights]:
     """The settings that shapes tell, and the weights, once they are known to fit; heads that are not there are new."""
-    widths: dict[int, int] = {}
+    widths: list[int] = []
     for number, kernel in enumerate(KERNELS):
-        name = next(key for key in _places(number) if key in weights)
-        if weights[name].ndim != 3 or weights[name].shape[2] != kernel:
-            raise CheckpointError(f"{file}: {name}: shape {tuple(weights[name].shape)}, expected a kernel of {kernel}")
-        widths[number] = len(weights[name])
-    hidden = next(value for key, value in weights.items() if key.endswith("gru.weight_hh_l0"))
-    settings["model"] |= {"channels": tuple(widths.values())}
-    settings["model"]["context"]["hidden"] = hidden.shape[1]
+        name = next((key for key in _places(number) if key in weights), _places(number)[0])
+        shape = tuple(_there(file, weights, name).shape)
+        if len(shape) != 3 or shape[2] != kernel:
+            raise CheckpointError(f"{file}: {name}: shape {shape}, expected a kernel of {kernel}")
+        widths.append(shape[0])
+    last = settings["model"]["isolate_after"]
+    hidden = tuple(_there(file, weights, f"stack.{len(last)}.context.gru.weight_hh_l0").shape)
+    if len(hidden) != 2:
+        raise CheckpointError(f"{file}: stack.{len(last)}.context.gru.weight_hh_l0: shape {hidden}")
+    settings["model"] |= {"channels": tuple(widths)}
+    settings["model"]["context"]["hidden"] = hidden[1]
     config = Config.model_validate(settings)
     expected = GreedyInfoMax.build(config.model, config.objective).state_dict()
-    for key in (set(expected) | set(weights)) - {"mean", "deviation"}:
-        if key not in weights and not key.endswith("heads"):
-            raise CheckpointError(f"{file}: {key}: missing")
+    for key in sorted((set(expected) | set(weights)) - {"mean", "deviation"}):
+        if key not in expected:
+            raise CheckpointError(f"{file}: {key}: has no place in a model of {len(last) + 1} modules")
+        if not key.endswith("heads"):
+            _there(file, weights, key)
         if key in weights and expected[key].shape != weights[key].shape:
             shapes = tuple(weights[key].shape), tuple(expected[key].shape)
             raise CheckpointError(f"{file}: {key}: shape {shapes[0]}, expected {shapes[1]}")
     return config, expected | {key: value.float() for key, value in weights.items()}
+
+
+def _there(file: Path, weights: Weights, key: str) -> Tensor:
+    if key not in weights:
+        raise CheckpointError(f"{file}: {key}: missing")
+    return weights[key]
 
 
 def _places(convolution: int) -> tuple[str, str]:
