@@ -6,7 +6,9 @@ import sys
 
 import click
 import pytest
+import torch
 from conftest import ROOT, TINY, make_data
+from test_published import Published
 
 import gim_audio
 from gim_audio.cli import cli
@@ -72,6 +74,9 @@ def test_the_examples_work(example, tmp_path, monkeypatch, run, corpus, tiny, sp
         shutil.copytree(spoken, "packed/test")
     for name in ("truth.ctm", "aligned.ctm"):
         (tmp_path / name).write_text("".join(labels))
+    if example[1] == "import":
+        (tmp_path / "logs/audio_experiment").mkdir(parents=True)
+        torch.save(Published(6).state_dict(), "logs/audio_experiment/model_299.ckpt")
     if example[1] == "train":
         example = [word.replace("training.steps=500", "training.steps=3") for word in example]
     if example[1:3] == ["data", "synthetic"]:
