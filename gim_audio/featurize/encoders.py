@@ -28,8 +28,8 @@ Features = npt.NDArray[np.float32]
 Signal = TypeVar("Signal", npt.NDArray[Any], Tensor)
 
 BLOCK_SECONDS = {"cpu": 2}
-"""Waveforms are encoded in blocks of this length, so that activations take bounded memory (and, on a CPU, a cache's
-size: a fifth faster than blocks of 10 s); results are the same."""
+"""Waveforms are encoded in blocks of this length, so that activations take bounded memory (and, on a CPU, stay
+near its caches); results are the same."""
 LONG_BLOCK_SECONDS = 20
 """On other devices."""
 

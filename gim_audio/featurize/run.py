@@ -50,7 +50,7 @@ class Target:
         """One a module.
 
         Raises:
-            GimAudioError: one exists, is not understood or cannot be written.
+            GimAudioError: one is not understood, or two have the same name.
         """
         found = {}
         for module in modules:

@@ -11,8 +11,6 @@ from gim_audio.featurize.outputs.tables import Arrow, Hdf5
 __all__ = ["FileFormat", "Matrix", "Output", "Write", "parse_output"]
 
 TABLES = {".h5": "hdf5", ".hdf5": "hdf5", ".parquet": "parquet", ".arrow": "arrow", ".feather": "arrow"}
-
-
 FILES = {".npy", ".pt", ".safetensors", ".ark", ".scp"}
 """Endings of what is no output by itself."""
 
@@ -26,7 +24,7 @@ def parse_output(specifier: str, form: FileFormat = "npy", dtype: str = "float32
     kinds = specifier.partition(":")[0].split(",")
     if ":" in specifier and set(kinds) <= {"ark", "scp", "t"}:
         if dtype != "float32":
-            raise GimAudioError(f"{specifier}: Kaldi has no {dtype}: leave --dtype out, or take --compress")
+            raise GimAudioError(f"{specifier}: Kaldi has no {dtype}: leave --dtype out; --compress makes it smaller")
         return Archive(specifier, compress=compress)
     if compress:
         raise GimAudioError(f"{specifier}: --compress is Kaldi's: it goes with ark: and ark,scp:")
