@@ -4,10 +4,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from gim_audio.cli import main
 from gim_audio.config import Config, load
 from gim_audio.kaldi import DataDir
+from gim_audio.model.checkpoint import save_model
+from gim_audio.model.gim import GreedyInfoMax
 from gim_audio.packed import PackedCorpus, pack
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -88,4 +91,15 @@ def sample() -> Path:
     folder = Path(os.environ.get("LIBRISPEECH_SAMPLE", ROOT.parent / "shared" / "librispeech-sample"))
     if not folder.is_dir():
         pytest.skip(f"no LibriSpeech sample in {folder}: set LIBRISPEECH_SAMPLE to one")
+    return folder
+
+
+@pytest.fixture
+def small(tmp_path):
+    """An experiment with eight channels."""
+    torch.manual_seed(0)
+    config = load(None, ["model.channels=8", "model.context.hidden=6"])
+    folder = tmp_path / "small"
+    folder.mkdir()
+    save_model(folder, config, GreedyInfoMax.build(config.model, config.objective).state_dict())
     return folder

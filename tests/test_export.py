@@ -9,21 +9,13 @@ import onnxruntime
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from test_stream import STACKS as ALL_STACKS
 
 from gim_audio.config import load
 from gim_audio.featurize import Featurizer
 from gim_audio.model.checkpoint import save_model
 
-STACKS = {
-    "published": ["model.channels=8", "model.context.hidden=6"],
-    "causal": ["model.channels=8", "model.context={kind: conv, hidden: 6, layers: 3}"],
-    "grown": [
-        "model.channels=8",
-        "model.context.hidden=6",
-        "model.added=[{kind: gru, hidden: 5}, {kind: conv, hidden: 4, layers: 2}]",
-    ],
-    "overlapping": ["model.channels=8", "model.added=[{kernel: 5, stride: 1, padding: 2, channels: 7}]"],
-}
+STACKS = {name: ALL_STACKS[name] for name in ("published", "causal", "grown", "overlapping")}
 TOLERANCE = 1e-4
 
 
