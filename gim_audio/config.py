@@ -202,6 +202,8 @@ class PhaseConfig(Section):
     stop: StopConfig | None = None
     learning_rate: Annotated[float, Field(gt=0)] | None = None
     """None: `training.learning_rate`."""
+    decay: Literal["none", "linear", "cosine"] | None = None
+    """None: `training.decay`."""
     warm_start: bool = False
     """Begin with the weights of the module below, which must have the same shapes."""
     cache: bool = False

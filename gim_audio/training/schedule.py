@@ -100,9 +100,8 @@ def phases(config: Config, batch: int, trained: int = 0) -> list[Phase]:
             raise ConfigError(f"phase {number}: there is nothing below module 1 to cache or to start from")
         rates = [given.learning_rate or _learning_rate(config, module, batch) for module in modules]
         steps = given.steps or training.steps
-        found.append(
-            Phase(number, modules, steps, given.stop, tuple(rates), training.decay, given.warm_start, given.cache)
-        )
+        decay = given.decay or training.decay
+        found.append(Phase(number, modules, steps, given.stop, tuple(rates), decay, given.warm_start, given.cache))
     return found
 
 
