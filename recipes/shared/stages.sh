@@ -2,25 +2,25 @@
 # A stage that was interrupted runs again; one that succeeded leaves $exp/.done.NAME, with the values of the options
 # that it depends on, and is passed over.
 run_stage() {
-  local number=$1 name=$2 option settings=
+  local number=$1 stage_name=$2 option settings= # not `name`: a stage reads the option
   for option in "${@:3}"; do settings+="--${option//_/-} ${!option} "; done
   if [ "$number" -lt "$stage" ] || [ "$number" -gt "$stop_stage" ]; then return; fi
-  if [ -e "$exp/.done.$name" ]; then
-    if [ "$(cat "$exp/.done.$name")" != "$settings" ]; then
-      echo "$exp: $name was done with: $(cat "$exp/.done.$name")" >&2
+  if [ -e "$exp/.done.$stage_name" ]; then
+    if [ "$(cat "$exp/.done.$stage_name")" != "$settings" ]; then
+      echo "$exp: $stage_name was done with: $(cat "$exp/.done.$stage_name")" >&2
       echo "now it would be: $settings: choose another --name, or remove $exp" >&2
       exit 2
     fi
-    echo "stage $number: $name: done already"
+    echo "stage $number: $stage_name: done already"
     return
   fi
-  echo "stage $number: $name"
+  echo "stage $number: $stage_name"
   mkdir -p "$exp/log"
   (
     set -euo pipefail
-    "$name"
-  ) 2>&1 | tee -a "$exp/log/$name.log"
-  echo "$settings" >"$exp/.done.$name"
+    "$stage_name"
+  ) 2>&1 | tee -a "$exp/log/$stage_name.log"
+  echo "$settings" >"$exp/.done.$stage_name"
 }
 
 # split DATA FIRST REST OPTION...: cut a data directory in two, unless both parts are there.
