@@ -70,6 +70,8 @@ def test_what_is_no_waveform(model):
 
 def test_load(tmp_path):
     assert gim_audio.load("mfcc")(noise(8000), 16000).shape == (48, 39)
+    with pytest.raises(ConfigError, match="mfcc: only a network can stream"):
+        gim_audio.load("mfcc").stream()
     with pytest.raises(GimAudioError, match="no such experiment"):
         gim_audio.load(str(tmp_path / "none"))
 

@@ -6,11 +6,16 @@ import pytest
 import soundfile
 import torch
 from conftest import ROOT
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from test_audio import bad_files, tone
+from torchaudio.compliance import kaldi
+from torchaudio.functional import compute_deltas
 
 from gim_audio.config import load
 from gim_audio.errors import AudioError, ConfigError, DataError
-from gim_audio.featurize import Featurizer, gather, load_encoder
+from gim_audio.featurize import BASELINES, Featurizer, gather, load_encoder
+from gim_audio.featurize.encoders import cut
 from gim_audio.training import train
 
 SMALL = ["model.channels=8", "model.context.hidden=6"]
@@ -61,6 +66,20 @@ def test_baselines_are_kaldis():
     assert np.abs(steady[:, 13:]).max() < 1e-2 * np.abs(steady[:, :13]).max()  # nothing changes in a steady tone
     with pytest.raises(AudioError, match="at least 400"):
         mfcc.encode(waveform[:399])
+
+
+@given(samples=st.integers(400, 20000), block=st.integers(1, 20000), kind=st.sampled_from(BASELINES))
+@settings(deadline=None, max_examples=40)
+def test_baselines_are_the_same_in_pieces(samples, block, kind):
+    waveform = (0.06 * np.random.default_rng(samples).standard_normal(samples)).astype(np.float32)
+    encoder, block = load_encoder(kind), max(block, samples // 50)
+    found = [piece for (piece,) in encoder.pieces(cut(waveform, block), [1])]
+    pcm = torch.from_numpy(waveform)[None] * 32768
+    whole = kaldi.fbank(pcm, num_mel_bins=80) if kind == "fbank" else kaldi.mfcc(pcm)
+    if kind == "mfcc":
+        first = compute_deltas(whole.T)
+        whole = torch.cat([whole.T, first, compute_deltas(first)]).T
+    np.testing.assert_allclose(np.concatenate(found), whole, atol=1e-4)
 
 
 @pytest.fixture
@@ -205,7 +224,7 @@ def test_wrong_names(experiment, noise, tmp_path, run):
     for arguments, message in [
         (
             [tmp_path / "none", noise.path, tmp_path / "o"],
-            "no such experiment (nor is it mfcc, mfcc13, fbank or random)",
+            "no such experiment (nor is it gim-small, mfcc, mfcc13, fbank or random)",
         ),
         ([experiment, noise.path, tmp_path / "o", "--module", 7], "has modules 1 to 6: conv1, conv2"),
         ([experiment, noise.path, "ark,scp:only.ark"], "expected ark,scp:FILE.ark,FILE.scp"),

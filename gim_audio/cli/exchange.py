@@ -48,7 +48,7 @@ def export(exp: str, out: Path, module: int | None, stream: bool, half: bool) ->
     from gim_audio.errors import ConfigError, GimAudioError
     from gim_audio.featurize import Featurizer
     from gim_audio.files import absent, new_file, new_folder
-    from gim_audio.model.checkpoint import resolve, save_model
+    from gim_audio.model.checkpoint import resolve, save_model, seal, trained_steps
 
     absent(out)
     encoder = Featurizer.load(exp)
@@ -59,6 +59,7 @@ def export(exp: str, out: Path, module: int | None, stream: bool, half: bool) ->
         kept = {name: w.half() if half and w.ndim else w for name, w in encoder.model.features_only().items()}
         with new_folder(out) as folder:
             save_model(folder, config, kept)
+            seal(folder, {"step": trained_steps(Path(exp))})
         say(f"{out}: {sum(w.nbytes for w in kept.values()) / 1e6:.1f} MB")
         return
     try:

@@ -21,7 +21,7 @@ from gim_audio.model.stream import Stream
 if TYPE_CHECKING:
     from gim_audio.featurize.live import Live
 
-__all__ = ["Encoder", "Features", "Featurizer", "cut"]
+__all__ = ["Encoder", "Features", "Featurizer", "cut", "with_the_last"]
 
 Features = npt.NDArray[np.float32]
 
@@ -101,6 +101,14 @@ class Encoder(ABC):
             return torch.from_numpy(features).to(waveform.device)
         return features
 
+    def stream(self, rate: int | None = None, module: int | None = None) -> "Live":  # noqa: ARG002
+        """For sound that is still going on: see `Live`.
+
+        Raises:
+            ConfigError: it is a baseline.
+        """
+        raise ConfigError(f"{self.name}: only a network can stream")
+
     def pick(self, module: int | None) -> int:
         """A module's number from 1, the last one by default.
 
@@ -171,7 +179,7 @@ class Featurizer(Encoder):
     def pieces(self, blocks: Iterable[Waveform], modules: Sequence[int]) -> Iterator[list[Features]]:
         """See `Encoder.pieces`."""
         stream, heard = self.start(modules), 0
-        for block, last in _with_the_last(blocks):
+        for block, last in with_the_last(blocks):
             heard += len(block)
             if last:
                 self.hears(heard)
@@ -238,7 +246,7 @@ def cut(waveform: Waveform, block: int) -> Iterator[Waveform]:
     return (waveform[start : start + block] for start in range(0, len(waveform), block))
 
 
-def _with_the_last(blocks: Iterable[Waveform]) -> Iterator[tuple[Waveform, bool]]:
+def with_the_last(blocks: Iterable[Waveform]) -> Iterator[tuple[Waveform, bool]]:
     """Each block, and whether it is the last; an empty one if there is none."""
     held: Waveform | None = None
     for block in blocks:

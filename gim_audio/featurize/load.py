@@ -9,13 +9,16 @@ from gim_audio.config import Config
 from gim_audio.errors import CheckpointError, ConfigError
 from gim_audio.featurize.baselines import BASELINES, KaldiFeatures
 from gim_audio.featurize.encoders import Encoder, Featurizer
+from gim_audio.model.checkpoint import pretrained
 from gim_audio.model.devices import set_precision
 
 __all__ = ["load_encoder"]
 
 
 def load_encoder(name: str, device: torch.device | str = "cpu", precision: Literal["fp32", "bf16"] = "fp32") -> Encoder:
-    """A baseline (`mfcc`, `mfcc13`, `fbank`, `random`), an experiment or a checkpoint; `./mfcc` is a folder.
+    """A baseline (`mfcc`, `mfcc13`, `fbank`, `random`), an experiment, a checkpoint, or a model of the package.
+
+    A folder with the name of a baseline is `./mfcc`; one with the name of a model of the package goes before it.
 
     Raises:
         ConfigError: `bf16` for a baseline that is not a network.
@@ -28,6 +31,7 @@ def load_encoder(name: str, device: torch.device | str = "cpu", precision: Liter
     set_precision("fp32", torch.device(device))  # bf16 is autocast's, and TF32 was not asked for
     if name == "random":
         return Featurizer.random(Config(), device, precision)
-    if not Path(name).exists():
-        raise CheckpointError(f"{name}: no such experiment (nor is it {', '.join(BASELINES)} or random)")
+    if name not in pretrained() and not Path(name).exists():
+        others = ", ".join((*pretrained(), *BASELINES))
+        raise CheckpointError(f"{name}: no such experiment (nor is it {others} or random)")
     return Featurizer.load(name, device, precision)

@@ -21,7 +21,7 @@ class GimFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Waveforms to features, by weights that are trained already: fitting loads them.
 
     Args:
-        model: an experiment, a checkpoint or a baseline.
+        model: an experiment, a checkpoint, a model of the package or a baseline.
         module: from 1; the last one by default.
         rate: of the waveforms, Hz; None is the model's own.
         pool: `mean` or `mean+std` give a vector a waveform; None, `stack:K` and `subsample:K` a matrix each.
@@ -38,7 +38,7 @@ class GimFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     def __init__(
         self,
-        model: str = "random",
+        model: str = "gim-small",
         module: int | None = None,
         rate: int | None = None,
         pool: str | None = "mean",

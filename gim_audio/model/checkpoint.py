@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -23,17 +24,34 @@ __all__ = [
     "load_for_features",
     "load_model",
     "newest",
+    "pretrained",
     "resolve",
     "save_model",
+    "seal",
+    "trained_steps",
     "verify",
     "write_tensors",
 ]
+
+PRETRAINED = Path(__file__).parents[1] / "pretrained"
+"""Models that come with the package, by name."""
+
+
+def pretrained() -> list[str]:
+    """Names of the models that come with the package."""
+    return sorted(folder.name for folder in PRETRAINED.glob("*/"))
 
 
 def save_model(folder: Path, config: Config, weights: dict[str, Tensor]) -> None:
     """Write a configuration and a model's state dict into an existing folder."""
     (folder / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
     write_tensors({name: tensor.contiguous() for name, tensor in weights.items()}, folder / "model.safetensors")
+
+
+def seal(folder: Path, state: dict[str, Any]) -> None:
+    """Write `state.json`, with checksums of what the folder holds."""
+    files = {file.name: digest(file) for file in sorted(folder.iterdir())}
+    (folder / "state.json").write_text(json.dumps({**state, "files": files}, indent=2) + "\n", encoding="utf-8")
 
 
 def write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
@@ -99,7 +117,7 @@ def _whole(path: Path) -> Iterator[Path]:
 
 
 def resolve(path: Path) -> Path:
-    """The checkpoint that a path stands for: itself, or an experiment's newest.
+    """The checkpoint that a path stands for: itself, an experiment's newest, or the one that comes with the package.
 
     Raises:
         CheckpointError: there is none.
@@ -108,9 +126,11 @@ def resolve(path: Path) -> Path:
         return path
     if found := newest(path):
         return found
-    if not path.exists():
-        raise CheckpointError(f"{path}: no such experiment")
-    raise CheckpointError(f"{path}: holds no checkpoint")
+    if path.exists():
+        raise CheckpointError(f"{path}: holds no checkpoint")
+    if str(path) in pretrained():
+        return PRETRAINED / path
+    raise CheckpointError(f"{path}: no such experiment")
 
 
 def verify(folder: Path) -> None:
@@ -128,6 +148,12 @@ def verify(folder: Path) -> None:
         raise CheckpointError(f"{error.filename}: missing: not a whole checkpoint") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{folder}/state.json: damaged: it has no checksums of files") from error
+
+
+def trained_steps(path: Path) -> int | None:
+    """Training steps behind a checkpoint; None where they are not known, as with imported weights."""
+    state = resolve(path) / "state.json"
+    return json.loads(state.read_text(encoding="utf-8"))["step"] if state.exists() else None
 
 
 def digest(file: Path) -> str:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gim_audio.featurize import Encoder
+from gim_audio.featurize import BASELINES, Encoder
 from gim_audio.files import write_text
-from gim_audio.model.checkpoint import resolve
+from gim_audio.model.checkpoint import trained_steps
 from gim_audio.provenance import provenance
 
 __all__ = ["Result", "Tally", "bootstrap", "write_result"]
@@ -101,7 +101,7 @@ def write_result(
         "experiment": experiment,
         "model": encoder.name,
         "precision": encoder.precision,
-        "trained_steps": trained_steps(experiment),
+        "trained_steps": None if experiment in (*BASELINES, "random") else trained_steps(Path(experiment)),
         "train": str(train) if train else None,
         "test": str(test),
         "corpora": {str(data): fingerprint for data in (train, test) if data and (fingerprint := _fingerprint(data))},
@@ -116,12 +116,3 @@ def _fingerprint(data: Path) -> str | None:
     """Of a packed corpus; another data directory has none."""
     file = data / "fingerprint"
     return file.read_text(encoding="utf-8").strip() if file.exists() else None
-
-
-def trained_steps(experiment: str) -> int | None:
-    """Training steps behind a checkpoint; None where nothing was trained."""
-    folder = Path(experiment)
-    if not folder.is_dir():
-        return None
-    steps: int = json.loads((resolve(folder) / "state.json").read_text(encoding="utf-8"))["step"]
-    return steps

@@ -13,7 +13,7 @@ from torch import Tensor
 from gim_audio.config import Config, load
 from gim_audio.errors import CheckpointError
 from gim_audio.files import new_folder, replace_link
-from gim_audio.model.checkpoint import checkpoints, digest, resolve, save_model, verify, write_tensors
+from gim_audio.model.checkpoint import checkpoints, resolve, save_model, seal, verify, write_tensors
 from gim_audio.training.adam import Adam
 
 __all__ = ["Position", "check_same", "load_position", "moments", "prune", "restore", "save"]
@@ -62,9 +62,7 @@ def save(
     with new_folder(folder) as temporary:
         save_model(temporary, config, weights)
         write_tensors(optimizers, temporary / "optimizer.safetensors")
-        files = {file.name: digest(file) for file in sorted(temporary.iterdir())}
-        state = json.dumps({**asdict(position), "files": files}, indent=2)
-        (temporary / "state.json").write_text(state + "\n", encoding="utf-8")
+        seal(temporary, asdict(position))
     replace_link(experiment / "latest", folder.name)
     return folder
 

@@ -1,10 +1,10 @@
-# ask OPTION...: all that is to be known of trained weights, of their own initialisation and of MFCC, each from one
-# encoding of the audio; to $exp/results.
+# ask OPTION...: all that is to be known of trained weights ($exp, or what was exported of it to $ship), of their own
+# initialisation and of MFCC, each from one encoding of the audio; to $exp/results.
 ask() {
   local name model
   for name in trained random mfcc; do
     case $name in
-      trained) model=$exp ;;
+      trained) model=${ship:-$exp} ;;
       random) model=$exp/step-000000 ;;
       *) model=$name ;;
     esac

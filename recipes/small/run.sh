@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The model that comes with the package, gim-small: trained, evaluated, exported, and described by its card.
+# The model that comes with the package, gim-small: trained, exported, and evaluated as it is exported.
 #
 #   ./run.sh --corpus FOLDER [--labels FILE] [--shift N] [--conf FILE] [--name NAME] [--mix-hours H] [--frames N]
 #            [--precision fp32|bf16] [--ship FOLDER] [--stage N] [--stop-stage M] [--nj J]
@@ -8,7 +8,7 @@
 #   --labels     phone alignments; without them the transcripts are aligned here
 #   --mix-hours  of the built-in corpus, beside it
 #   --ship       where the exported model goes
-#   stages: 1 data (as ../librispeech/rows.sh makes it), 2 train, 3 evaluate, 4 export, 5 report
+#   stages: 1 data (as ../librispeech/rows.sh makes it), 2 train, 3 export, 4 evaluate, 5 report
 #
 # Interrupted, it goes on where it was when it is started again.
 set -euo pipefail
@@ -41,14 +41,14 @@ train() {
   train_model "$conf" $packed/mixed "$exp"
 }
 
+export_() {
+  unless "$ship" gim-audio export "$exp" "$ship" --half
+}
+
 evaluate() {
   ask --train $packed/train --test $packed/test --speaker-train $packed/same_train --speaker-test $packed/same_test \
     --tasks phones,speakers,verification,units,per,slowness,cka --shifts="$shift" --frames "$frames" \
     --precision "$precision"
-}
-
-export_() {
-  unless "$ship" gim-audio export "$exp" "$ship" --half
 }
 
 report() {
@@ -59,7 +59,7 @@ report() {
 corpus_options="corpus labels shift mix_hours"
 run_stage 1 data $corpus_options
 run_stage 2 train $corpus_options conf
-run_stage 3 evaluate $corpus_options conf frames precision
-run_stage 4 export_ $corpus_options conf ship
+run_stage 3 export_ $corpus_options conf ship
+run_stage 4 evaluate $corpus_options conf ship frames precision
 rm -f "$exp/.done.report" # it takes seconds, and there may be new results
 run_stage 5 report
