@@ -2,10 +2,11 @@
 
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +29,17 @@ HEADER_BYTES = 4096
 STREAMED = 0x7FFFF000
 """Lengths from here on are what a writer puts into a header that does not know the length."""
 
+LENGTHS: dict[bytes, Sequence[tuple[bytes, int, int, Literal["little", "big"], int]]] = {
+    b"RIFF": [(b"RIFF", 4, 4, "little", 0), (b"data", 4, 4, "little", 8)],
+    b"RF64": [(b"ds64", 8, 8, "little", -4)],
+    b"riff": [(b"riff", 16, 8, "little", 0)],  # W64
+    b"FORM": [(b"FORM", 4, 4, "big", 0), (b"SSND", 4, 4, "big", 8)],  # AIFF
+    b".snd": [(b".snd", 8, 4, "big", 24)],  # AU
+    b"caff": [(b"data", 4, 8, "big", 12)],
+}
+"""By a format's first bytes, its lengths: a mark, bytes from there to the length, its width and order, and bytes from
+the mark to what it counts. Lengths of whole files may or may not count their first eight bytes, as writers differ."""
+
 
 def read(source: Path | bytes, rate: int, name: str = "") -> Waveform:
     """Decode a whole recording, average its channels and resample it.
@@ -41,7 +53,7 @@ def read(source: Path | bytes, rate: int, name: str = "") -> Waveform:
         Samples in [-1, 1]. Shape: `(samples,)`, with round(n · rate / own rate) of them.
 
     Raises:
-        AudioError: it is missing, empty, not audio, ends before its header says (of a WAV, or where decoding tells), or
+        AudioError: it is missing, empty, not audio, ends before its header says, or
             has samples that are not numbers.
     """
     return np.concatenate(list(blocks(source, rate, name)))
@@ -124,7 +136,7 @@ def _average(samples: npt.NDArray[np.float32]) -> Waveform:
 
 
 def _is_cut(source: Path | bytes) -> bool:
-    """Whether a WAV ends before the lengths in its header; libsndfile reads such a file without a word."""
+    """Whether a file ends before the lengths in its header; libsndfile reads such a file without a word."""
     try:
         if isinstance(source, bytes):
             start, size = source[:HEADER_BYTES], len(source)
@@ -133,12 +145,13 @@ def _is_cut(source: Path | bytes) -> bool:
                 start, size = file.read(HEADER_BYTES), source.stat().st_size
     except (OSError, UnicodeEncodeError):
         return False  # reading it will tell
-    if start[:4] != b"RIFF":
-        return False
-    ends = [int.from_bytes(start[4:8], "little")]  # some writers count the eight bytes before it too
-    if (data := start.find(b"data")) > 0:
-        ends.append(data + 8 + int.from_bytes(start[data + 4 : data + 8], "little"))
-    return any(size < end < STREAMED for end in ends)
+    for mark, skip, width, order, before in LENGTHS.get(start[:4], ()):
+        if (at := start.find(mark)) >= 0:
+            length = int.from_bytes(start[at + skip : at + skip + width], order)
+            known = length < (STREAMED if width == 4 else 2**63)
+            if known and size < at + before + length:
+                return True
+    return False
 
 
 @dataclass(frozen=True)

@@ -92,6 +92,18 @@ def test_bad_files_are_named_and_explained(tmp_path):
     assert audio.header(tmp_path / "good.flac").seconds == pytest.approx(1.25)
 
 
+@pytest.mark.parametrize("kind", ["WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "FLAC"])
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24"])
+def test_what_ends_too_early_is_noticed(tmp_path, kind, subtype):
+    path = tmp_path / "a"
+    soundfile.write(path, tone(16000)[:7999], 16000, format=kind, subtype=subtype)
+    assert len(audio.read(path, 16000)) == 7999
+    for kept in (0.5, 0.99):
+        (tmp_path / "cut").write_bytes(path.read_bytes()[: int(kept * path.stat().st_size)])
+        with pytest.raises(AudioError, match="cut short|cannot be decoded"):
+            audio.read(tmp_path / "cut", 16000)
+
+
 def test_half_a_wav_in_memory_is_noticed(tmp_path):
     soundfile.write(tmp_path / "a.wav", tone(16000), 16000)
     whole = (tmp_path / "a.wav").read_bytes()

@@ -1,0 +1,59 @@
+"""The model that comes with the package."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import soundfile
+
+import gim_audio
+from gim_audio.config import load
+from gim_audio.featurize import Featurizer
+from gim_audio.model.checkpoint import PRETRAINED, fingerprint, load_for_features, pretrained, save_model
+
+CARDS = [PRETRAINED / name / "README.md" for name in pretrained()]
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    waveform = (0.06 * np.random.default_rng(0).standard_normal(16000)).astype(np.float32)
+    soundfile.write("speech.wav", waveform, 16000)
+
+
+def test_features_by_its_name(run):
+    status, _, err = run("featurize", "gim-small", "speech.wav", "out")
+    assert (status, err.count("Error")) == (0, 0)
+    features, told = np.load("out/speech.npy"), json.loads(open("out/features.json").read())
+    assert features.shape == (100, 256)
+    assert told["model"] == f"gim-small {fingerprint(load_for_features(PRETRAINED / 'gim-small'))}"
+    waveform, rate = soundfile.read("speech.wav", dtype="float32")
+    np.testing.assert_allclose(gim_audio.load("gim-small")(waveform, rate), features, atol=1e-5)
+    assert gim_audio.GimFeatures().fit_transform([waveform]).shape == (1, 256)
+
+
+def test_its_name_is_an_experiment_elsewhere_too(run, tmp_path):
+    assert run("info", "gim-small")[0] == 0
+    assert run("export", "gim-small", "gim.onnx")[0] == 0
+    assert run("export", "gim-small", "copy")[0] == 0
+    assert fingerprint(load_for_features(tmp_path / "copy")) == fingerprint(load_for_features(PRETRAINED / "gim-small"))
+    status, _, err = run("train", "--from", "gim-small", "--data", "none", "--out", "more")
+    assert (status, len(err.strip().splitlines())) == (2, 1)
+
+
+def test_a_folder_of_its_name_goes_first(tmp_path):
+    config = load(None, ["model.channels=8", "model.context.hidden=6"])
+    (tmp_path / "gim-small").mkdir()
+    save_model(tmp_path / "gim-small", config, Featurizer.random(config).model.features_only())
+    assert gim_audio.load("gim-small")(np.zeros(8000, np.float32), 16000).shape == (50, 6)
+
+
+@pytest.mark.parametrize("card", CARDS, ids=[card.parent.name for card in CARDS])
+def test_cards_are_of_their_models(card):
+    text = card.read_text(encoding="utf-8")
+    assert f"`{fingerprint(load_for_features(card.parent))}`" in text
+    assert sum(file.stat().st_size for file in card.parent.iterdir()) <= 8e6
+    results = (PRETRAINED.parents[1] / "recipes/small/RESULTS.md").read_text(encoding="utf-8")
+    for figure in re.findall(r"\d+\.\d \(\d+\.\d to \d+\.\d\)", text):
+        assert figure in results
