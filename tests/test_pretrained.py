@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ def _elsewhere(tmp_path, monkeypatch):
 def test_features_by_its_name(run):
     status, _, err = run("featurize", "gim-small", "speech.wav", "out")
     assert (status, err.count("Error")) == (0, 0)
-    features, told = np.load("out/speech.npy"), json.loads(open("out/features.json").read())
+    features, told = np.load("out/speech.npy"), json.loads(Path("out/features.json").read_text())
     assert features.shape == (100, 256)
     assert told["model"] == f"gim-small {fingerprint(load_for_features(PRETRAINED / 'gim-small'))}"
     waveform, rate = soundfile.read("speech.wav", dtype="float32")

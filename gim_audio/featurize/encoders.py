@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -16,7 +17,7 @@ from gim_audio.errors import AudioError, ConfigError
 from gim_audio.model.checkpoint import fingerprint, load_for_features
 from gim_audio.model.gim import GreedyInfoMax, module_names
 from gim_audio.model.layers import Geometry
-from gim_audio.model.stream import Stream
+from gim_audio.model.stream import Products, Stream, products
 
 if TYPE_CHECKING:
     from gim_audio.featurize.live import Live
@@ -165,6 +166,10 @@ class Featurizer(Encoder):
             torch.manual_seed(config.training.seed)
             return cls(GreedyInfoMax.build(config.model, config.objective), "random", device, precision)
 
+    @cached_property
+    def _products(self) -> list[list[Products]]:
+        return products(self.model.stack, self._dtype)
+
     def by_layer(self) -> "Featurizer":
         """With every convolution and context as a module, and the same name."""
         layers = Featurizer(self.model.by_layer(), "", self.device, "bf16" if self.precision == "bf16" else "fp32")
@@ -194,7 +199,7 @@ class Featurizer(Encoder):
 
     def start(self, modules: Sequence[int]) -> Stream:
         """What hears one waveform piece by piece."""
-        return Stream(self.model, modules, dtype=self._dtype)
+        return Stream(self.model, modules, None, self._dtype, self._products)
 
     def encode_batch(self, waveforms: Sequence[Waveform], modules: Sequence[int]) -> list[list[Features]]:
         """See `Encoder.encode_batch`: at once, padded to the longest."""
@@ -203,7 +208,9 @@ class Featurizer(Encoder):
         padded = torch.zeros(len(lengths), max(lengths))
         for row, waveform in zip(padded, waveforms, strict=True):
             row[: len(waveform)] = torch.from_numpy(np.ascontiguousarray(waveform))
-        found = Stream(self.model, modules, lengths, self._dtype).push(padded.to(self.device), last=True)
+        found = Stream(self.model, modules, lengths, self._dtype, self._products).push(
+            padded.to(self.device), last=True
+        )
         frames = [self.model.frames(length) for length in lengths]
         together = [features.cpu().numpy() for features in found]
         return [
