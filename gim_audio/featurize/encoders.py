@@ -184,7 +184,8 @@ class Featurizer(Encoder):
     def pieces(self, blocks: Iterable[Waveform], modules: Sequence[int]) -> Iterator[list[Features]]:
         """See `Encoder.pieces`."""
         stream, heard = self.start(modules), 0
-        for block, last in with_the_last(blocks):
+        short = (part for block in blocks for part in cut(block, self.block))
+        for block, last in with_the_last(short):
             heard += len(block)
             if last:
                 self.hears(heard)

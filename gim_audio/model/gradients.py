@@ -3,6 +3,8 @@
 Each is what its docstring's formula says and no more; the tests hold values and gradients against plain versions.
 """
 
+from collections.abc import Iterable
+from itertools import repeat
 from typing import Any
 
 import torch
@@ -10,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-__all__ = ["Compare", "Gather", "Predict", "Recurrence"]
+__all__ = ["Compare", "Gather", "Predict", "Recurrence", "recur"]
 
 
 class Gather(torch.autograd.Function):
@@ -97,35 +99,49 @@ class Compare(torch.autograd.Function):
         return torch.bmm(gradient, candidates), of_candidates
 
 
-class Recurrence(torch.autograd.Function):
+def recur(inputs: Tensor, first: Tensor, weight: Tensor, bias: Tensor, *, keep: bool) -> tuple[Tensor, Tensor, Tensor]:
     """The steps of a GRU whose inputs are projected already; on a CPU a few times faster than torch's own.
 
-    h_t = n + u (h_{t-1} - n) with n = tanh(x_n + r (W_n h_{t-1} + b_n)). What a step back needs from forward is
-    prepared for all steps at once, which leaves it a product and three small operations; in float32.
+    h_t = n + u (h_{t-1} - n) with n = tanh(x_n + r (W_n h_{t-1} + b_n)).
 
     Shape: inputs `(frames, batch, 3 hidden)`, for the gates r and u and the candidate n in torch's order; first
-    `(batch, hidden)` → states `(frames, batch, hidden)`.
+    `(batch, hidden)` → states `(frames, batch, hidden)`, and gates and products W h + b in the inputs' shape where they
+    are to be kept; else all steps write to the same place.
+    """
+    hidden, kept = first.shape[1], len(inputs) if keep else 1
+    gates, products = (inputs.new_empty(kept, *inputs.shape[1:]) for _ in range(2))
+    states = inputs.new_empty(*inputs.shape[:2], hidden)
+
+    def steps(x: Tensor, begin: int, end: int) -> Iterable[Tensor]:
+        part = x[..., begin * hidden : end * hidden]
+        return part.unbind() if len(x) == len(inputs) else repeat(part[0])
+
+    of_inputs = steps(inputs, 0, 2), steps(inputs, 2, 3)
+    of_products = steps(products, 0, 3), steps(products, 0, 2), steps(products, 2, 3)
+    of_gates = steps(gates, 0, 2), steps(gates, 0, 1), steps(gates, 1, 2), steps(gates, 2, 3)
+    h, transposed = first, weight.T
+    for x_ru, x_n, product, p_ru, p_n, ru, r, u, n, state in zip(
+        *of_inputs, *of_products, *of_gates, states.unbind(), strict=False
+    ):
+        torch.addmm(bias, h, transposed, out=product)
+        torch.add(x_ru, p_ru, out=ru).sigmoid_()
+        torch.addcmul(x_n, r, p_n, out=n).tanh_()
+        h = torch.lerp(n, h, u, out=state)
+    return states, gates, products
+
+
+class Recurrence(torch.autograd.Function):
+    """`recur` with gradients.
+
+    What a step back needs from forward is prepared for all steps at once, which leaves it a product and three small
+    operations; in float32.
     """
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, first: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """See the class."""
-        hidden = first.shape[1]
-        gates, products = torch.empty_like(inputs), torch.empty_like(inputs)
-        states = inputs.new_empty(*inputs.shape[:2], hidden)
-
-        def parts(x: Tensor) -> list[tuple[Tensor, ...]]:
-            return [part.unbind() for part in (x[..., : 2 * hidden], x[..., 2 * hidden :])]
-
-        (x_ru, x_n), (p_ru, p_n), (ru, n) = parts(inputs), parts(products), parts(gates)
-        r, u = gates[..., :hidden].unbind(), gates[..., hidden : 2 * hidden].unbind()
-        h, product, state, transposed = first, products.unbind(), states.unbind(), weight.T
-        for t in range(len(inputs)):
-            torch.addmm(bias, h, transposed, out=product[t])
-            torch.add(x_ru[t], p_ru[t], out=ru[t]).sigmoid_()
-            torch.addcmul(x_n[t], r[t], p_n[t], out=n[t]).tanh_()
-            h = torch.lerp(n[t], h, u[t], out=state[t])
-        ctx.save_for_backward(gates, products[..., 2 * hidden :], first, states, weight)
+        """See `recur`."""
+        states, gates, products = recur(inputs, first, weight, bias, keep=True)
+        ctx.save_for_backward(gates, products[..., 2 * first.shape[1] :], first, states, weight)
         return states
 
     @staticmethod

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gim_audio.model.gradients import Recurrence
+from gim_audio.model.gradients import Recurrence, recur
 
 __all__ = ["CausalConvolutions", "Context", "ConvBlock", "GRUContext", "Geometry"]
 
@@ -138,9 +138,9 @@ class GRUContext(Context):
             return c.to(z.dtype), (last,)
         projected = F.linear(z, cast("Tensor", gru.weight_ih_l0), cast("Tensor", gru.bias_ih_l0)).float()
         with torch.autocast("cpu", enabled=False):
-            states = Recurrence.apply(  # its steps take (frames, batch, …)
-                projected.transpose(0, 1), first[0].float(), gru.weight_hh_l0, gru.bias_hh_l0
-            )
+            inputs, weights = projected.transpose(0, 1), (gru.weight_hh_l0, gru.bias_hh_l0)  # (frames, batch, …)
+            given = inputs, first[0].float(), *cast("tuple[Tensor, Tensor]", weights)
+            states = Recurrence.apply(*given) if torch.is_grad_enabled() else recur(*given, keep=False)[0]
         return states.transpose(0, 1).to(z.dtype), (states[-1:],)
 
 

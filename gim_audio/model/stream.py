@@ -32,6 +32,9 @@ class Products:
         taps = convolution.weight.detach().permute(2, 1, 0).to(dtype)  # (kernel, channels, width)
         taps = torch.cat([taps, taps.new_zeros(-kernel % self.stride, *taps.shape[1:])])
         self.parts = [part.flatten(0, 1).contiguous() for part in torch.split(taps, self.stride)]
+        self.strides = len(self.parts)
+        if block.narrow:  # so short a row is cheaper to copy than to add to its product
+            self.parts = [torch.cat(self.parts)]
         self.bias = cast("Tensor", convolution.bias).detach().to(dtype)
 
     def __call__(self, heard: Tensor) -> Tensor:
@@ -39,15 +42,18 @@ class Products:
         count = self.block.frames(heard.shape[1] - 2 * int(self.block.convolution.padding[0]))
         if not count:
             return heard.new_empty(len(heard), 0, self.width)
-        size = (count + len(self.parts) - 1) * self.stride
+        size = (count + self.strides - 1) * self.stride
         if heard.shape[1] < size:  # what meets the zeros that make the kernel whole strides long
             heard = F.pad(heard, (0, 0, 0, size - heard.shape[1]))
         rows = heard[:, :size].reshape(-1, self.stride * self.channels)
         y = heard.new_empty(len(rows), self.width)
-        found = y[: len(rows) - len(self.parts) + 1]  # across the ends of a batch too, which are left out below
-        torch.addmm(self.bias, rows[: len(found)], self.parts[0], out=found)
-        for place, part in enumerate(self.parts[1:], start=1):
-            found.addmm_(rows[place : place + len(found)], part)
+        found = y[: len(rows) - self.strides + 1]  # across the ends of a batch too, which are left out below
+        shifted = [rows[place : place + len(found)] for place in range(self.strides)]
+        if self.block.narrow:
+            shifted = [torch.cat(shifted, dim=1)]
+        torch.addmm(self.bias, shifted[0], self.parts[0], out=found)
+        for seen, part in zip(shifted[1:], self.parts[1:], strict=True):
+            found.addmm_(seen, part)
         return F.relu(y, inplace=True).view(len(heard), -1, self.width)[:, :count]
 
 
