@@ -9,7 +9,7 @@
 #   --rows       configurations in conf/hour/
 #   --precision  of encoding for the evaluations
 #   --mix-hours  of the built-in corpus, for the row `mixed`
-#   --curve      updates of `gim` after which phones are probed too
+#   --curve      updates of `longer` after which phones are probed too
 #   stages: 1 data, 2 train (a row after another), 3 evaluate, 4 curve (and label shifts), 5 report
 #
 # Interrupted, it goes on where it was when it is started again.
@@ -21,9 +21,9 @@ stage=1 stop_stage=5 nj=2
 nproc=1 parallel=data
 corpus=data/corpora labels='' shift=''
 name=hour
-rows="gim cpc supervised-phones greedy-supervised-phones supervised-speakers greedy-supervised-speakers mixed"
+rows="gim cpc supervised-phones greedy-supervised-phones supervised-speakers greedy-supervised-speakers mixed longer"
 frames=40000 precision=bf16 mix_hours=1.0
-curve="1000 2000 3000"
+curve="1000 2000 4000 6000 8000"
 options="stage stop_stage nj corpus labels shift name rows frames precision mix_hours curve"
 . ../shared/parse_options.sh
 [ -n "$shift" ] || shift=$([ -n "$labels" ] && echo 2 || echo 0)
@@ -76,6 +76,10 @@ ask() {
     --precision "$precision" --tasks $tasks --shifts="$shift" "${@:3}"
 }
 
+abx() {
+  unless "$exp/$1.json" $probe_cmd gim-audio abx "$2" $packed/test --out "$exp/$1.json"
+}
+
 evaluate() {
   local row baseline
   for baseline in mfcc13 mfcc fbank; do
@@ -86,20 +90,23 @@ evaluate() {
     ask "$row/results/trained" "$exp/$row" --layers
   done
   ask gim/results/random "$exp/gim/step-000000" --layers
-  for row in baselines/results/abx-mfcc:mfcc gim/results/abx:"$exp/gim" gim/results/abx-random:"$exp/gim/step-000000"; do
-    unless "$exp/${row%%:*}.json" $probe_cmd gim-audio abx "${row#*:}" $packed/test --out "$exp/${row%%:*}.json"
+  abx baselines/results/abx-mfcc mfcc
+  abx gim/results/abx-random "$exp/gim/step-000000"
+  for row in gim longer; do
+    [ ! -d "$exp/$row" ] || abx "$row/results/abx" "$exp/$row"
   done
 }
 
 curve() {
   local step folder
+  [ -d "$exp/longer" ] || return 0
   for step in $curve; do
-    folder=$exp/gim/step-$(printf %06d "$step")
-    [ ! -d "$folder" ] || unless "$exp/gim/results/step-$step" $probe_cmd gim-audio evaluate "$folder" \
-      --train $packed/train --test $packed/test --out "$exp/gim/results/step-$step" --frames "$frames" \
+    folder=$exp/longer/step-$(printf %06d "$step")
+    [ ! -d "$folder" ] || unless "$exp/longer/results/step-$step" $probe_cmd gim-audio evaluate "$folder" \
+      --train $packed/train --test $packed/test --out "$exp/longer/results/step-$step" --frames "$frames" \
       --precision "$precision" --tasks phones --protocols strict --shifts="$shift" --module last
   done
-  for folder in gim:"$exp/gim" baselines:mfcc; do
+  for folder in longer:"$exp/longer" baselines:mfcc; do
     unless "$exp/${folder%%:*}/results/shifts" $probe_cmd gim-audio evaluate "${folder#*:}" --train $packed/train \
       --test $packed/test --out "$exp/${folder%%:*}/results/shifts" --frames $((frames / 2)) --precision "$precision" \
       --tasks phones --protocols strict --shifts=-2,-1,0,1,2,3,4 --module last
@@ -108,7 +115,10 @@ curve() {
 
 report() {
   local row folders=
-  unless "$exp/gim/figures" gim-audio draw "$exp/gim" $packed/test --out "$exp/gim/figures" --shift="$shift"
+  for row in gim longer; do
+    [ ! -d "$exp/$row" ] ||
+      unless "$exp/$row/figures" gim-audio draw "$exp/$row" $packed/test --out "$exp/$row/figures" --shift="$shift"
+  done
   for row in $rows; do folders+=" $exp/$row"; done
   gim-audio report $folders "$exp/baselines" --out "$exp/report.html" --markdown RESULTS.md \
     --title "The paper's rows on a part of LibriSpeech"
