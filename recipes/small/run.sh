@@ -47,7 +47,7 @@ export_() {
 
 evaluate() {
   ask --train $packed/train --test $packed/test --speaker-train $packed/same_train --speaker-test $packed/same_test \
-    --tasks phones,speakers,verification,units,per,slowness,cka --shifts="$shift" --frames "$frames" \
+    --tasks phones,speakers,verification --shifts="$shift" --frames "$frames" \
     --precision "$precision"
 }
 
