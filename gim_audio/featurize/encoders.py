@@ -17,7 +17,8 @@ from gim_audio.errors import AudioError, ConfigError
 from gim_audio.model.checkpoint import fingerprint, load_for_features
 from gim_audio.model.gim import GreedyInfoMax, module_names
 from gim_audio.model.layers import Geometry
-from gim_audio.model.stream import Products, Stream, products
+from gim_audio.model.products import Products, products
+from gim_audio.model.stream import Stream
 
 if TYPE_CHECKING:
     from gim_audio.featurize.live import Live
