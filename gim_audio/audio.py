@@ -2,7 +2,7 @@
 
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,20 +25,26 @@ BLOCK_SECONDS = 10.0
 UNREADABLE = (soundfile.LibsndfileError, OSError, TypeError, UnicodeEncodeError)
 """TypeError: headerless formats such as .raw."""
 HEADER_BYTES = 4096
-"""In which the data of a WAV begins."""
-STREAMED = 0x7FFFF000
+"""In which the samples of most files begin."""
+STREAMED = 0x7F000000
 """Lengths from here on are what a writer puts into a header that does not know the length."""
-
-LENGTHS: dict[bytes, Sequence[tuple[bytes, int, int, Literal["little", "big"], int]]] = {
-    b"RIFF": [(b"RIFF", 4, 4, "little", 0), (b"data", 4, 4, "little", 8)],
-    b"RF64": [(b"ds64", 8, 8, "little", -4)],
-    b"riff": [(b"riff", 16, 8, "little", 0)],  # W64
-    b"FORM": [(b"FORM", 4, 4, "big", 0), (b"SSND", 4, 4, "big", 8)],  # AIFF
-    b".snd": [(b".snd", 8, 4, "big", 24)],  # AU
-    b"caff": [(b"data", 4, 8, "big", 12)],
+WHOLE: dict[bytes, tuple[int, int, Literal["little", "big"], int]] = {
+    b"RIFF": (4, 4, "little", 0),  # some writers count the first eight bytes, some do not
+    b"RIFX": (4, 4, "big", 0),
+    b"RF64": (20, 8, "little", 8),
+    b"riff": (16, 8, "little", 0),  # W64
+    b"FORM": (4, 4, "big", 0),  # AIFF
+    b".snd": (8, 4, "big", 24),  # AU
+    b"dns.": (8, 4, "little", 24),
 }
-"""By a format's first bytes, its lengths: a mark, bytes from there to the length, its width and order, and bytes from
-the mark to what it counts. Lengths of whole files may or may not count their first eight bytes, as writers differ."""
+"""By a file's first bytes: where its length stands, its width and order, and what it does not count."""
+CHUNKS: dict[bytes, tuple[int, int, Literal["little", "big"], bytes]] = {
+    b"RIFF": (12, 4, "little", b"data"),
+    b"RIFX": (12, 4, "big", b"data"),
+    b"FORM": (12, 4, "big", b"SSND"),
+    b"caff": (8, 8, "big", b"data"),
+}
+"""Where chunks begin, the width and order of their lengths, and the one that holds the samples."""
 
 
 def read(source: Path | bytes, rate: int, name: str = "") -> Waveform:
@@ -53,8 +59,7 @@ def read(source: Path | bytes, rate: int, name: str = "") -> Waveform:
         Samples in [-1, 1]. Shape: `(samples,)`, with round(n · rate / own rate) of them.
 
     Raises:
-        AudioError: it is missing, empty, not audio, ends before its header says, or
-            has samples that are not numbers.
+        AudioError: it is missing, empty, not audio, ends before its header says, or has samples that are not numbers.
     """
     return np.concatenate(list(blocks(source, rate, name)))
 
@@ -145,13 +150,28 @@ def _is_cut(source: Path | bytes) -> bool:
                 start, size = file.read(HEADER_BYTES), source.stat().st_size
     except (OSError, UnicodeEncodeError):
         return False  # reading it will tell
-    for mark, skip, width, order, before in LENGTHS.get(start[:4], ()):
-        if (at := start.find(mark)) >= 0:
-            length = int.from_bytes(start[at + skip : at + skip + width], order)
-            known = length < (STREAMED if width == 4 else 2**63)
-            if known and size < at + before + length:
-                return True
-    return False
+    return any(size < end for end in _ends(start))
+
+
+def _ends(start: bytes) -> Iterator[int]:
+    """Where a file that starts like this ends, as far as its header knows."""
+
+    def length(at: int, width: int, order: Literal["little", "big"]) -> int | None:
+        found = int.from_bytes(start[at : at + width], order)
+        return found if found < (STREAMED if width == 4 else 2**63) else None
+
+    if known := WHOLE.get(start[:4]):
+        at, width, order, before = known
+        if (whole := length(at, width, order)) is not None:
+            yield before + whole
+    if chunks := CHUNKS.get(start[:4]):
+        at, width, order, wanted = chunks
+        while at + 4 + width <= len(start) and (inside := length(at + 4, width, order)) is not None:
+            end = at + 4 + width + inside
+            if start[at : at + 4] == wanted:
+                yield end
+                return
+            at = end + (inside % 2 if width == 4 else 0)
 
 
 @dataclass(frozen=True)

@@ -165,6 +165,11 @@ def test_an_s3prl_upstream(saved, model):
         torch.testing.assert_close(found["last_hidden_state"][row, : len(expected)], expected, atol=1e-6, rtol=0)
         assert not states[-1][row, len(expected) :].any()
     assert not any(s.requires_grad for s in states)
+    upstream.load_state_dict({name: weight / 2 for name, weight in upstream.state_dict().items()})
+    again = Featurizer(model.model.__class__.build(load(None, SMALL).model, load(None, SMALL).objective), "again")
+    again.model.load_state_dict({name: weight / 2 for name, weight in model.model.state_dict().items()})
+    (expected,) = again.encode_whole(waveforms[0].numpy(), [6])
+    np.testing.assert_allclose(upstream(waveforms)["last_hidden_state"][0], expected, atol=1e-6)
 
 
 def test_torch_hub(saved, model):

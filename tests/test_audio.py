@@ -93,15 +93,34 @@ def test_bad_files_are_named_and_explained(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "FLAC"])
-@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24"])
-def test_what_ends_too_early_is_noticed(tmp_path, kind, subtype):
+@pytest.mark.parametrize("order", ["FILE", "LITTLE", "BIG"])
+def test_what_ends_too_early_is_noticed(tmp_path, kind, order):
     path = tmp_path / "a"
-    soundfile.write(path, tone(16000)[:7999], 16000, format=kind, subtype=subtype)
+    if order != "FILE" and kind not in {"WAV", "AU"}:
+        pytest.skip("one byte order")
+    with soundfile.SoundFile(path, "w", 16000, 1, "PCM_24", order, kind) as file:
+        if kind not in {"RF64", "W64", "AU"}:
+            file.title = "database SSND of data"  # is no mark of a chunk
+        file.write(tone(16000)[:7999])
     assert len(audio.read(path, 16000)) == 7999
     for kept in (0.5, 0.99):
         (tmp_path / "cut").write_bytes(path.read_bytes()[: int(kept * path.stat().st_size)])
         with pytest.raises(AudioError, match="cut short|cannot be decoded"):
             audio.read(tmp_path / "cut", 16000)
+
+
+def test_lengths_that_are_not_known(tmp_path):
+    """As sox writes AIFF and ffmpeg WAV where they cannot seek."""
+    soundfile.write(tmp_path / "a.aiff", tone(16000), 16000)
+    whole = (tmp_path / "a.aiff").read_bytes()
+    at = whole.index(b"SSND") + 4
+    unknown = (0x7F000000).to_bytes(4, "big")
+    (tmp_path / "sox.aiff").write_bytes(whole[:4] + unknown + whole[8:at] + unknown + whole[at + 4 :])
+    assert len(audio.read(tmp_path / "sox.aiff", 16000)) == 8000
+    soundfile.write(tmp_path / "a.wav", tone(16000), 16000)
+    whole, unknown = (tmp_path / "a.wav").read_bytes(), b"\xff" * 4
+    (tmp_path / "ffmpeg.wav").write_bytes(whole[:4] + unknown + whole[8:40] + unknown + whole[44:])
+    assert len(audio.read(tmp_path / "ffmpeg.wav", 16000)) == 8000
 
 
 def test_half_a_wav_in_memory_is_noticed(tmp_path):

@@ -13,7 +13,7 @@ from test_stream import STACKS as ALL_STACKS
 
 from gim_audio.config import load
 from gim_audio.featurize import Featurizer
-from gim_audio.model.checkpoint import save_model
+from gim_audio.model.checkpoint import save_model, trained_steps
 
 STACKS = {name: ALL_STACKS[name] for name in ("published", "causal", "grown", "overlapping")}
 TOLERANCE = 1e-4
@@ -99,8 +99,14 @@ def test_a_folder_for_features(exported, tmp_path, run):
         for found, expected in zip(loaded.encode(noise(9000)[0]), encoder.encode(noise(9000)[0]), strict=True):
             np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
         assert run("info", tmp_path / name)[0] == 0
+        assert trained_steps(tmp_path / name) is trained_steps(folder / "exp") is None
     full, half = ((tmp_path / name / "model.safetensors").stat().st_size for name in ("full", "half"))
     assert half < full < (folder / "exp/model.safetensors").stat().st_size
+    with (tmp_path / "half/model.safetensors").open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(bytes([file.read(1)[0] ^ 1]))
+    status, _, err = run("info", tmp_path / "half")
+    assert (status, "damaged" in err, len(err.strip().splitlines())) == (2, True, 1)
 
 
 def test_wrong_exports(exported, tmp_path, run, monkeypatch):

@@ -26,6 +26,9 @@ class Loudness(Encoder):
         level = np.sqrt((frames**2).mean(axis=1, keepdims=True)).astype(np.float32)
         return [level, np.zeros_like(level)]
 
+    def pieces(self, blocks, modules):
+        yield self.encode(np.concatenate(list(blocks)))
+
 
 def probe_phones(encoder, train, test, *, modules, protocol="strict", shift=1, most_frames=400_000, stack=0):
     subject = Subject(encoder, modules, stack)

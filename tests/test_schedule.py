@@ -7,7 +7,7 @@ from conftest import TINY
 from safetensors.torch import load_file
 
 from gim_audio.config import load
-from gim_audio.errors import ConfigError, DataError, GimAudioError
+from gim_audio.errors import CheckpointError, ConfigError, DataError, GimAudioError
 from gim_audio.model.checkpoint import load_model, resolve
 from gim_audio.model.gim import GreedyInfoMax
 from gim_audio.packed import Crops, PackedCorpus, pack
@@ -91,6 +91,24 @@ def test_a_sequence_resumes_to_the_same_bits(corpus, tmp_path, stop_at, cached):
     assert not differ(weights(tmp_path / "e"), weights(tmp_path / "whole"))
     assert [r["loss"] for r in metrics(tmp_path / "e")] == [r["loss"] for r in metrics(tmp_path / "whole")]
     assert not (tmp_path / "e/cache").exists()
+
+
+def test_a_phase_that_is_not_over_may_get_another_length(corpus, tmp_path):
+    long, short = (f"training.schedule=[{{steps: {n}}}, {{steps: 3, decay: linear}}]" for n in (9, 4))
+
+    def interrupt(done, total, metrics):
+        if done == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(conf(tmp_path, long), corpus, tmp_path / "e", say=quiet, progress=interrupt)
+    train(conf(tmp_path, short), corpus, tmp_path / "e", resume=True, say=quiet)
+    train(conf(tmp_path, short), corpus, tmp_path / "whole", say=quiet)
+    assert not differ(weights(tmp_path / "e"), weights(tmp_path / "whole"))
+    assert (tmp_path / "e/config.yaml").read_text() == (tmp_path / "whole/config.yaml").read_text()
+    with pytest.raises(CheckpointError, match="was trained with training.schedule"):
+        other = short.replace("linear", "cosine")
+        train(conf(tmp_path, other), corpus, tmp_path / "e", resume=True, say=quiet)
 
 
 @pytest.mark.parametrize("piece", [1000, 7])
@@ -209,6 +227,8 @@ def test_rates_by_module_decay_and_warm_start(tmp_path):
     first = phases(config, 8)[0]
     assert [round(first.factor(step), 3) for step in (0, 5)] == [1, 0.5]
     assert first.factor(9) < 0.03
+    two = conf(tmp_path, "training.schedule=[{steps: 10}, {steps: 4, decay: linear}]")
+    assert [[phase.factor(step) for step in (0, 2)] for phase in phases(two, 8)] == [[1, 1], [1, 0.5]]
     assert phases(conf(tmp_path, "training.learning_rate=auto"), 32)[0].learning_rates == pytest.approx([4e-4] * 6)
 
 

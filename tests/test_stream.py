@@ -24,6 +24,7 @@ STACKS = {
         "model.added=[{kind: gru, hidden: 5}, {kind: conv, hidden: 4}]",
     ],
     "a context each": ["model.channels=8", "model.isolate_after=[1, 3]", "model.context={at: each, hidden: 6}"],
+    "odd strides": ["model.channels=8", "model.context.hidden=6", "model.kernels=[11, 7, 5, 3, 3]"],
     "overlapping": ["model.channels=8", "model.added=[{kernel: 5, stride: 1, padding: 2, channels: 7}]"],
 }
 TOLERANCE = 1e-5

@@ -42,9 +42,9 @@ def abx(
 ) -> None:
     """How often a phone is nearer to another phone than to itself, said again: 50% is chance, 0% is perfect.
 
-    EXP: an experiment, a checkpoint, or mfcc, mfcc13, fbank, random. Tokens are phones between the same neighbours,
-    within and across speakers; angles, dynamic time warping. Intervals are by bootstrap over speakers. Features lie in
-    a temporary folder meanwhile: 4 GB an hour of speech for all modules of the published model.
+    EXP: an experiment, a checkpoint, gim-small, or mfcc, mfcc13, fbank, random. Tokens are phones between the same
+    neighbours, within and across speakers; angles, dynamic time warping. Intervals are by bootstrap over speakers.
+    Features lie in a temporary folder meanwhile: 4 GB an hour of speech for all modules of the published model.
     """
     from gim_audio.abx import abx as compare
     from gim_audio.abx import items_of, read_items

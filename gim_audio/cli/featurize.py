@@ -81,7 +81,7 @@ def featurize(
     precision: Literal["fp32", "bf16"],
     allow_pipes: bool,
 ) -> None:
-    """Write features of audio. EXP: an experiment, a checkpoint, or mfcc, mfcc13, fbank, random.
+    """Write features of audio. EXP: an experiment, a checkpoint, gim-small, or mfcc, mfcc13, fbank, random.
 
     INPUT: audio files, folders, a data directory, scp:FILE, ark:FILE (WAVs), or - (one recording on standard input).
 

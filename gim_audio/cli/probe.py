@@ -98,8 +98,8 @@ def probe(task: str, exp: str, out: Path, protocol: str, shift: int, **settings:
     cka           how alike modules are: linear centred kernel alignment
     slowness      autocorrelation over time
 
-    EXP: an experiment, a checkpoint, or mfcc, mfcc13 (without deltas), fbank, random. Intervals are by bootstrap over
-    speakers. `gim-audio evaluate` asks several things of one encoding.
+    EXP: an experiment, a checkpoint, gim-small, or mfcc, mfcc13 (without deltas), fbank, random. Intervals are by
+    bootstrap over speakers. `gim-audio evaluate` asks several things of one encoding.
     """  # noqa: D301
     from gim_audio.files import absent
     from gim_audio.probes import write_result
@@ -134,7 +134,7 @@ def evaluate(
 ) -> None:
     """Ask frozen features several things, of one encoding of the audio: see `gim-audio probe`.
 
-    EXP: an experiment, a checkpoint, or mfcc, mfcc13 (without deltas), fbank, random.
+    EXP: an experiment, a checkpoint, gim-small, or mfcc, mfcc13 (without deltas), fbank, random.
     """
     from gim_audio.files import absent, new_folder
     from gim_audio.probes import write_result

@@ -2,7 +2,6 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -74,9 +73,9 @@ class Encoder(ABC):
             AudioError: the waveform has fewer than `shortest` samples.
         """
 
+    @abstractmethod
     def pieces(self, blocks: Iterable[Waveform], modules: Sequence[int]) -> Iterator[list[Features]]:
         """Features of a waveform that comes in blocks, as soon as they are sure; together those of `encode`."""
-        yield self.encode(np.concatenate([np.empty(0, np.float32), *blocks]), modules)
 
     def encode_batch(self, waveforms: Sequence[Waveform], modules: Sequence[int]) -> list[list[Features]]:
         """`encode` of each of them."""
@@ -148,6 +147,7 @@ class Featurizer(Encoder):
         self.modules, self.rate = module_names(model), model.rate
         self.geometries: Sequence[Geometry] = model.geometries
         self.shortest = model.shortest
+        self._prepared: tuple[list[tuple[int, int]], list[list[Products]]] = [], []
         self._dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         self.block = BLOCK_SECONDS.get(self.device.type, LONG_BLOCK_SECONDS) * self.rate
 
@@ -167,9 +167,13 @@ class Featurizer(Encoder):
             torch.manual_seed(config.training.seed)
             return cls(GreedyInfoMax.build(config.model, config.objective), "random", device, precision)
 
-    @cached_property
+    @property
     def _products(self) -> list[list[Products]]:
-        return products(self.model.stack, self._dtype)
+        """Of the weights as they are: a holder of the model may have loaded others, or moved them."""
+        weights = [(weight.data_ptr(), weight._version) for weight in self.model.parameters()]  # noqa: SLF001
+        if self._prepared[0] != weights:
+            self._prepared = weights, products(self.model.stack, self._dtype)
+        return self._prepared[1]
 
     def by_layer(self) -> "Featurizer":
         """With every convolution and context as a module, and the same name."""
@@ -180,7 +184,7 @@ class Featurizer(Encoder):
     def encode(self, waveform: Waveform, modules: Sequence[int] | None = None) -> list[Features]:
         """See `Encoder.encode`."""
         wanted = list(modules or range(1, len(self.modules) + 1))
-        return [np.concatenate(pieces) for pieces in zip(*self.pieces(cut(waveform, self.block), wanted), strict=True)]
+        return [np.concatenate(pieces) for pieces in zip(*self.pieces([waveform], wanted), strict=True)]
 
     def pieces(self, blocks: Iterable[Waveform], modules: Sequence[int]) -> Iterator[list[Features]]:
         """See `Encoder.pieces`."""

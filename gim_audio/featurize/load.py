@@ -28,7 +28,7 @@ def load_encoder(name: str, device: torch.device | str = "cpu", precision: Liter
         if precision != "fp32":
             raise ConfigError(f"--precision {precision}: {name} is computed in fp32")
         return KaldiFeatures(name)
-    set_precision("fp32", torch.device(device))  # bf16 is autocast's, and TF32 was not asked for
+    set_precision("fp32", torch.device(device))  # bf16 is a matter of the products, and TF32 was not asked for
     if name == "random":
         return Featurizer.random(Config(), device, precision)
     if name not in pretrained() and not Path(name).exists():

@@ -126,10 +126,10 @@ def resolve(path: Path) -> Path:
         return path
     if found := newest(path):
         return found
-    if path.exists():
-        raise CheckpointError(f"{path}: holds no checkpoint")
     if str(path) in pretrained():
         return PRETRAINED / path
+    if path.exists():
+        raise CheckpointError(f"{path}: holds no checkpoint")
     raise CheckpointError(f"{path}: no such experiment")
 
 

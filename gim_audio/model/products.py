@@ -33,9 +33,10 @@ class Products:
         taps = torch.cat([taps, taps.new_zeros(-kernel % self.stride, *taps.shape[1:])])
         self.parts = [part.flatten(0, 1).contiguous() for part in torch.split(taps, self.stride)]
         self.strides = len(self.parts)
-        if block.narrow:  # so short a row is cheaper to copy than to add to its product
+        self.joined = block.narrow or self.strides > 2
+        if self.joined:  # to copy short rows is cheaper than to add to their product; many sums lose digits in bf16
             self.parts = [torch.cat(self.parts)]
-        self.bias = cast("Tensor", convolution.bias).detach().to(dtype)
+        self.bias = cast("Tensor", convolution.bias).detach().to(dtype, copy=True)
 
     def __call__(self, heard: Tensor) -> Tensor:
         """Shape: `(batch, frames, channels)`, with all padding → `(batch, frames', width)`."""
@@ -49,7 +50,7 @@ class Products:
         y = heard.new_empty(len(rows), self.width)
         found = y[: len(rows) - self.strides + 1]  # across the ends of a batch too, which are left out below
         shifted = [rows[place : place + len(found)] for place in range(self.strides)]
-        if self.block.narrow:
+        if self.joined:
             shifted = [torch.cat(shifted, dim=1)]
         torch.addmm(self.bias, shifted[0], self.parts[0], out=found)
         for seen, part in zip(shifted[1:], self.parts[1:], strict=True):

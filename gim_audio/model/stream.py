@@ -73,9 +73,8 @@ class Stream:
         found: dict[int, Tensor] = {}
         for number, (module, layers) in enumerate(zip(self._stack, self._layers, strict=True)):
             wanted = number + 1 in self.modules
-            x = x.to(self.dtype)
             for layer in layers:
-                x = layer.push(x, last=last)
+                x = layer.push(x.to(self.dtype), last=last)
             if not wanted and (module.context is None or module.hands_up == "frames"):
                 continue
             c = x.float()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gim_audio.errors import DataError
+from gim_audio.featurize import BASELINES
 
 __all__ = ["Experiment", "Probe", "read_experiments"]
 
@@ -80,7 +81,7 @@ class Experiment:
         ]
         most = max((len(probe.modules) for probe in found), default=0)
         whole = [probe for probe in found if len(probe.modules) == most]
-        return sorted(whole, key=lambda probe: (probe.record["trained_steps"], probe.record["protocol"]))
+        return sorted(whole, key=lambda probe: (probe.record["trained_steps"] or 0, probe.record["protocol"]))
 
     def probe(self, task: str, kind: str, protocol: str | None = None) -> Probe | None:
         """The result for the longest training, or what was measured in the same way: random weights, a baseline."""
@@ -126,6 +127,7 @@ def _read(path: Path) -> Experiment:
 def _kind(record: dict[str, Any]) -> str:
     stack = record["settings"].get("stack")
     beside = f" \u00b1{stack}" if stack else ""
-    if record["trained_steps"] is None:
-        return str(record["model"]).split()[0] + beside
-    return ("trained" if record["trained_steps"] else "random") + beside
+    name = str(record["model"]).split()[0]
+    if name in {*BASELINES, "random"}:
+        return name + beside
+    return ("random" if record["trained_steps"] == 0 else "trained") + beside

@@ -109,7 +109,7 @@ def learning_curve(experiment: Experiment) -> Table | None:
 def curve(experiment: Experiment) -> list[tuple[int, float, dict[str, object]]]:
     """Updates, hours of audio heard, and the last module's phone accuracy after them, by the strict protocol."""
     whole = experiment.probe("phones", "trained", "strict")
-    if whole is None:
+    if whole is None or not experiment.config:
         return []
     config = yaml.safe_load(experiment.config)
     hours = config["training"]["batch"] * config["data"]["crop"] / config["model"]["rate"] / 3600

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -129,8 +130,7 @@ def check_same(experiment: Path, config: Config) -> None:
     free |= {f"training.{key}" for key in ("checkpoint_every", "diagnose_every", "device", "parallel", "batch")}
     if config.training.schedule == "joint":
         free.add("training.steps")
-    before = load(resolve(experiment) / "config.yaml").model_dump()
-    now = config.model_dump()
+    before, now = _fixed(load(resolve(experiment) / "config.yaml")), _fixed(config)
     for section, settings in before.items():
         for key, value in settings.items():
             if f"{section}.{key}" not in free and now[section][key] != value:
@@ -138,6 +138,15 @@ def check_same(experiment: Path, config: Config) -> None:
                     f"{experiment}: was trained with {section}.{key}={value}, not {now[section][key]}: "
                     "resume with the same settings, or train in another folder"
                 )
+
+
+def _fixed(config: Config) -> dict[str, dict[str, Any]]:
+    """The settings, without how long each phase lasts: it may be made longer or shorter until it is over."""
+    settings = config.model_dump()
+    if not isinstance(config.training.schedule, str):
+        phases = settings["training"]["schedule"]
+        settings["training"]["schedule"] = [{key: phase[key] for key in phase if key != "steps"} for phase in phases]
+    return settings
 
 
 def prune(experiment: Path, keep: int) -> None:

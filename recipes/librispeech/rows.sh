@@ -23,7 +23,7 @@ corpus=data/corpora labels='' shift=''
 name=hour
 rows="gim cpc supervised-phones greedy-supervised-phones supervised-speakers greedy-supervised-speakers mixed longer"
 frames=40000 precision=bf16 mix_hours=1.0
-curve="1000 2000 4000 6000 8000"
+curve="1000 2000 3000 4500 6000"
 options="stage stop_stage nj corpus labels shift name rows frames precision mix_hours curve"
 . ../shared/parse_options.sh
 [ -n "$shift" ] || shift=$([ -n "$labels" ] && echo 2 || echo 0)
@@ -89,9 +89,11 @@ evaluate() {
   for row in $rows; do
     ask "$row/results/trained" "$exp/$row" --layers
   done
-  ask gim/results/random "$exp/gim/step-000000" --layers
   abx baselines/results/abx-mfcc mfcc
-  abx gim/results/abx-random "$exp/gim/step-000000"
+  if [ -d "$exp/gim" ]; then
+    ask gim/results/random "$exp/gim/step-000000" --layers
+    abx gim/results/abx-random "$exp/gim/step-000000"
+  fi
   for row in gim longer; do
     [ ! -d "$exp/$row" ] || abx "$row/results/abx" "$exp/$row"
   done

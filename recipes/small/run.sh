@@ -7,7 +7,7 @@
 #   --corpus     a folder that holds LibriSpeech/train-clean-100 or a part of it
 #   --labels     phone alignments; without them the transcripts are aligned here
 #   --mix-hours  of the built-in corpus, beside it
-#   --ship       where the exported model goes
+#   --ship       where the exported model goes; exp/NAME/gim-small by default
 #   stages: 1 data (as ../librispeech/rows.sh makes it), 2 train, 3 export, 4 evaluate, 5 report
 #
 # Interrupted, it goes on where it was when it is started again.
@@ -19,9 +19,10 @@ stage=1 stop_stage=5 nj=2
 nproc=1 parallel=data
 corpus=../librispeech/data/corpora labels='' shift=''
 conf=conf/small.yaml name=small
-mix_hours=1.0 frames=60000 precision=bf16 ship=exp/gim-small
+mix_hours=1.0 frames=60000 precision=bf16 ship=
 options="stage stop_stage nj corpus labels shift conf name mix_hours frames precision ship"
 . ../shared/parse_options.sh
+[ -n "$ship" ] || ship=exp/$name/gim-small
 [ -n "$shift" ] || shift=$([ -n "$labels" ] && echo 2 || echo 0)
 . ./path.sh
 . ./cmd.sh
@@ -42,7 +43,7 @@ train() {
 }
 
 export_() {
-  unless "$ship" gim-audio export "$exp" "$ship" --half
+  gim-audio export "$exp" "$ship" --half
 }
 
 evaluate() {
