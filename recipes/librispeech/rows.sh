@@ -23,7 +23,7 @@ corpus=data/corpora labels='' shift=''
 name=hour
 rows="gim cpc supervised-phones greedy-supervised-phones supervised-speakers greedy-supervised-speakers mixed longer"
 frames=40000 precision=bf16 mix_hours=1.0
-curve="1000 2000 3000 4500 6000"
+curve="1000 2000 3000 4000 5000"
 options="stage stop_stage nj corpus labels shift name rows frames precision mix_hours curve"
 . ../shared/parse_options.sh
 [ -n "$shift" ] || shift=$([ -n "$labels" ] && echo 2 || echo 0)
