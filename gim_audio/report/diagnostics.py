@@ -108,7 +108,7 @@ def _shifts(experiment: Experiment) -> Figure | None:
             if len(points) > 2:
                 shifts = sorted(points)
                 axes.plot(shifts, [points[s] for s in shifts], "o-", color=colour, ms=5, label=name)
-                drawn = True
+                drawn = drawn or kind == "trained"
     if not drawn:
         return None
     axes.axvline(2, color=MUTED, lw=0.8, ls=":", label="published code's shift")
