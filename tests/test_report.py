@@ -7,6 +7,7 @@ from PIL import Image
 from gim_audio.errors import DataError
 from gim_audio.report import write_report
 from gim_audio.report.published import TABLE
+from gim_audio.report.results import read_experiments
 from gim_audio.training import train
 
 
@@ -34,6 +35,16 @@ def units(pnmi):
         "module": 1, "name": "conv1", "pnmi": pnmi, "interval": [pnmi - 0.01, pnmi + 0.02],
         "phone_purity": 0.4, "cluster_purity": 0.1,
     }  # fmt: skip
+
+
+def test_weights_whose_training_is_not_known_are_no_baseline(tmp_path):
+    """As of an imported model; a baseline has its own name."""
+    for name, model in (("imported", "exp/published 123"), ("mfcc", "mfcc")):
+        (tmp_path / "e/results").mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"e/results/{name}.json").write_text(json.dumps(result("phones", None, [0.5], model)))
+    (found,) = read_experiments([tmp_path / "e"])
+    assert [probe.record["model"] for probe in found.trained("phones")] == ["exp/published 123"]
+    assert [probe.kind for probe in found.baselines] == ["mfcc"]
 
 
 @pytest.fixture
