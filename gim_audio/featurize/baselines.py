@@ -12,11 +12,9 @@ from gim_audio.model.layers import Geometry
 
 __all__ = ["BASELINES", "KaldiFeatures"]
 
-BASELINES = ("mfcc", "mfcc13", "fbank")
-
-
 WIDTHS = {"mfcc": 13, "mfcc13": 13, "fbank": 80}
 """Of a window alone."""
+BASELINES = tuple(WIDTHS)
 REACH = 4
 """Frames to either side that second differences look at."""
 
