@@ -34,6 +34,16 @@ def test_features_by_its_name(run):
     assert gim_audio.GimFeatures().fit_transform([waveform]).shape == (1, 256)
 
 
+@pytest.mark.parametrize("module", range(1, 7))
+def test_real_speech_in_pieces(sample, module):
+    """Frames of trained modules are as large as 15, and must agree all the same."""
+    encoder = gim_audio.load("gim-small")
+    for file in sorted(sample.rglob("*.flac"))[::100]:
+        waveform, _ = soundfile.read(file, dtype="float32")
+        (found,), (expected,) = encoder.encode(waveform, [module]), encoder.encode_whole(waveform, [module])
+        np.testing.assert_allclose(found, expected, atol=1e-5, rtol=0)
+
+
 def test_its_name_is_an_experiment_elsewhere_too(run, tmp_path, corpus):
     assert run("info", "gim-small")[0] == 0
     assert run("export", "gim-small", "gim.onnx")[0] == 0

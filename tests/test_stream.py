@@ -1,17 +1,20 @@
 """Features do not depend on how the audio arrives: whole, in pieces, or in a batch with others."""
 
+import copy
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gim_audio.config import load
 from gim_audio.featurize import Featurizer, Pool, encode_at_one_rate
 from gim_audio.model.gim import GreedyInfoMax
-from gim_audio.model.layers import Geometry
+from gim_audio.model.layers import ConvBlock, Geometry
+from gim_audio.model.products import Products
 from gim_audio.model.stream import Stream
 
 STACKS = {
@@ -65,6 +68,25 @@ def test_pieces_equal_the_whole(name, samples, cuts):
         for number, (start, stop) in enumerate(pairwise(bounds))
     ]
     close([torch.cat(found, dim=1) for found in zip(*pieces, strict=True)], whole(net, waveform))
+
+
+@given(
+    kernel=st.integers(1, 9),
+    stride=st.integers(1, 5),
+    frames=st.integers(1, 400),
+    batch=st.integers(1, 3),
+    channels=st.sampled_from([1, 40]),
+    quick=st.booleans(),
+)
+@settings(deadline=None)
+def test_products_are_convolutions(kernel, stride, frames, batch, channels, quick):
+    """Against torch's, in double precision, for few rows and for many."""
+    block = ConvBlock(channels, 16, kernel, stride, 0)
+    heard = noise(batch, frames, channels)
+    found = Products(block, torch.float32)(heard, quick=quick)
+    exact = copy.deepcopy(block).double()
+    expected = exact(F.pad(heard.double().transpose(1, 2), (0, max(0, kernel - frames))))[:, :, : block.frames(frames)]
+    torch.testing.assert_close(found.double(), expected.transpose(1, 2), atol=1e-6, rtol=0)
 
 
 @given(samples=st.integers(41, 900))

@@ -50,11 +50,13 @@ class Stream:
         self._layers: list[list[_Layer]] = []
         valid = list(lengths) if lengths is not None and len(set(lengths)) > 1 else None
         self._samples = _Ends(valid)
-        for encoder in (shared or products(self._stack, dtype))[: len(self._stack)]:
+        for number, encoder in enumerate((shared or products(self._stack, dtype))[: len(self._stack)]):
+            # What a quick product loses, the layers above make little of; features would show it.
+            shown = encoder[-1:] if number + 1 in self.modules and self._stack[number].context is None else []
             layers = []
             for convolution in encoder:
                 valid = valid and [convolution.block.frames(length) for length in valid]
-                layers.append(_Layer(convolution, valid))
+                layers.append(_Layer(convolution, valid, quick=convolution not in shown))
             self._layers.append(layers)
 
     @torch.no_grad()
@@ -92,8 +94,9 @@ class Stream:
 class _Layer:
     """A convolution, and as much of what it has heard as its next frame needs."""
 
-    def __init__(self, convolution: Products, valid: Sequence[int] | None) -> None:
-        self.convolution, self.padding = convolution, int(convolution.block.convolution.padding[0])
+    def __init__(self, convolution: Products, valid: Sequence[int] | None, *, quick: bool) -> None:
+        self.convolution, self.quick = convolution, quick
+        self.padding = int(convolution.block.convolution.padding[0])
         self._past: Tensor | None = None
         self._ends = _Ends(valid)
 
@@ -101,7 +104,7 @@ class _Layer:
         """Shape: `(batch, frames, channels)` → `(batch, frames', width)`."""
         edge = x.new_zeros(len(x), self.padding, x.shape[2])
         heard = torch.cat([edge if self._past is None else self._past, x, *([edge] if last else [])], dim=1)
-        y = self.convolution(heard)
+        y = self.convolution(heard, quick=self.quick)
         self._past = heard[:, y.shape[1] * self.convolution.stride :].clone()
         return self._ends.cut(y)
 
