@@ -86,12 +86,7 @@ def blocks(source: Path | bytes, rate: int, name: str = "", seconds: float = BLO
             known = file.format != "MP3" and file.frames < STREAMED**2  # an MP3's header only estimates the length
             claimed = file.frames if known else 0
             yield from decode(file, rate, name, claimed, seconds)
-    except (
-        soundfile.LibsndfileError,
-        OSError,
-        TypeError,
-        UnicodeEncodeError,
-    ) as error:  # TypeError: headerless formats such as .raw
+    except UNREADABLE as error:
         raise AudioError(_explain(source, name, str(error))) from error
 
 
