@@ -199,6 +199,8 @@ def test_rows_of_the_papers_table(experiment, tmp_path, tiny, corpus, run):
     assert Image.open(tmp_path / "r-layers.png").size[0] > 1000
     page = (tmp_path / "r.html").read_text()
     assert page.index("<table") < page.index("<img") < page.index("Settings and provenance")
+    assert "<td>Greedy InfoMax (<code>exp</code>)</td><td>6</td><td>43.1<span>(41.1 to 44.1)</span></td>" in page
+    assert f'<img alt="layers" width="{Image.open(tmp_path / "r-layers.png").size[0] * 96 // 150}"' in page
 
 
 def test_a_curve_sweeps_and_confusions_are_drawn(experiment, tmp_path):

@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,15 +18,17 @@ from gim_audio.report.tables import Table
 
 __all__ = ["write_report"]
 
+DPI = 150
 CSS = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 62rem; margin: 2rem auto;
+body { font: 15px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 68rem; margin: 2rem auto;
        padding: 0 1rem; }
 h1 { font-size: 1.6rem; margin-bottom: 0; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
 p.sub, caption { color: #666; } caption { text-align: left; padding-bottom: .4rem; }
 table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .8rem .25rem 0; text-align: right; border-bottom: 1px solid #e6e6e6; vertical-align: top; }
-th:first-child, td:first-child { text-align: left; white-space: nowrap; } th { font-weight: 600; }
+th:first-child, td:first-child { text-align: left; min-width: 10rem; } th { font-weight: 600; }
 table.facts th, table.facts td { text-align: left; overflow-wrap: anywhere; } table.facts { font-size: .85rem; }
+td span { display: block; white-space: nowrap; color: #666; font-size: .85rem; }
 img { max-width: 100%; } pre { background: #f6f6f6; padding: .8rem; font-size: .85rem; overflow-x: auto; }
 @media print { body { margin: 0; max-width: none; } h2, img, tr { break-inside: avoid; } }
 """
@@ -58,7 +61,7 @@ def write_report(paths: Sequence[Path], out: Path, markdown: Path | None, title:
         figures |= {f"{prefix}{name}": figure for name, figure in draw(experiment).items()}
     for name, figure in figures.items():
         buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=150)
+        figure.savefig(buffer, format="png", dpi=DPI)
         file = out.with_name(f"{out.stem}-{name}.png")
         with new_file(file) as temporary:
             temporary.write_bytes(buffer.getvalue())
@@ -89,7 +92,9 @@ def write_report(paths: Sequence[Path], out: Path, markdown: Path | None, title:
 
 
 def _image(name: str, png: bytes) -> str:
-    return f'<img alt="{name}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+    """As wide as the figure, so that the letters of all have one size."""
+    width = int.from_bytes(png[16:20]) * 96 // DPI  # CSS has 96 pixels an inch
+    return f'<img alt="{name}" width="{width}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
 
 
 def _side_by_side(experiments: Sequence[Experiment]) -> list[Table]:
@@ -122,11 +127,17 @@ def _provenance(experiment: Experiment) -> str:
 
 def _html(table: Table, kind: str = "") -> str:
     head = "".join(f"<th>{html.escape(cell)}</th>" for cell in table.head)
-    rows = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in table.rows)
+    rows = "".join(f"<tr>{''.join(f'<td>{_cell(cell)}</td>' for cell in row)}</tr>" for row in table.rows)
     caption = html.escape(table.caption)
     return (
         f'<table class="{kind}"><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
     )
+
+
+def _cell(text: str) -> str:
+    """Names in backticks as Markdown has them, and an interval on a line of its own."""
+    named = re.sub(r"`(.+?)`", r"<code>\1</code>", html.escape(text))
+    return re.sub(r" (\([\d.]+ to [\d.]+\))$", r"<span>\1</span>", named)
 
 
 def _markdown(experiments: Sequence[Experiment], title: str, command: str) -> str:
