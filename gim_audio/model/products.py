@@ -13,9 +13,8 @@ from gim_audio.model.layers import ConvBlock
 
 __all__ = ["Products", "products"]
 
-
 MANY = 64
-"""Rows with which a product no longer spends its time on reading the weights."""
+"""Rows from which on the time of a product does not go into reading the weights."""
 
 
 class Products:
@@ -93,6 +92,6 @@ class Products:
 
 
 def products(stack: Iterable[GreedyModule], dtype: torch.dtype) -> list[list[Products]]:
-    """Of the convolutions of some modules, with the weights that these have now."""
+    """Of the convolutions of some modules, whose weights must not change while these are in use."""
     encoders = (cast("Sequence[ConvBlock]", module.encoder) for module in stack)
     return [[Products(block, dtype) for block in encoder] for encoder in encoders]
