@@ -100,13 +100,8 @@ def load_for_features(path: Path) -> GreedyInfoMax:
             module.objective = nn.Identity()  # type: ignore[assignment]
         with safe_open(folder / "model.safetensors", "pt") as file:
             names = [name for name in file.keys() if ".objective." not in name]  # noqa: SIM118 - it is no dict
-            model.load_state_dict({name: _for_products(file.get_tensor(name).float()) for name in names}, assign=True)
+            model.load_state_dict({name: file.get_tensor(name).float() for name in names}, assign=True)
     return model.eval()
-
-
-def _for_products(weight: Tensor) -> Tensor:
-    """A convolution's lies as `Products` takes it, without another copy; none keeps the file in memory."""
-    return weight.permute(2, 1, 0).contiguous().permute(2, 1, 0) if weight.ndim == 3 else weight.clone()
 
 
 @contextmanager

@@ -34,15 +34,14 @@ class Products:
         (kernel,), (self.stride,) = convolution.kernel_size, convolution.stride
         self.block, self.width, self.channels = block, convolution.out_channels, convolution.in_channels
         taps = convolution.weight.detach().permute(2, 1, 0).to(dtype)  # (kernel, channels, width)
-        if missing := -kernel % self.stride:
-            taps = F.pad(taps, (0, 0, 0, 0, 0, missing))
+        taps = torch.cat([taps, taps.new_zeros(-kernel % self.stride, *taps.shape[1:])])
         self.parts = [part.flatten(0, 1).contiguous() for part in torch.split(taps, self.stride)]
         self.strides = len(self.parts)
         self.joined = block.narrow or self.strides > 2
         if self.joined:  # to copy short rows is cheaper than to add to their product; many sums lose digits in bf16
             self.parts = [torch.cat(self.parts)]
         self.pairs = len(self.parts) == 2 and dtype == torch.float32  # in bfloat16 differences would lose digits
-        self.bias = cast("Tensor", convolution.bias).detach().to(dtype)
+        self.bias = cast("Tensor", convolution.bias).detach().to(dtype, copy=True)
 
     @cached_property
     def _both(self) -> Tensor:
@@ -92,6 +91,6 @@ class Products:
 
 
 def products(stack: Iterable[GreedyModule], dtype: torch.dtype) -> list[list[Products]]:
-    """Of the convolutions of some modules, whose weights must not change while these are in use."""
+    """Of the convolutions of some modules; they keep the weights that these have now."""
     encoders = (cast("Sequence[ConvBlock]", module.encoder) for module in stack)
     return [[Products(block, dtype) for block in encoder] for encoder in encoders]
