@@ -348,6 +348,19 @@ def test_notes(small, tmp_path, run):
     ]
 
 
+def test_absurd_samples_fail_alone(small, tmp_path, run):
+    """In a batch, and in a file that is long enough for itself."""
+    data = make_data(tmp_path / "d", {"a-1": 8000, "a-2": 8000, "a-3": 200_000})
+    for name in ("a-2", "a-3"):
+        samples = np.full(soundfile.info(data.recordings[name]).frames, 3e38, np.float32)
+        soundfile.write(data.recordings[name], samples, 16000, subtype="FLOAT")
+    status, _, err = run("featurize", small, data.path, tmp_path / "out")
+    assert status == 2
+    for name in ("a-2", "a-3"):
+        assert f"{data.recordings[name]}: gives features that are not finite numbers" in err
+    assert [file.name for file in (tmp_path / "out").glob("*.npy")] == ["a-1.npy"]
+
+
 def test_wrong_settings(small, noise, tmp_path, run):
     many_modules = ["--module", 1, "--module", 2]
     for arguments, message in [

@@ -103,7 +103,10 @@ def _encode_batches(encoder: Encoder, task: Task, modules: Sequence[int], unit: 
             ear = _Ear(encoder.rate)
             ear.hear(waveforms[name])
             done = Done(name, note=ear.note, seconds=ear.seconds)
-            found.append(shard.append(done, _reduced([matrices], task.pooling, modules)))
+            try:
+                found.append(shard.append(done, _reduced([matrices], task.pooling, modules)))
+            except AudioError as error:
+                found.append([Done(name, failed=_named(unit.recordings.get(name, name), error))])
     return found
 
 
@@ -112,6 +115,8 @@ def _reduced(
 ) -> Iterator[Sequence[Features]]:
     reducers = [pooling.start() for _ in modules]
     for matrices in pieces:
+        if not all(np.isfinite(matrix).all() for matrix in matrices):
+            raise AudioError("gives features that are not finite numbers: samples are expected in [-1, 1]")
         yield [reducer.push(matrix) for reducer, matrix in zip(reducers, matrices, strict=True)]
     rest = [matrix for reducer in reducers if (matrix := reducer.finish()) is not None]
     if rest:
