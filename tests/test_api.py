@@ -9,6 +9,7 @@ import torch
 from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import gim_audio
@@ -109,6 +110,37 @@ def test_a_stream_in_tensors_and_its_end(model):
     with pytest.raises(AudioError, match="the stream is over"):
         stream.push(np.zeros(1, np.float32))
     assert model.stream().flush().shape == (0, 6)
+
+
+def test_a_stream_keeps_the_weights_of_its_convolutions():
+    model, waveform = Featurizer.random(load(None, SMALL)), noise(32000)
+    before = model(waveform, 16000, module=5)
+    stream = model.stream(module=5)
+    heard = stream.push(waveform[:16000])
+    with torch.no_grad():
+        for weight in model.model.parameters():
+            weight.mul_(1.05)
+    pieces = [heard, stream.push(waveform[16000:]), stream.flush()]
+    np.testing.assert_allclose(np.concatenate(pieces), before, atol=1e-5)
+    after = model(waveform, 16000, module=5)
+    assert np.abs(after - before).max() > 100 * 1e-5
+    np.testing.assert_allclose(after, model.encode_whole(waveform, [5])[0], atol=1e-5)
+
+
+def test_weights_are_those_of_any_torch_module(tmp_path):
+    """A model in use can be saved, and its parameters laid end to end."""
+    model = gim_audio.load("gim-small")
+    model(noise(16000), 16000)
+    save_file(model.model.state_dict(), tmp_path / "weights.safetensors")
+    count = sum(weight.numel() for weight in model.model.parameters())
+    assert torch.nn.utils.parameters_to_vector(model.model.parameters()).shape == (count,)
+
+
+def test_in_inference_mode():
+    waveform = noise(16000)
+    with torch.inference_mode():
+        found = gim_audio.load("gim-small")(waveform, 16000)
+    np.testing.assert_array_equal(found, gim_audio.load("gim-small")(waveform, 16000))
 
 
 def test_a_transformer_in_a_pipeline():

@@ -170,7 +170,10 @@ class Featurizer(Encoder):
     @property
     def _products(self) -> list[list[Products]]:
         """Of the weights as they are: a holder of the model may have loaded others, or moved them."""
-        weights = [(weight.data_ptr(), weight._version) for weight in self.model.parameters()]  # noqa: SLF001
+        weights = [
+            (weight.data_ptr(), 0 if weight.is_inference() else weight._version)  # noqa: SLF001
+            for weight in self.model.parameters()
+        ]
         if self._prepared[0] != weights:
             self._prepared = weights, products(self.model.stack, self._dtype)
         return self._prepared[1]
