@@ -85,6 +85,35 @@ def test_formats(small, noise, expected, tmp_path, monkeypatch, run, output, opt
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.parametrize("form", ["npy", "pt", "safetensors", "h5", "parquet", "arrow", "ark"])
+def test_the_same_command_gives_the_same_bytes(small, noise, tmp_path, monkeypatch, run, form):
+    """Later too, and all that is told of the features."""
+    output = {"ark": "ark,scp:out.ark,out.scp"}.get(
+        form, f"out.{form}" if form in {"h5", "parquet", "arrow"} else "out"
+    )
+    options = ["--format", form] if output == "out" else []
+    found = []
+    for day in ("2026-01-01 00:00 UTC", "2027-01-01 00:00 UTC"):
+        folder = tmp_path / day
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        monkeypatch.setattr("gim_audio.featurize.run.provenance", lambda day=day: {"command": "x", "date": day})
+        assert run("featurize", small, noise.path, output, *options)[0] == 0
+        found.append({file.relative_to(folder): file.read_bytes() for file in folder.rglob("*") if file.is_file()})
+        time.sleep(1.1)  # HDF5 could write seconds
+    assert found[0] == found[1]
+
+
+def test_safetensors_are_told_what_their_folder_is(small, noise, tmp_path, run):
+    from safetensors import safe_open
+
+    assert run("featurize", small, noise.path, tmp_path / "out", "--format", "safetensors")[0] == 0
+    with safe_open(tmp_path / f"out/{noise.utterances[0]}.safetensors", "np") as file:
+        inside = json.loads(file.metadata()["features.json"])
+    assert inside == json.loads((tmp_path / "out/features.json").read_text())
+    assert inside["frame_shift"] == 0.01
+
+
 def test_an_archive_is_kaldiios_to_the_byte(small, noise, tmp_path, run):
     run("featurize", small, noise.path, f"ark:{tmp_path}/ours.ark")
     kaldiio.save_ark(f"{tmp_path}/theirs.ark", dict(kaldiio.load_ark(f"{tmp_path}/ours.ark")))

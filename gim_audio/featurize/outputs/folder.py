@@ -1,5 +1,6 @@
 """One file an utterance: NumPy's, torch's (as fastabx reads them) or safetensors."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,7 +52,7 @@ class Folder(Output):
                 else:
                     from safetensors.numpy import save
 
-                    told = {key: str(value) for key, value in description.items()}
+                    told = {"features.json": json.dumps(description)}  # of several keys the order would be random
                     file.write_bytes(save({"features": matrix.array()}, told))
                 rows[matrix.name] = matrix.shape[0]
 
