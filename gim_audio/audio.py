@@ -112,7 +112,7 @@ def decode(
     if heard < claimed:
         raise AudioError(f"{name}: ends after {heard} of {claimed} samples: the file is cut short or damaged")
     if not heard:
-        raise AudioError(f"{name}: holds no samples, or was never closed: `sox --ignore-length` mends that")
+        raise AudioError(f"{name}: holds no samples, or was never closed: `sox --ignore-length IN OUT` mends that")
 
 
 class _Forward(soundfile.SoundFile):  # type: ignore[misc]
