@@ -137,7 +137,7 @@ def _html(table: Table, kind: str = "") -> str:
 def _cell(text: str) -> str:
     """Names in backticks as Markdown has them, and an interval on a line of its own."""
     named = re.sub(r"`(.+?)`", r"<code>\1</code>", html.escape(text))
-    return re.sub(r" (\([\d.]+ to [\d.]+\))$", r"<span>\1</span>", named)
+    return re.sub(r" (\(-?[\d.]+ to -?[\d.]+\))$", r"<span>\1</span>", named)
 
 
 def _markdown(experiments: Sequence[Experiment], title: str, command: str) -> str:
