@@ -51,14 +51,19 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def absent(path: Path) -> None:
-    """Refuse a path where something would be overwritten.
+    """Refuse a path where something would be overwritten, or nothing can be made.
 
     Raises:
-        GimAudioError: `path` is there, and not as a folder that holds nothing but a lock.
+        GimAudioError: `path` is there, and not as a folder that holds nothing but a lock; or its folder is closed.
     """
     empty = path.is_dir() and all(inside.name == ".lock" for inside in path.iterdir())
     if os.path.lexists(path) and not empty:
         raise GimAudioError(f"{path} exists already: remove it or choose another name")
+    place = _nearest(path)
+    if not place.is_dir():
+        raise GimAudioError(f"{path}: {place} is a file, not a folder: choose another place")
+    if not os.access(place, os.W_OK | os.X_OK, effective_ids=True):
+        raise GimAudioError(f"{path}: {place} may not be written in: choose another place")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -103,9 +108,13 @@ def umask() -> int:
 
 def free_bytes(path: Path) -> int:
     """Free space of the file system that holds `path` or, while that is missing, its nearest parent."""
+    return shutil.disk_usage(_nearest(path)).free
+
+
+def _nearest(path: Path) -> Path:
     while not path.exists():
         path = path.parent
-    return shutil.disk_usage(path).free
+    return path
 
 
 def _named(error: OSError, path: Path) -> Exception:

@@ -1,11 +1,12 @@
 import os
 import socket
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from gim_audio.errors import GimAudioError
-from gim_audio.files import new_file, new_folder, replace_link, write_text
+from gim_audio.files import absent, new_file, new_folder, replace_link, write_text
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path):
@@ -31,6 +32,23 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
     assert [p.name for p in (tmp_path / "f").iterdir()] == ["x"]
     with pytest.raises(GimAudioError, match="exists already"), new_folder(tmp_path / "f"):
         pass
+
+
+def test_where_nothing_can_be_made_is_told_before_any_work(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(GimAudioError, match=f"{tmp_path}/file/a/out: {tmp_path}/file is a file, not a folder"):
+        absent(tmp_path / "file/a/out")
+    own = os.geteuid()
+    with tempfile.TemporaryDirectory() as folder:  # what pytest makes is closed to others altogether
+        Path(folder).chmod(0o755)
+        (Path(folder) / "closed").mkdir(mode=0o555)
+        if own == 0:
+            os.seteuid(65534)  # root may write everywhere
+        try:
+            with pytest.raises(GimAudioError, match=f"closed/a/out: {folder}/closed may not be written in"):
+                absent(Path(folder) / "closed/a/out")
+        finally:
+            os.seteuid(own)
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path):
