@@ -20,8 +20,10 @@ class Job(click.ParamType[tuple[int, int]]):
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
         """To two numbers."""
         number, _, count = str(value).partition("/")
-        if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        if not (number.isdecimal() and count.isdecimal() and int(count)):
             self.fail(f"{value} is not of the form 3/16, the third of sixteen", param, ctx)
+        if not 1 <= int(number) <= int(count):
+            self.fail(f"{value}: jobs are numbered from 1/{count} to {count}/{count}", param, ctx)
         return int(number), int(count)
 
 

@@ -11,7 +11,7 @@ from gim_audio.featurize.outputs.tables import Arrow, Hdf5
 __all__ = ["FileFormat", "Matrix", "Output", "Write", "parse_output"]
 
 TABLES = {".h5": "hdf5", ".hdf5": "hdf5", ".parquet": "parquet", ".arrow": "arrow", ".feather": "arrow"}
-FILES = {".npy", ".pt", ".safetensors", ".ark", ".scp"}
+FILES = {".npy", ".npz", ".pt", ".safetensors", ".ark", ".scp", ".csv", ".mat", ".txt"}
 """Endings of what is no output by itself."""
 
 
