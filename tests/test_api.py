@@ -143,6 +143,18 @@ def test_in_inference_mode():
     np.testing.assert_array_equal(found, gim_audio.load("gim-small")(waveform, 16000))
 
 
+@pytest.mark.parametrize("module", [2, 6])
+def test_a_stream_in_inference_mode_and_out_of_it(module):
+    stream, waveform = gim_audio.load("gim-small").stream(module=module), torch.from_numpy(noise(48000))
+    frames = []
+    for first, inside in ((0, True), (16000, False), (32000, True)):
+        with torch.inference_mode(inside):
+            frames.append(stream.push(waveform[first : first + 16000]))
+    frames.append(torch.from_numpy(stream.flush()))
+    expected = gim_audio.load("gim-small")(waveform, 16000, module)
+    np.testing.assert_allclose(torch.cat(frames), expected, rtol=0, atol=1e-5)
+
+
 def test_a_transformer_in_a_pipeline():
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GridSearchCV

@@ -16,7 +16,7 @@ from gim_audio.files import lock, write_text
 
 __all__ = ["Done", "Shard", "Work", "named"]
 
-BLOCK_BYTES = 2**24
+BLOCK_BYTES = 2**22
 PLAN, WRITING = "plan.json", "writing"
 
 

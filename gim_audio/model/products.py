@@ -1,5 +1,6 @@
 """Convolutions as matrix products, for features."""
 
+import math
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import cast
@@ -11,10 +12,28 @@ from torch import Tensor
 from gim_audio.model.gim import GreedyModule
 from gim_audio.model.layers import ConvBlock
 
-__all__ = ["Products", "products"]
+__all__ = ["Products", "Scratch", "products"]
 
 MANY = 64
 """Rows from which on the time of a product does not go into reading the weights."""
+
+
+class Scratch:
+    """Memory that is written again and again.
+
+    To ask for large memory anew for each piece of a waveform, and small memory in between, would tear holes into it.
+    """
+
+    def __init__(self) -> None:
+        self._memory: Tensor | None = None
+
+    def take(self, like: Tensor, *shape: int) -> Tensor:
+        """Of the type and device of another tensor, with what may be in it; what was taken before is lost."""
+        size = math.prod(shape)
+        if self._memory is None or self._memory.numel() < size:
+            self._memory = None  # before there is another
+            self._memory = like.new_empty(size + size // 16)  # the next piece may give a frame more
+        return self._memory[:size].view(shape)
 
 
 class Products:
@@ -27,6 +46,9 @@ class Products:
     Args:
         block: the convolution.
         dtype: of products.
+
+    Attributes:
+        room: how many frames of the past may have to lie before what is heard, and how many of padding after.
     """
 
     def __init__(self, block: ConvBlock, dtype: torch.dtype) -> None:
@@ -42,34 +64,48 @@ class Products:
             self.parts = [torch.cat(self.parts)]
         self.pairs = len(self.parts) == 2 and dtype == torch.float32  # in bfloat16 differences would lose digits
         self.bias = cast("Tensor", convolution.bias).detach().to(dtype, copy=True)
+        self.room = kernel - 1, int(convolution.padding[0])
 
     @cached_property
     def _both(self) -> Tensor:
         return self.parts[0] + self.parts[1]
 
-    def __call__(self, heard: Tensor, *, quick: bool = False) -> Tensor:
+    def frames(self, heard: int) -> int:
+        """How many come of so many frames, with all padding."""
+        return self.block.frames(heard - 2 * self.room[1])
+
+    def __call__(
+        self, heard: Tensor, *, quick: bool = False, out: Tensor | None = None, scratch: Scratch | None = None
+    ) -> Tensor:
         """Frames of what is heard, with all padding.
 
         Args:
             heard: Shape: `(batch, frames, channels)`.
             quick: with a quarter fewer products where that is possible, and several times the rounding errors.
+            out: where to write them.
+            scratch: for what is needed on the way.
 
         Returns:
             Shape: `(batch, frames', width)`.
         """
-        count = self.block.frames(heard.shape[1] - 2 * int(self.block.convolution.padding[0]))
+        count = self.frames(heard.shape[1])
+        frames = heard.new_empty(len(heard), count, self.width) if out is None else out
         if not count:
-            return heard.new_empty(len(heard), 0, self.width)
+            return frames
         size = (count + self.strides - 1) * self.stride
         if heard.shape[1] < size:  # what meets the zeros that make the kernel whole strides long
             heard = F.pad(heard, (0, 0, 0, size - heard.shape[1]))
         rows = heard[:, :size].reshape(-1, self.stride * self.channels)
-        y = heard.new_empty(len(rows), self.width)  # across the ends of a batch too, which are left out below
+        alone = len(heard) == 1
+        y = frames[0] if alone else heard.new_empty(len(rows), self.width)
+        few = len(rows) - self.strides + 1  # of a batch, across the ends too, which are left out below
         if quick and self.pairs and len(rows) >= MANY:
-            self._two_by_two(rows, y[:-1])
+            self._two_by_two(rows, y[:few], scratch or Scratch())
         else:
-            self._one_by_one(rows, y[: len(rows) - self.strides + 1])
-        return F.relu(y, inplace=True).view(len(heard), -1, self.width)[:, :count]
+            self._one_by_one(rows, y[:few])
+        if not alone:
+            frames.copy_(y.view(len(heard), -1, self.width)[:, :count])
+        return F.relu(frames, inplace=True)
 
     def _one_by_one(self, rows: Tensor, y: Tensor) -> None:
         shifted = [rows[place : place + len(y)] for place in range(self.strides)]
@@ -79,15 +115,17 @@ class Products:
         for seen, part in zip(shifted[1:], self.parts[1:], strict=True):
             y.addmm_(seen, part)
 
-    def _two_by_two(self, rows: Tensor, y: Tensor) -> None:
+    def _two_by_two(self, rows: Tensor, y: Tensor, scratch: Scratch) -> None:
         """Two frames with three products instead of four, Winograd's F(2, 2) for the two parts A and B.
 
         y_0 = A x_0 + B x_1 = (A + B) x_1 + A (x_0 - x_1) and y_1 = A x_1 + B x_2 = (A + B) x_1 - B (x_1 - x_2).
         """
         x_0, x_1, x_2 = rows[:-1:2], rows[1::2], rows[2::2]
         shared, pairs = torch.addmm(self.bias, x_1, self._both), len(x_2)
-        torch.addmm(shared, x_0 - x_1, self.parts[0], out=y[::2])
-        torch.addmm(shared[:pairs], x_1[:pairs] - x_2, self.parts[1], alpha=-1, out=y[1::2])
+        apart = scratch.take(rows, *x_1.shape)
+        torch.addmm(shared, torch.sub(x_0, x_1, out=apart), self.parts[0], out=y[::2])
+        apart = torch.sub(x_1[:pairs], x_2, out=apart[:pairs])
+        torch.addmm(shared[:pairs], apart, self.parts[1], alpha=-1, out=y[1::2])
 
 
 def products(stack: Iterable[GreedyModule], dtype: torch.dtype) -> list[list[Products]]:

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from gim_audio.model.gim import GreedyInfoMax
-from gim_audio.model.products import Products, products
+from gim_audio.model.products import Products, Scratch, products
 
 if TYPE_CHECKING:
     from gim_audio.model.layers import State
@@ -50,15 +51,20 @@ class Stream:
         self._layers: list[list[_Layer]] = []
         valid = list(lengths) if lengths is not None and len(set(lengths)) > 1 else None
         self._samples = _Ends(valid)
-        for number, encoder in enumerate((shared or products(self._stack, dtype))[: len(self._stack)]):
-            # What a quick product loses, the layers above make little of; features would show it.
+        encoders = (shared or products(self._stack, dtype))[: len(self._stack)]
+        scratch = Scratch()
+        rooms = iter([*(convolution.room for encoder in encoders for convolution in encoder), (0, 0)])
+        self._rooms = [next(rooms)]  # below each module and above it: what the next convolution wants
+        for number, encoder in enumerate(encoders):
             shown = encoder[-1:] if number + 1 in self.modules and self._stack[number].context is None else []
-            layers = []
+            layers, room = [], self._rooms[-1]
             for convolution in encoder:
-                valid = valid and [convolution.block.frames(length) for length in valid]
-                layers.append(_Layer(convolution, valid, quick=convolution not in shown))
+                valid, room = valid and [convolution.block.frames(length) for length in valid], next(rooms)
+                layers.append(_Layer(convolution, valid, room, scratch, shown=convolution in shown))
             self._layers.append(layers)
+            self._rooms.append(room)
 
+    @torch.inference_mode(mode=False)  # what it made could not be written again outside
     @torch.no_grad()
     def push(self, waveform: Tensor, *, last: bool = False) -> list[Tensor]:
         """The frames that are new; none where too little has been heard.
@@ -71,42 +77,74 @@ class Stream:
             Of each wanted module. Shape: `(batch, frames, channels)`.
         """
         x = self.model.standardise(waveform).transpose(1, 2)  # (batch, samples, 1): frames come first here
-        x = self._samples.cut(x)  # a padding of zeros is no silence until here
+        x = F.pad(x, (0, 0, *self._rooms[0])).to(self.dtype)
+        self._samples.cut(_inside(x, self._rooms[0]))  # a padding of zeros is no silence until here
         found: dict[int, Tensor] = {}
         for number, (module, layers) in enumerate(zip(self._stack, self._layers, strict=True)):
-            wanted = number + 1 in self.modules
+            wanted, room = number + 1 in self.modules, self._rooms[number + 1]
             for layer in layers:
-                x = layer.push(x.to(self.dtype), last=last)
+                x = layer.push(x, last=last)
             if not wanted and (module.context is None or module.hands_up == "frames"):
                 continue
-            c = x.float()
+            c = _inside(x, room).float()
             if module.context is not None:
                 if c.shape[1]:
                     c, self._states[number] = module.context(c, self._states[number])
                 else:
                     c = c.new_empty(len(c), 0, module.context.width)
                 if module.hands_up == "contexts":
-                    x = c
+                    x = F.pad(c, (0, 0, *room)).to(self.dtype)
             found[number + 1] = c
         return [found[number] for number in self.modules]
 
 
 class _Layer:
-    """A convolution, and as much of what it has heard as its next frame needs."""
+    """A convolution, and as much of what it has heard as its next frame needs.
 
-    def __init__(self, convolution: Products, valid: Sequence[int] | None, *, quick: bool) -> None:
-        self.convolution, self.quick = convolution, quick
-        self.padding = int(convolution.block.convolution.padding[0])
+    What it hears has been written where there is room for that, and for padding, so that nothing large is copied.
+
+    Args:
+        convolution: its products.
+        valid: frames of each waveform of a batch, where they differ.
+        room: for what the layer above needs, before its own frames and after.
+        scratch: of all layers.
+        shown: whether these are given out.
+    """
+
+    def __init__(
+        self,
+        convolution: Products,
+        valid: Sequence[int] | None,
+        room: tuple[int, int],
+        scratch: Scratch,
+        *,
+        shown: bool,
+    ) -> None:
+        self.convolution, self.room, self.shown = convolution, room, shown
         self._past: Tensor | None = None
+        self._written, self._scratch = Scratch(), scratch
         self._ends = _Ends(valid)
 
     def push(self, x: Tensor, *, last: bool) -> Tensor:
-        """Shape: `(batch, frames, channels)` → `(batch, frames', width)`."""
-        edge = x.new_zeros(len(x), self.padding, x.shape[2])
-        heard = torch.cat([edge if self._past is None else self._past, x, *([edge] if last else [])], dim=1)
-        y = self.convolution(heard, quick=self.quick)
-        self._past = heard[:, y.shape[1] * self.convolution.stride :].clone()
-        return self._ends.cut(y)
+        """Shape: `(batch, before + frames + after, channels)` → `(batch, before' + frames' + after', width)`."""
+        before, padding = self.convolution.room
+        past = x.new_zeros(len(x), padding, x.shape[2]) if self._past is None else self._past
+        begin, end = before - past.shape[1], x.shape[1] - padding
+        x[:, begin:before] = past
+        x[:, end:] = 0
+        heard = x[:, begin:] if last else x[:, begin:end]
+        count = self.convolution.frames(heard.shape[1])
+        shape = len(x), sum(self.room) + count, self.convolution.width
+        y = x.new_empty(shape) if self.shown else self._written.take(x, *shape)
+        # What a quick product loses, the layers above make little of; features would show it.
+        out = _inside(y, self.room)
+        self._ends.cut(self.convolution(heard, quick=not self.shown, out=out, scratch=self._scratch))
+        self._past = heard[:, count * self.convolution.stride :].clone()
+        return y
+
+
+def _inside(x: Tensor, room: tuple[int, int]) -> Tensor:
+    return x[:, room[0] : x.shape[1] - room[1]]
 
 
 class _Ends:
