@@ -128,8 +128,11 @@ class _Layer:
     def push(self, x: Tensor, *, last: bool) -> Tensor:
         """Shape: `(batch, before + frames + after, channels)` → `(batch, before' + frames' + after', width)`."""
         before, padding = self.convolution.room
+        end = x.shape[1] - padding
+        if end == before and not last:  # nothing is new
+            return x.new_empty(len(x), sum(self.room), self.convolution.width)
         past = x.new_zeros(len(x), padding, x.shape[2]) if self._past is None else self._past
-        begin, end = before - past.shape[1], x.shape[1] - padding
+        begin = before - past.shape[1]
         x[:, begin:before] = past
         x[:, end:] = 0
         heard = x[:, begin:] if last else x[:, begin:end]
