@@ -316,16 +316,23 @@ def test_other_settings_begin_anew(small, noise, tmp_path, run, monkeypatch):
     assert np.load(tmp_path / "out/a-1.npy").shape[1] == 6
 
 
-def test_a_full_disk_costs_nothing(small, tmp_path):
-    """A process that may write no file of more than 200,000 bytes stops with one line, and goes on where it may."""
+@pytest.mark.parametrize(
+    ("output", "options", "size", "said"),
+    [
+        ("out", [], 200_000, ".out.work: File too large: what is done is kept there, the same command goes on"),
+        ("out.h5", ["--pool", "mean"], 80_000, "out.h5: File too large; nothing was written there"),
+    ],
+    ids=["while it works", "while it writes"],
+)
+def test_a_full_disk_costs_nothing(small, tmp_path, output, options, size, said):
+    """A process that may write no larger file stops with one line, and goes on where it may."""
     data = many(tmp_path / "many", 300)
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({0}, {0}))"
     call = "from gim_audio.cli import main; main({})"
-    arguments = ["featurize", str(small), str(data.path), str(tmp_path / "out")]
-    commands = [[sys.executable, "-c", f"{limit.format(size)}; {call.format(arguments)}"] for size in (200_000, -1)]
+    arguments = ["featurize", str(small), str(data.path), str(tmp_path / output), *options]
+    commands = [[sys.executable, "-c", f"{limit.format(most)}; {call.format(arguments)}"] for most in (size, -1)]
     stopped, finished = (subprocess.run(each, capture_output=True, text=True, check=False) for each in commands)
-    assert (stopped.returncode, len(stopped.stderr.splitlines())) == (2, 1)
-    assert "out.work: File too large: what is done is kept there, the same command goes on" in stopped.stderr
+    assert (stopped.returncode, stopped.stderr) == (2, f"gim-audio: {tmp_path}/{said}\n")
     assert (finished.returncode, "301 utterances" in finished.stderr) == (0, True)
 
 

@@ -278,7 +278,7 @@ def _write_all(
         needed = sum(entry.rows * entry.columns for entry in entries) * work.dtype.itemsize
         if output.path and (free := free_bytes(output.path)) < needed:
             raise GimAudioError(
-                f"{output.path}: needs {needed / 1e9:.1f} GB, {free / 1e9:.1f} are free; the same command goes on"
+                f"{output.path}: needs {needed / 1e6:.1f} MB, {free / 1e6:.1f} are free; the same command goes on"
             )
         with output.open(_describe(encoder, task, entries[0], known)) as write:
             for entry in entries:

@@ -1,5 +1,6 @@
 """One file for all utterances: HDF5, Parquet or Arrow."""
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,19 +37,52 @@ class Hdf5(Output):
         """See `Output.open`."""
         import h5py
 
-        with new_file(self.file) as temporary, h5py.File(temporary, "w", libver="latest") as file:
-            file.attrs.update({key: str(value) for key, value in description.items()})
+        with new_file(self.file) as temporary, _Patient(temporary, "w+") as raw:
+            with h5py.File(raw, "w", libver="latest") as file:
+                file.attrs.update({key: str(value) for key, value in description.items()})
 
-            def write(matrix: Matrix) -> None:
-                if matrix.is_vector:
-                    file.create_dataset(matrix.name, data=matrix.array())
-                    return
-                dataset, at = file.create_dataset(matrix.name, matrix.shape, matrix.dtype), 0
-                for block in matrix.blocks():
-                    dataset[at : at + len(block)] = block
-                    at += len(block)
+                def write(matrix: Matrix) -> None:
+                    if matrix.is_vector:
+                        file.create_dataset(matrix.name, data=matrix.array())
+                    else:
+                        dataset, at = file.create_dataset(matrix.name, matrix.shape, matrix.dtype), 0
+                        for block in matrix.blocks():
+                            dataset[at : at + len(block)] = block
+                            at += len(block)
+                    raw.complain()
 
-            yield write
+                yield write
+            raw.complain()
+
+
+class _Patient(io.FileIO):
+    """Keeps its first error until it is asked; HDF5 writes in destructors too, each of which would print its own."""
+
+    error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """All of it, or what comes before the error."""
+        left = memoryview(data).cast("B")
+        size = len(left)
+        try:
+            while len(left) and not self.error:
+                left = left[super().write(left) :]
+        except OSError as error:
+            self.error = error
+        return size
+
+    def truncate(self, size: int | None = None) -> int:
+        """See `io.FileIO.truncate`."""
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.error = self.error or error
+            return size or 0
+
+    def complain(self) -> None:
+        """Raise the error, if there was one."""
+        if self.error:
+            raise self.error
 
 
 class Arrow(Output):
