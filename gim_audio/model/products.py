@@ -40,8 +40,7 @@ class Products:
     """A convolution and its ReLU, as a product for each stride's length of the kernel.
 
     Frames lie one after another here, (batch, frames, channels), so that a stride's length of input is a row of a
-    matrix and nothing is rearranged: on a CPU that is faster than torch's convolutions, in bfloat16 several times
-    (tools/bench_features.md).
+    matrix and nothing is rearranged: on a CPU as fast as torch's convolutions or faster (tools/bench_features.md).
 
     Args:
         block: the convolution.
