@@ -100,7 +100,9 @@ def load_for_features(path: Path) -> GreedyInfoMax:
             module.objective = nn.Identity()  # type: ignore[assignment]
         with safe_open(folder / "model.safetensors", "pt") as file:
             names = [name for name in file.keys() if ".objective." not in name]  # noqa: SIM118 - it is no dict
-            model.load_state_dict({name: file.get_tensor(name).float() for name in names}, assign=True)
+            # Copied: where weights lie may decide in which order a CPU sums, and in a file they lie anywhere.
+            weights = {name: file.get_tensor(name).to(torch.float32, copy=True) for name in names}
+            model.load_state_dict(weights, assign=True)
     return model.eval()
 
 
