@@ -326,7 +326,8 @@ from gim_audio.config import load
 from gim_audio.model.gim import GreedyInfoMax
 import gim_audio.training
 from gim_audio.training.step import Step
-config = load(None, ["model.channels=4", "model.context.hidden=4"])
+config = load(None, ["model.channels=16", "model.context.hidden=4"])
+torch.manual_seed(0)  # of a few channels all may be dead at some initialisations
 model = GreedyInfoMax.build(config.model, config.objective)
 before = [p.clone() for p in model.parameters()]
 Step.joint(model, config)(torch.randn(2, 1, 20480), 0)
