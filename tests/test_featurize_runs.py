@@ -62,7 +62,7 @@ def test_killed_and_begun_again(small, tmp_path):
 
 
 def test_nothing_is_done_twice_but_what_failed(small, tmp_path, run, monkeypatch):
-    from gim_audio.featurize import run as running
+    from gim_audio.featurize.encode import Worker
 
     data = many(tmp_path / "many", 5)
     bad = Path(data.recordings["s-003"])
@@ -76,8 +76,8 @@ def test_nothing_is_done_twice_but_what_failed(small, tmp_path, run, monkeypatch
         patch.setattr("gim_audio.featurize.outputs.folder.Folder.open", interrupted)
         assert run("featurize", small, data.path, tmp_path / "out")[0] == 130
     assert not (tmp_path / "out").exists()
-    encoded, encode = [], running.encode_unit
-    monkeypatch.setattr(running, "encode_unit", lambda *given: (encoded.extend(given[3].names), encode(*given))[1])
+    encoded, encode = [], Worker.unit
+    monkeypatch.setattr(Worker, "unit", lambda self, unit: (encoded.extend(unit.names), encode(self, unit))[1])
     status, _, err = run("featurize", small, data.path, tmp_path / "out")
     assert (status, "1 of 6 utterances failed" in err) == (2, True)
     assert "s-003" in encoded
@@ -107,7 +107,7 @@ def test_killed_while_it_wrote(small, noise, tmp_path, run, monkeypatch):
         assert run(*command, *modules)[0] == 130
     assert (tmp_path / "m-6.ark").exists()
     assert not (tmp_path / "m-4.ark").exists()
-    monkeypatch.setattr("gim_audio.featurize.run.encode_unit", None)  # there is nothing left to encode
+    monkeypatch.setattr("gim_audio.featurize.encode.Worker.unit", None)  # there is nothing left to encode
     assert run(*command, *modules)[0] == 0
     assert {path.name: path.read_bytes() for path in tmp_path.glob("m-*") if "json" not in path.name} == undisturbed
     assert run(*command, *modules)[0] == 2

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from gim_audio.config import load
 from gim_audio.featurize import Featurizer, Pool, encode_at_one_rate
+from gim_audio.model.batch import Batch
 from gim_audio.model.gim import GreedyInfoMax
 from gim_audio.model.layers import ConvBlock, Geometry
 from gim_audio.model.products import Products
@@ -41,12 +42,12 @@ def model(name):
 
 
 def noise(*shape):
-    return 0.06 * torch.randn(*shape, generator=torch.Generator().manual_seed(shape[-1]))
+    return 0.06 * torch.randn(*shape, generator=torch.Generator().manual_seed(shape[0]))
 
 
 @torch.no_grad()
 def whole(model, waveform):
-    return model(waveform)[0]
+    return [features[0] for features in model(waveform[None])[0]]
 
 
 def close(found, expected):
@@ -60,38 +61,37 @@ def close(found, expected):
 @settings(deadline=None, max_examples=25)
 def test_pieces_equal_the_whole(name, samples, cuts):
     """Pieces may be empty, shorter than a hop, or all there is."""
-    net, waveform = model(name), noise(1, samples)
+    net, waveform = model(name), noise(samples)
     modules = list(range(1, len(net.stack) + 1))
     stream, bounds = Stream(net, modules), [0, *sorted(min(cut, samples) for cut in cuts), samples]
     pieces = [
-        stream.push(waveform[:, start:stop], last=number == len(bounds) - 2)
+        stream.push(waveform[start:stop], last=number == len(bounds) - 2)
         for number, (start, stop) in enumerate(pairwise(bounds))
     ]
-    close([torch.cat(found, dim=1) for found in zip(*pieces, strict=True)], whole(net, waveform))
+    close([torch.cat(found) for found in zip(*pieces, strict=True)], whole(net, waveform))
 
 
 @given(
     kernel=st.integers(1, 9),
     stride=st.integers(1, 5),
     frames=st.integers(1, 400),
-    batch=st.integers(1, 3),
     channels=st.sampled_from([1, 40]),
     quick=st.booleans(),
 )
 @settings(deadline=None)
-def test_products_are_convolutions(kernel, stride, frames, batch, channels, quick):
+def test_products_are_convolutions(kernel, stride, frames, channels, quick):
     """Against torch's, in double precision, for few rows and for many."""
     block = ConvBlock(channels, 16, kernel, stride, 0)
-    heard = noise(batch, frames, channels)
+    heard = noise(frames, channels)
     found = Products(block, torch.float32)(heard, quick=quick)
     exact = copy.deepcopy(block).double()
-    expected = exact(F.pad(heard.double().transpose(1, 2), (0, max(0, kernel - frames))))[:, :, : block.frames(frames)]
-    torch.testing.assert_close(found.double(), expected.transpose(1, 2), atol=1e-6, rtol=0)
+    expected = exact(F.pad(heard.double().T, (0, max(0, kernel - frames))))[:, : block.frames(frames)]
+    torch.testing.assert_close(found.double(), expected.T, atol=1e-6, rtol=0)
 
 
 def test_what_is_given_out_is_not_quick(monkeypatch):
     """To the bit as with plain products alone; layers below are quick, or this could not fail."""
-    net, waveform = model("published"), noise(1, 30000)
+    net, waveform = model("published"), noise(30000)
 
     def found(*modules):
         return Stream(net, modules).push(waveform, last=True)
@@ -106,26 +106,34 @@ def test_what_is_given_out_is_not_quick(monkeypatch):
 @given(samples=st.integers(41, 900))
 @settings(deadline=None, max_examples=10)
 def test_a_sample_at_a_time(samples):
-    net, waveform = model("published"), noise(1, samples)
+    net, waveform = model("published"), noise(samples)
     stream = Stream(net, [1, 6])
-    pieces = [stream.push(waveform[:, i : i + 1], last=i == samples - 1) for i in range(samples)]
-    found, expected = [torch.cat(found, dim=1) for found in zip(*pieces, strict=True)], whole(net, waveform)
+    pieces = [stream.push(waveform[i : i + 1], last=i == samples - 1) for i in range(samples)]
+    found, expected = [torch.cat(found) for found in zip(*pieces, strict=True)], whole(net, waveform)
     close(found, [expected[0], expected[5]])
 
 
 @pytest.mark.parametrize("name", STACKS)
-@given(lengths=st.lists(st.integers(41, 12000), min_size=1, max_size=6), cut=st.integers(0, 12000))
+@given(batches=st.lists(st.lists(st.integers(41, 12000), min_size=1, max_size=6), min_size=1, max_size=3))
 @settings(deadline=None, max_examples=20)
-def test_a_batch_equals_its_files(name, lengths, cut):
-    """Whatever stands beyond the end of a shorter waveform, here more noise, changes nothing."""
-    net, longest = model(name), max(lengths)
-    waveforms = noise(len(lengths), longest)
-    stream = Stream(net, range(1, len(net.stack) + 1), lengths)
-    pieces = [stream.push(waveforms[:, :cut]), stream.push(waveforms[:, cut:], last=True)]
-    found = [torch.cat(both, dim=1) for both in zip(*pieces, strict=True)]
-    for row, length in enumerate(lengths):
-        expected = whole(net, waveforms[row : row + 1, :length])
-        close([f[row : row + 1, : e.shape[1]] for f, e in zip(found, expected, strict=True)], expected)
+def test_a_batch_equals_its_files(name, batches):
+    """Whatever stands before and after, in this batch and in those before."""
+    net = model(name)
+    batch = Batch(net, range(1, len(net.stack) + 1))
+    for lengths in batches:
+        waveforms = [noise(length) for length in lengths]
+        for waveform, found in zip(waveforms, batch(waveforms), strict=True):
+            close(found, whole(net, waveform))
+
+
+@pytest.mark.parametrize("name", STACKS)
+@given(samples=st.lists(st.integers(41, 5000), min_size=2, max_size=2))
+@settings(deadline=None, max_examples=5)
+def test_a_stream_forgets_what_is_over(name, samples):
+    net = model(name)
+    stream = Stream(net, range(1, len(net.stack) + 1))
+    for waveform in map(noise, samples):
+        close(stream.push(waveform, last=True), whole(net, waveform))
 
 
 def test_a_frame_comes_when_its_last_sample_does():
@@ -133,14 +141,14 @@ def test_a_frame_comes_when_its_last_sample_does():
     net, given = model("published"), 0
     stream = Stream(net, [6])
     for heard in range(1, 1000):
-        given += stream.push(noise(1, 1))[0].shape[1]
+        given += len(stream.push(noise(1))[0])
         assert given == max(0, (heard - 253) // 160 + 1)
 
 
 def test_only_the_modules_below_are_computed():
     net = model("published")
     net.stack[2].encoder[0].convolution.weight = None  # would fail if it were used
-    Stream(net, [2, 1]).push(noise(1, 5000), last=True)
+    Stream(net, [2, 1]).push(noise(5000), last=True)
 
 
 @given(
@@ -162,7 +170,7 @@ def test_pooling_in_pieces_is_pooling_at_once(first, count, frames, cuts):
 
 def test_one_rate_does_not_depend_on_the_blocks():
     encoder = Featurizer.random(load(None, STACKS["published"]))
-    waveform = noise(1, 30000)[0].numpy()
+    waveform = noise(30000).numpy()
     at_once = encode_at_one_rate(encoder, waveform, [1, 3, 6])
     encoder.block = 1601
     assert [f.shape for f in at_once] == [(188, 8), (188, 8), (188, 6)]

@@ -16,7 +16,7 @@ from gim_audio.featurize.units import Unit, batches
 from gim_audio.featurize.work import Done, Shard
 from gim_audio.kaldi import DataDir, locate
 
-__all__ = ["Task", "encode_stream", "encode_unit"]
+__all__ = ["Task", "Worker"]
 
 CLIPPED = 0.999
 """Samples beyond it are at full scale …"""
@@ -51,76 +51,77 @@ class Task:
         return load_encoder(self.exp, self.device, self.precision)
 
 
-def encode_stream(
-    encoder: Encoder,
-    task: Task,
-    modules: Sequence[int],
-    name: str,
-    where: str,
-    blocks: Iterable[Waveform],
-    shard: Shard,
-) -> list[Done]:
-    """An utterance that comes in blocks, in constant memory; not entered yet."""
-    ear = _Ear(encoder.rate)
-    pieces = encoder.pieces(ear.listen(blocks), modules)
-    try:
-        found = shard.append(Done(name), _reduced(pieces, task.pooling, modules))
-    except (AudioError, DataError) as error:
-        return [Done(name, failed=_named(where, error))]
-    return [replace(each, note=ear.note, seconds=ear.seconds) for each in found]
+class Worker:
+    """Appends the features of utterances to a shard.
 
+    Args:
+        task: what is made of each.
+        encoder: the task's.
+        modules: numbers from 1.
+        shard: where features go.
+    """
 
-def encode_unit(encoder: Encoder, task: Task, modules: Sequence[int], unit: Unit, shard: Shard) -> None:
-    """All utterances of a unit, entered in the shard."""
-    if len(unit.names) == 1 and not unit.segments:
-        ((name, where),) = unit.recordings.items()
+    def __init__(self, task: Task, encoder: Encoder, modules: Sequence[int], shard: Shard) -> None:
+        self.task, self.encoder, self.modules, self.shard = task, encoder, modules, shard
+        self._together = encoder.together(modules)
+
+    def stream(self, name: str, where: str, blocks: Iterable[Waveform]) -> list[Done]:
+        """An utterance that comes in blocks, in constant memory; not entered yet."""
+        ear = _Ear(self.encoder.rate)
+        pieces = self.encoder.pieces(ear.listen(blocks), self.modules)
         try:
-            blocks = audio.blocks(locate(where, allow_pipes=task.allow_pipes), encoder.rate, where)
-        except DataError as error:
-            found = [[Done(name, failed=str(error))]]
-        else:
-            found = [encode_stream(encoder, task, modules, name, where, blocks, shard)]
-    else:
-        found = _encode_batches(encoder, task, modules, unit, shard)
-    shard.enter(found)
-
-
-def _encode_batches(encoder: Encoder, task: Task, modules: Sequence[int], unit: Unit, shard: Shard) -> list[list[Done]]:
-    data = DataDir(unit.recordings, {name: name for name in unit.names}, unit.segments)
-    found: list[list[Done]] = []
-    waveforms: dict[str, Waveform] = {}
-    for name, waveform in data.waveforms(encoder.rate, allow_pipes=task.allow_pipes):
-        try:
-            if isinstance(waveform, Exception):
-                raise waveform
-            encoder.hears(len(waveform))
-            waveforms[name] = waveform
+            found = self.shard.append(Done(name), self._reduced(pieces))
         except (AudioError, DataError) as error:
-            found.append([Done(name, failed=_named(unit.recordings.get(name, name), error))])
-    for names in batches({name: len(waveform) / encoder.rate for name, waveform in waveforms.items()}, task.device):
-        together = encoder.encode_batch([waveforms[name] for name in names], modules)
-        for name, matrices in zip(names, together, strict=True):
-            ear = _Ear(encoder.rate)
-            ear.hear(waveforms[name])
-            done = Done(name, note=ear.note, seconds=ear.seconds)
+            return [Done(name, failed=_named(where, error))]
+        return [replace(each, note=ear.note, seconds=ear.seconds) for each in found]
+
+    def unit(self, unit: Unit) -> None:
+        """All utterances of a unit, entered in the shard."""
+        if len(unit.names) == 1 and not unit.segments:
+            ((name, where),) = unit.recordings.items()
             try:
-                found.append(shard.append(done, _reduced([matrices], task.pooling, modules)))
-            except AudioError as error:
+                blocks = audio.blocks(locate(where, allow_pipes=self.task.allow_pipes), self.encoder.rate, where)
+            except DataError as error:
+                found = [[Done(name, failed=str(error))]]
+            else:
+                found = [self.stream(name, where, blocks)]
+        else:
+            found = self._batches(unit)
+        self.shard.enter(found)
+
+    def _batches(self, unit: Unit) -> list[list[Done]]:
+        data, rate = DataDir(unit.recordings, {name: name for name in unit.names}, unit.segments), self.encoder.rate
+        found: list[list[Done]] = []
+        waveforms: dict[str, Waveform] = {}
+        for name, waveform in data.waveforms(rate, allow_pipes=self.task.allow_pipes):
+            try:
+                if isinstance(waveform, Exception):
+                    raise waveform
+                self.encoder.hears(len(waveform))
+                waveforms[name] = waveform
+            except (AudioError, DataError) as error:
                 found.append([Done(name, failed=_named(unit.recordings.get(name, name), error))])
-    return found
+        lengths = {name: len(waveform) / rate for name, waveform in waveforms.items()}
+        for names in batches(lengths, self.task.device):
+            for name, matrices in zip(names, self._together([waveforms[name] for name in names]), strict=True):
+                ear = _Ear(rate)
+                ear.hear(waveforms[name])
+                done = Done(name, note=ear.note, seconds=ear.seconds)
+                try:
+                    found.append(self.shard.append(done, self._reduced([matrices])))
+                except AudioError as error:
+                    found.append([Done(name, failed=_named(unit.recordings.get(name, name), error))])
+        return found
 
-
-def _reduced(
-    pieces: Iterable[Sequence[Features]], pooling: Pooling, modules: Sequence[int]
-) -> Iterator[Sequence[Features]]:
-    reducers = [pooling.start() for _ in modules]
-    for matrices in pieces:
-        if not all(np.isfinite(matrix).all() for matrix in matrices):
-            raise AudioError("gives features that are not finite numbers: samples are expected in [-1, 1]")
-        yield [reducer.push(matrix) for reducer, matrix in zip(reducers, matrices, strict=True)]
-    rest = [matrix for reducer in reducers if (matrix := reducer.finish()) is not None]
-    if rest:
-        yield rest
+    def _reduced(self, pieces: Iterable[Sequence[Features]]) -> Iterator[Sequence[Features]]:
+        reducers = [self.task.pooling.start() for _ in self.modules]
+        for matrices in pieces:
+            if not all(np.isfinite(matrix).all() for matrix in matrices):
+                raise AudioError("gives features that are not finite numbers: samples are expected in [-1, 1]")
+            yield [reducer.push(matrix) for reducer, matrix in zip(reducers, matrices, strict=True)]
+        rest = [matrix for reducer in reducers if (matrix := reducer.finish()) is not None]
+        if rest:
+            yield rest
 
 
 def _named(where: str, error: Exception) -> str:

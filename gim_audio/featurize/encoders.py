@@ -1,7 +1,7 @@
 """Waveforms to matrices of features, one a module."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from gim_audio.audio import Waveform, to_mono
 from gim_audio.config import Config
 from gim_audio.errors import AudioError, ConfigError
+from gim_audio.model.batch import Batch
 from gim_audio.model.checkpoint import fingerprint, load_for_features
 from gim_audio.model.gim import GreedyInfoMax, module_names
 from gim_audio.model.layers import Geometry
@@ -22,9 +23,12 @@ from gim_audio.model.stream import Stream
 if TYPE_CHECKING:
     from gim_audio.featurize.live import Live
 
-__all__ = ["Encoder", "Features", "Featurizer", "cut", "with_the_last"]
+__all__ = ["Encoder", "Features", "Featurizer", "Together", "cut", "with_the_last"]
 
 Features = npt.NDArray[np.float32]
+
+Together = Callable[[Sequence[Waveform]], list[list[Features]]]
+"""Waveforms to features: a list a waveform, in it a matrix a module."""
 
 Signal = TypeVar("Signal", npt.NDArray[Any], Tensor)
 
@@ -77,9 +81,9 @@ class Encoder(ABC):
     def pieces(self, blocks: Iterable[Waveform], modules: Sequence[int]) -> Iterator[list[Features]]:
         """Features of a waveform that comes in blocks, as soon as they are sure; together those of `encode`."""
 
-    def encode_batch(self, waveforms: Sequence[Waveform], modules: Sequence[int]) -> list[list[Features]]:
-        """`encode` of each of them."""
-        return [self.encode(waveform, modules) for waveform in waveforms]
+    def together(self, modules: Sequence[int]) -> Together:
+        """What encodes batch after batch as `encode` does each of its waveforms; memory is kept in between."""
+        return lambda waveforms: [self.encode(waveform, modules) for waveform in waveforms]
 
     def __call__(self, waveform: Signal, rate: int, module: int | None = None) -> Signal:
         """Features of one module (the last one) of a waveform at any rate.
@@ -198,7 +202,7 @@ class Featurizer(Encoder):
             if last:
                 self.hears(heard)
             samples = torch.from_numpy(np.ascontiguousarray(block)).to(self.device)
-            yield [features[0].cpu().numpy() for features in stream.push(samples[None], last=last)]
+            yield [features.cpu().numpy() for features in stream.push(samples, last=last)]
 
     def stream(self, rate: int | None = None, module: int | None = None) -> "Live":
         """For sound that is still going on: see `Live`."""
@@ -208,24 +212,18 @@ class Featurizer(Encoder):
 
     def start(self, modules: Sequence[int]) -> Stream:
         """What hears one waveform piece by piece."""
-        return Stream(self.model, modules, None, self._dtype, self._products)
+        return Stream(self.model, modules, self._dtype, self._products)
 
-    def encode_batch(self, waveforms: Sequence[Waveform], modules: Sequence[int]) -> list[list[Features]]:
-        """See `Encoder.encode_batch`: at once, padded to the longest."""
-        lengths = [len(waveform) for waveform in waveforms]
-        self.hears(min(lengths))
-        padded = torch.zeros(len(lengths), max(lengths))
-        for row, waveform in zip(padded, waveforms, strict=True):
-            row[: len(waveform)] = torch.from_numpy(np.ascontiguousarray(waveform))
-        found = Stream(self.model, modules, lengths, self._dtype, self._products).push(
-            padded.to(self.device), last=True
-        )
-        frames = [self.model.frames(length) for length in lengths]
-        together = [features.cpu().numpy() for features in found]
-        return [
-            [features[row, : counts[module - 1]] for features, module in zip(together, modules, strict=True)]
-            for row, counts in enumerate(frames)
-        ]
+    def together(self, modules: Sequence[int]) -> Together:
+        """See `Encoder.together`."""
+        batch = Batch(self.model, modules, self._dtype, self._products)
+
+        def encode(waveforms: Sequence[Waveform]) -> list[list[Features]]:
+            self.hears(min(map(len, waveforms)))
+            found = batch([torch.from_numpy(np.ascontiguousarray(waveform)) for waveform in waveforms])
+            return [[features.numpy() for features in each] for each in found]
+
+        return encode
 
     @torch.no_grad()
     def encode_whole(self, waveform: Waveform, modules: Sequence[int]) -> list[Features]:

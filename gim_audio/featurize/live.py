@@ -80,7 +80,7 @@ class Live:
         if self._resampler is not None:
             samples = np.asarray(self._resampler.resample_chunk(samples, last=last), np.float32)
         waveform = torch.from_numpy(samples).to(self._featurizer.device)
-        (frames,) = self._stream.push(waveform[None], last=last)
+        (frames,) = self._stream.push(waveform, last=last)
         if last:
             self._stream = None
-        return frames[0].cpu().numpy()
+        return frames.cpu().numpy()

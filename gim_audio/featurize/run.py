@@ -15,12 +15,12 @@ from typing import Any
 from gim_audio.audio import Header
 from gim_audio.errors import AudioError, GimAudioError
 from gim_audio.featurize.check import largest_difference
-from gim_audio.featurize.encode import Task, encode_stream, encode_unit
+from gim_audio.featurize.encode import Task, Worker
 from gim_audio.featurize.encoders import Encoder
 from gim_audio.featurize.inputs import Source
 from gim_audio.featurize.outputs import FileFormat, Matrix, Output, Write, parse_output
 from gim_audio.featurize.units import Unit, fingerprint_of_inputs, headers, units
-from gim_audio.featurize.work import Done, Shard, Work, named
+from gim_audio.featurize.work import Done, Work, named
 from gim_audio.files import free_bytes
 from gim_audio.kaldi import DataDir
 from gim_audio.provenance import provenance
@@ -188,13 +188,14 @@ def pipe(
     with tempfile.TemporaryDirectory(prefix="gim-audio-") as folder, named(Path(folder)), ExitStack() as opened:
         work = Work(Path(folder), task.dtype)
         shard, writes = work.shard(modules), dict[int, Write]()
+        worker = Worker(task, encoder, modules, shard)
         heard: set[str] = set()
         for name, where, blocks in source(encoder.rate):
             if name in heard or (reason := _refusal(outputs, name)):
                 report.failed[name] = f"{name}: comes a second time" if name in heard else reason
                 continue
             heard.add(name)
-            found = encode_stream(encoder, task, modules, name, where, blocks, shard)
+            found = worker.stream(name, where, blocks)
             shard.enter([found])
             report.enter(found)
             for entry in found:
@@ -232,9 +233,9 @@ def _encode_all(
     seconds = total - sum(unit.seconds for unit in left)
     progress(seconds, total)
     if nj == 1:
-        shard = work.shard(modules)
+        worker = Worker(task, encoder, modules, work.shard(modules))
         for unit in left:
-            encode_unit(encoder, task, modules, unit, shard)
+            worker.unit(unit)
             seconds += unit.seconds
             progress(seconds, total)
         return
@@ -247,13 +248,12 @@ def _encode_all(
 
 
 def _in_a_process(task: Task, modules: tuple[int, ...], unit: Unit, folder: Path, nj: int) -> None:
-    encoder, shard = _tools(task, modules, folder, nj)
-    encode_unit(encoder, task, modules, unit, shard)
+    _worker(task, modules, folder, nj).unit(unit)
 
 
 @cache
-def _tools(task: Task, modules: tuple[int, ...], folder: Path, nj: int) -> tuple[Encoder, Shard]:
-    """What a process keeps from one unit to the next; of several GPUs, each process takes one."""
+def _worker(task: Task, modules: tuple[int, ...], folder: Path, nj: int) -> Worker:
+    """It is kept from one unit to the next; of several GPUs, each process takes one."""
     import os
 
     import torch
@@ -262,7 +262,7 @@ def _tools(task: Task, modules: tuple[int, ...], folder: Path, nj: int) -> tuple
     shard = Work(folder, task.dtype).shard(modules)
     if task.device == "cuda":  # not a certain one
         torch.cuda.set_device(shard.number % torch.cuda.device_count())
-    return task.encoder(), shard
+    return Worker(task, task.encoder(), modules, shard)
 
 
 def _write_all(

@@ -13,7 +13,7 @@ from gim_audio.kaldi import DataDir, Segment, identity, locate
 __all__ = ["Unit", "batches", "fingerprint_of_inputs", "headers", "job", "units"]
 
 BATCH_SECONDS = {"cpu": 4}
-"""Of audio, padding included."""
+"""Of audio, were all as long as the longest."""
 LONG_BATCH_SECONDS = 240
 """On other devices."""
 BATCH = 256
@@ -76,7 +76,7 @@ def units(data: DataDir, known: Mapping[str, audio.Header], device: str) -> list
 
 
 def batches(length: Mapping[str, float], device: str) -> list[list[str]]:
-    """Names of like lengths together, while all of them padded to the longest are no more than a device likes.
+    """Names of like lengths together, as many as a device likes, counted as if each were as long as the longest.
 
     Those of an unknown length, 0, stand alone.
     """

@@ -39,8 +39,8 @@ class Scratch:
 class Products:
     """A convolution and its ReLU, as a product for each stride's length of the kernel.
 
-    Frames lie one after another here, (batch, frames, channels), so that a stride's length of input is a row of a
-    matrix and nothing is rearranged: on a CPU as fast as torch's convolutions or faster (tools/bench_features.md).
+    Frames lie one after another here, (frames, channels), so that a stride's length of input is a row of a matrix and
+    nothing is rearranged: on a CPU as fast as torch's convolutions or faster (tools/bench_features.md).
 
     Args:
         block: the convolution.
@@ -79,32 +79,27 @@ class Products:
         """Frames of what is heard, with all padding.
 
         Args:
-            heard: Shape: `(batch, frames, channels)`.
+            heard: Shape: `(frames, channels)`.
             quick: with a quarter fewer products where that is possible, and several times the rounding errors.
             out: where to write them.
             scratch: for what is needed on the way.
 
         Returns:
-            Shape: `(batch, frames', width)`.
+            Shape: `(frames', width)`.
         """
-        count = self.frames(heard.shape[1])
-        frames = heard.new_empty(len(heard), count, self.width) if out is None else out
+        count = self.frames(len(heard))
+        y = heard.new_empty(count, self.width) if out is None else out
         if not count:
-            return frames
+            return y
         size = (count + self.strides - 1) * self.stride
-        if heard.shape[1] < size:  # what meets the zeros that make the kernel whole strides long
-            heard = F.pad(heard, (0, 0, 0, size - heard.shape[1]))
-        rows = heard[:, :size].reshape(-1, self.stride * self.channels)
-        alone = len(heard) == 1
-        y = frames[0] if alone else heard.new_empty(len(rows), self.width)
-        few = len(rows) - self.strides + 1  # of a batch, across the ends too, which are left out below
+        if len(heard) < size:  # what meets the zeros that make the kernel whole strides long
+            heard = F.pad(heard, (0, 0, 0, size - len(heard)))
+        rows = heard[:size].reshape(-1, self.stride * self.channels)
         if quick and self.pairs and len(rows) >= MANY:
-            self._two_by_two(rows, y[:few], scratch or Scratch())
+            self._two_by_two(rows, y, scratch or Scratch())
         else:
-            self._one_by_one(rows, y[:few])
-        if not alone:
-            frames.copy_(y.view(len(heard), -1, self.width)[:, :count])
-        return F.relu(frames, inplace=True)
+            self._one_by_one(rows, y)
+        return F.relu(y, inplace=True)
 
     def _one_by_one(self, rows: Tensor, y: Tensor) -> None:
         shifted = [rows[place : place + len(y)] for place in range(self.strides)]
