@@ -169,7 +169,7 @@ def _ends(start: bytes) -> Iterator[int]:
             at = end + (inside % 2 if width == 4 else 0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there may be a million
 class Header:
     """What a recording says of itself: Hz, channels and seconds."""
 

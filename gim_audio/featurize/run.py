@@ -1,7 +1,5 @@
 """Featurize a set of utterances: the good ones are written, the bad ones come back with the reason."""
 
-import hashlib
-import json
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -143,7 +141,7 @@ def featurize(
     plan = {
         "encoder": encoder.name.split()[-1],  # its fingerprint, however the folder is called
         "task": repr(replace(task, exp="", modules=tuple(modules))),
-        "inputs": hashlib.sha256(json.dumps(fingerprint_of_inputs(data)).encode()).hexdigest(),
+        "inputs": fingerprint_of_inputs(data),
     }
     folder = _beside(target, outputs)
     own = Work.was_writing(folder, plan)

@@ -1,10 +1,12 @@
 """What is encoded together: planned once from the lengths, so that a run that is taken up again gives the same bits."""
 
+import hashlib
+import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from gim_audio import audio
 from gim_audio.errors import AudioError, DataError, GimAudioError
@@ -100,8 +102,11 @@ def headers(data: DataDir) -> dict[str, audio.Header]:
     return found
 
 
-def fingerprint_of_inputs(data: DataDir) -> list[Any]:
-    """What must be the same for a run to go on: names, places and times of change."""
-    files = [(name, where, identity(where)) for name, where in data.recordings.items()]
-    cuts = [(name, cut.recording, cut.start, cut.end) for name, cut in data.segments.items()]
-    return [str(data.path or Path()), files, cuts]
+def fingerprint_of_inputs(data: DataDir) -> str:
+    """Of what must be the same for a run to go on: names, places and times of change."""
+    digest = hashlib.sha256()
+    files = ((name, where, identity(where)) for name, where in data.recordings.items())
+    cuts = ((name, cut.recording, cut.start, cut.end) for name, cut in data.segments.items())
+    for part in chain([str(data.path or Path())], files, cuts):
+        digest.update(json.dumps(part).encode())
+    return digest.hexdigest()

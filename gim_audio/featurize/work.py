@@ -20,7 +20,7 @@ BLOCK_BYTES = 2**22
 PLAN, WRITING = "plan.json", "writing"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there may be a million
 class Done:
     """What became of an utterance: where its features of one module lie, or why there are none.
 
@@ -139,12 +139,13 @@ class Work:
         """By utterance: an entry a module, or one that says why there is none."""
         found: dict[str, list[Done]] = {}
         for index in self.folder.glob("shard-*.index"):
-            for line in index.read_text(encoding="utf-8").splitlines(keepends=True):
-                if line.endswith("\n"):  # the last line may not be whole
-                    entries = [Done(**entry) for entry in json.loads(line)]
-                    name = entries[0].name
-                    if name not in found or found[name][0].failed:  # what failed once may have been tried again
-                        found[name] = entries
+            with index.open(encoding="utf-8") as lines:
+                for line in lines:
+                    if line.endswith("\n"):  # the last line may not be whole
+                        entries = [Done(**entry) for entry in json.loads(line)]
+                        name = entries[0].name
+                        if name not in found or found[name][0].failed:  # what failed once may have been tried again
+                            found[name] = entries
         return found
 
     def shard(self, modules: Sequence[int]) -> Shard:

@@ -17,7 +17,7 @@ OVERSHOOT = 0.5
 """Seconds that a segment may reach beyond its recording, and is cut there, as in Kaldi."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there may be a million
 class Segment:
     """A stretch of a recording, in seconds."""
 
