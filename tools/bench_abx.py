@@ -67,7 +67,7 @@ def main() -> None:
         encoder.encode(waveform)
     encoding = time.perf_counter() - started
     started = time.perf_counter()
-    (row,) = abx(encoder, data, items, modules=[last], most=ALL, most_speakers=ALL)
+    (row,), _ = abx(encoder, data, items, modules=[last], most=ALL, most_speakers=ALL)
     ours = time.perf_counter() - started - encoding
     with tempfile.TemporaryDirectory() as temporary:
         errors, seconds = theirs(encoder, data, items, Path(temporary))

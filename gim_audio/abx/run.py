@@ -16,7 +16,7 @@ from gim_audio.abx.distances import Tokens, distances
 from gim_audio.abx.items import Item
 from gim_audio.abx.scores import Mode, Numbers, groups, pairs_of, score
 from gim_audio.errors import DataError
-from gim_audio.featurize import Encoder, encode_at_one_rate, waveforms
+from gim_audio.featurize import Encoder, encode_at_one_rate, encoders_of, waveforms
 from gim_audio.kaldi import DataDir
 
 __all__ = ["abx"]
@@ -37,7 +37,7 @@ def abx(
     device: torch.device | None = None,
     allow_pipes: bool = False,
     progress: Callable[[int], None] = lambda done: None,
-) -> list[dict[str, Any]]:
+) -> tuple[list[dict[str, Any]], list[str]]:
     """ABX error of some modules, within and across speakers.
 
     Features lie in a temporary folder while they are compared: memory does not grow with the data.
@@ -60,7 +60,7 @@ def abx(
 
     Returns:
         A row a module: its number, its name, and for `within` and `across` a score as a dictionary, or None where
-        there is nothing to compare.
+        there is nothing to compare. And the speakers that the scores' halves are made of, sorted.
 
     Raises:
         DataError: no item is in the data, or none can be compared.
@@ -87,15 +87,16 @@ def abx(
             )
         pairs = pairs_of([group for plan in plans.values() for group in plan])
         rows: list[dict[str, Any]] = []
+        speakers = sorted({item.speaker for item in tokens})
         for module, file in zip(modules, files, strict=True):
             frames = np.memmap(file, np.float32, "r").reshape(total, -1)
             stretches = Tokens(frames, starts, lengths, device or torch.device("cpu"))
             measured = distances(stretches, pairs)
             scores: dict[str, Any] = {
-                mode: asdict(score(plan, pairs, measured)) if plan else None for mode, plan in plans.items()
+                mode: asdict(score(plan, pairs, measured, speakers)) if plan else None for mode, plan in plans.items()
             }
             rows.append({"module": module, "name": encoder.modules[module - 1], **scores})
-        return rows
+        return rows, speakers
 
 
 def _encode(
@@ -116,10 +117,11 @@ def _encode(
     tokens: list[Item] = []
     stretches: list[tuple[int, int]] = []
     total = 0
+    encoders = encoders_of(encoder, data, allow_pipes=allow_pipes)
     with ExitStack() as stack:
         opened = [stack.enter_context(file.open("wb")) for file in files]
         for done, (name, waveform) in enumerate(waveforms(data, encoder, allow_pipes=allow_pipes), start=1):
-            features = encode_at_one_rate(encoder, waveform, modules)
+            features = encode_at_one_rate(encoders(name), waveform, modules)
             frames = len(features[0])
             for item in items[name]:
                 edges = [(time * encoder.rate - grid.centre) / grid.hop for time in (item.onset, item.offset)]

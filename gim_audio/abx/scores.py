@@ -1,5 +1,6 @@
 """Which tokens are compared, and how comparisons become one error."""
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gim_audio.abx.items import Item
+from gim_audio.intervals import Statistic, Weights, estimate
 
 __all__ = ["Group", "Mode", "Numbers", "Score", "groups", "pairs_of", "score"]
 
@@ -22,6 +24,7 @@ class Group:
 
     Attributes:
         speaker: of A and B.
+        other: of X; the same within a speaker.
         phones: of A (and X) and of B.
         a: numbers of tokens. Shape: `(n,)`.
         b: the same.
@@ -29,6 +32,7 @@ class Group:
     """
 
     speaker: str
+    other: str
     phones: tuple[str, str]
     a: Numbers
     b: Numbers
@@ -41,13 +45,15 @@ class Score:
 
     Attributes:
         error: share of comparisons in which B is nearer to X than A is; 0.5 is chance.
-        interval: of 95%, by bootstrap over speakers; None for one speaker.
+        interval: 95% interval over speakers; None for a single one.
+        halves: The error on random halves of the speakers, for paired comparisons.
         groups: of tokens that were compared.
         comparisons: A, B, X.
     """
 
     error: float
     interval: list[float] | None
+    halves: list[float | None]
     groups: int
     comparisons: int
 
@@ -75,8 +81,8 @@ def groups(items: Sequence[Item], mode: Mode, *, most: int, most_speakers: int, 
         for speaker, phones in chosen.items():
             for one, a in phones.items():
                 if len(phones) > 1:
-                    for x in _targets(generator, chosen, speaker, one, mode, most_speakers):
-                        found += [Group(speaker, (one, two), a, b, x) for two, b in phones.items() if two != one]
+                    for other, x in _targets(generator, chosen, speaker, one, mode, most_speakers):
+                        found += [Group(speaker, other, (one, two), a, b, x) for two, b in phones.items() if two != one]
     return found
 
 
@@ -92,15 +98,15 @@ def _targets(
     phone: str,
     mode: Mode,
     most_speakers: int,
-) -> Iterator[Numbers]:
-    """The tokens X for tokens A of a phone."""
+) -> Iterator[tuple[str, Numbers]]:
+    """Yield each speaker of X with the tokens X for tokens A of a phone."""
     if mode == "within":
         if len(chosen[speaker][phone]) > 1:
-            yield chosen[speaker][phone]
+            yield speaker, chosen[speaker][phone]
         return
     others = [other for other, phones in chosen.items() if other != speaker and phone in phones]
     for index in _some(generator, range(len(others)), most_speakers).tolist():
-        yield chosen[others[index]][phone]
+        yield others[index], chosen[others[index]][phone]
 
 
 def pairs_of(groups: Sequence[Group]) -> Numbers:
@@ -118,13 +124,18 @@ def _keys(first: Numbers, second: Numbers, base: int) -> Numbers:
     return keys
 
 
-def score(groups: Sequence[Group], pairs: Numbers, distances: npt.NDArray[np.float32]) -> Score:
-    """The mean over groups of a speaker and two phones, then over speakers, then over ordered pairs of phones.
+def score(
+    groups: Sequence[Group], pairs: Numbers, distances: npt.NDArray[np.float32], speakers: Sequence[str]
+) -> Score:
+    """Average over the groups of a speaker and two phones, then over speakers, then over ordered pairs of phones.
+
+    A speaker who is left out for the interval is left out as the speaker of A and B and as that of X.
 
     Args:
-        groups: of one mode.
-        pairs: as `pairs_of` sorts them.
-        distances: of the pairs.
+        groups: The groups of one mode.
+        pairs: Pairs of tokens, sorted as `pairs_of` sorts them. Shape: `(pairs, 2)`.
+        distances: The distance of each pair. Shape: `(pairs,)`.
+        speakers: All speakers of the data, sorted.
     """
     base = int(pairs.max()) + 1
     keys = pairs[:, 0] * base + pairs[:, 1]
@@ -134,36 +145,38 @@ def score(groups: Sequence[Group], pairs: Numbers, distances: npt.NDArray[np.flo
         found: npt.NDArray[np.float32] = distances[np.minimum(places, len(keys) - 1)]  # of a token and itself: any
         return found
 
-    errors: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    errors = np.empty(len(groups))
     comparisons = 0
-    for group in groups:
+    for number, group in enumerate(groups):
         to_a, to_b = between(group.x, group.a)[:, :, None], between(group.x, group.b)[:, None]
         real = (group.x[:, None] != group.a)[:, :, None]  # a token is not compared with itself
         wrong = ((to_b < to_a) + 0.5 * (to_b == to_a)) * real
         count = int(real.sum()) * len(group.b)
-        errors[group.phones][group.speaker].append(float(wrong.sum()) / count)
+        errors[number] = wrong.sum() / count
         comparisons += count
-    speakers = sorted({group.speaker for group in groups})
-    table = np.full((len(speakers), len(errors)), np.nan)
-    for column, phones in enumerate(sorted(errors)):
-        for speaker, values in errors[phones].items():
-            table[speakers.index(speaker), column] = np.mean(values)
-    return Score(
-        error=float(np.nanmean(table, axis=0).mean()),
-        interval=_interval(table) if len(speakers) > 1 else None,
-        groups=len(groups),
-        comparisons=comparisons,
-    )
+    found = estimate(mean_of_means(groups, errors, speakers), len(speakers))
+    return Score(found.value, found.interval, found.halves, len(groups), comparisons)
 
 
-def _interval(table: npt.NDArray[np.float64]) -> list[float]:
-    """Of the mean over phones of the mean over speakers: 1,000 samples of the speakers, seed 0."""
-    known = ~np.isnan(table)
-    generator = np.random.default_rng(0)
-    drawn = generator.multinomial(len(table), np.full(len(table), 1 / len(table)), size=1000)
-    counts = drawn @ known
-    sums = drawn @ np.where(known, table, 0)
-    seen = counts > 0  # pairs of phones that none of the drawn speakers has
-    means = (sums / np.maximum(counts, 1) * seen).sum(axis=1) / seen.sum(axis=1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return [float(low), float(high)]
+def mean_of_means(groups: Sequence[Group], errors: npt.NDArray[np.float64], speakers: Sequence[str]) -> Statistic:
+    """Return the error of an average over some speakers as `score` takes it.
+
+    Pairs of phones that none of the speakers who count has are passed over. Shape: errors `(groups,)`.
+    """
+    number_of = {speaker: number for number, speaker in enumerate(speakers)}
+    phones = sorted({group.phones for group in groups})
+    pair_of = {pair: number for number, pair in enumerate(phones)}
+    one = np.array([number_of[group.speaker] for group in groups])
+    other = np.array([number_of[group.other] for group in groups])
+    cell = np.array([pair_of[group.phones] for group in groups]) * len(speakers) + one
+    shape = len(phones), len(speakers)
+
+    def error(weights: Weights) -> float:
+        counted = np.bincount(cell, weights[other], minlength=math.prod(shape)).reshape(shape)
+        sums = np.bincount(cell, weights[other] * errors, minlength=math.prod(shape)).reshape(shape)
+        known = (counted > 0) * weights
+        of_speakers = known.sum(axis=1)
+        means = (sums / np.maximum(counted, 1) * known).sum(axis=1)[of_speakers > 0] / of_speakers[of_speakers > 0]
+        return float(means.mean()) if len(means) else math.nan
+
+    return error

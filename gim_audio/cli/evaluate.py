@@ -42,8 +42,8 @@ def abx(
 ) -> None:
     """How often a phone is nearer to another phone than to itself, said again: 50% is chance, 0% is perfect.
 
-    EXP: an experiment, a checkpoint, gim-small, or mfcc, mfcc13, fbank, random. Tokens are phones between the same
-    neighbours, within and across speakers; angles, dynamic time warping. Intervals are by bootstrap over speakers.
+    EXP: an experiment, a checkpoint, gim-small, or mfcc, mfcc13, fbank, also with +cmvn; random. Tokens are phones
+    between the same neighbours, within and across speakers; angles, dynamic time warping. Intervals are over speakers.
     Features lie in a temporary folder meanwhile: 4 GB an hour of speech for all modules of the published model.
     """
     from gim_audio.abx import abx as compare
@@ -60,7 +60,7 @@ def abx(
     tokens = read_items(items) if items else items_of(alignments(data), data.speakers)
     encoder = load_encoder(exp, where)
     with progress("abx: encoding", len(data.utterances)) as update:
-        rows = compare(
+        rows, speakers = compare(
             encoder,
             data,
             tokens,
@@ -83,7 +83,7 @@ def abx(
         "utterances": len(data.utterances),
         "speakers": len(set(data.speakers.values())),
     }
-    write_result(out, Result("abx", "triphone", rows, counts, settings), exp, encoder, None, path)
+    write_result(out, Result("abx", "triphone", rows, counts, settings, speakers), exp, encoder, None, path)
     say(f"abx, {exp}: error within and across speakers; {len(tokens)} tokens")
     for row in rows:
         click.echo(

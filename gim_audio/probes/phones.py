@@ -109,4 +109,5 @@ class PhoneProbe(Evaluation):
                 "stack": subject.stack,
                 **settings(protocol, PUBLISHED),
             },
+            speakers=tally.speakers,
         )

@@ -1,7 +1,8 @@
-"""Right answers by speaker, and the result that is made of them."""
+"""Right answers by speaker, and the results of evaluations."""
 
+import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,80 +12,85 @@ import numpy.typing as npt
 
 from gim_audio.featurize import BASELINES, Encoder
 from gim_audio.files import write_text
+from gim_audio.intervals import Estimate, Statistic, Weights, estimate
 from gim_audio.model.checkpoint import trained_steps
 from gim_audio.provenance import provenance
 
-__all__ = ["Result", "Tally", "bootstrap", "write_result"]
+__all__ = ["Result", "Tally", "figure", "share_of", "write_result"]
 
 
 @dataclass(frozen=True)
 class Result:
-    """Accuracies of the modules, and what they were measured on."""
+    """What one evaluation found.
+
+    Attributes:
+        task: The name of the task, as `--tasks` has it.
+        protocol: The name of the protocol.
+        modules: One row a module.
+        counts: Sizes of the training and test sets.
+        settings: Settings that change what a figure means.
+        speakers: The test speakers whose figures `halves` are made of, sorted.
+    """
 
     task: str
     protocol: str
     modules: list[dict[str, Any]]
     counts: dict[str, int | float]
     settings: dict[str, int | float | str]
+    speakers: list[str] = field(default_factory=list)
 
 
 @dataclass
 class Tally:
-    """Right answers of each module by speaker, for the bootstrap."""
+    """Numbers of right answers of each module, by speaker."""
 
     right: dict[str, npt.NDArray[np.float64]] = field(default_factory=dict)
     total: dict[str, int] = field(default_factory=dict)
 
     def add(self, speaker: str, right: Sequence[int], total: int) -> None:
-        """Count answers about one utterance; none are asked where it has no labels."""
+        """Count the answers about one utterance; an utterance without labels does not count."""
         if not total:
             return
         self.right[speaker] = self.right.get(speaker, np.zeros(len(right))) + right
         self.total[speaker] = self.total.get(speaker, 0) + total
 
+    @property
+    def speakers(self) -> list[str]:
+        """The speakers with answers, sorted."""
+        return sorted(self.total)
+
     def rows(
         self, modules: Sequence[int], names: Sequence[str], notes: Sequence[dict[str, Any]]
     ) -> list[dict[str, Any]]:
-        """Accuracy of each module with a 95% interval, by bootstrap over speakers (1,000 samples, seed 0).
-
-        One speaker has no interval: it is null.
-        """
-        right = np.stack(list(self.right.values()))
-        total = np.array(list(self.total.values()), dtype=np.float64)
-        chosen = np.random.default_rng(0).integers(len(total), size=(1000, len(total)))
-        samples = right[chosen].sum(axis=1) / total[chosen].sum(axis=1)[:, None]
-        low, high = np.percentile(samples, [2.5, 97.5], axis=0)
-        accuracies = right.sum(axis=0) / total.sum()
+        """Return a row for each module: its accuracy with a 95% interval over speakers, and its note."""
+        right = np.stack([self.right[speaker] for speaker in self.speakers])
+        total = np.array([self.total[speaker] for speaker in self.speakers], dtype=np.float64)
         return [
             {
                 "module": module,
                 "name": names[module - 1],
-                "accuracy": float(accuracies[number]),
-                "interval": [float(low[number]), float(high[number])] if len(total) > 1 else None,
+                **figure("accuracy", estimate(share_of(right[:, number], total), len(total))),
                 **notes[number],
             }
             for number, module in enumerate(modules)
         ]
 
 
-def bootstrap(
-    counts: npt.NDArray[np.float64], statistic: Callable[[npt.NDArray[np.float64]], float], samples: int = 1000
-) -> list[float] | None:
-    """A 95% interval of a statistic of summed counts, by drawing speakers (seed 0); None for one speaker.
+def share_of(part: npt.NDArray[np.float64], total: npt.NDArray[np.float64]) -> Statistic:
+    """Return the statistic Σ part / Σ total over speakers. Shape: each `(speakers,)`."""
 
-    A sample of speakers repeats some, which raises statistics such as mutual information by itself: the interval is
-    moved by as much as the samples' mean lies beside the statistic.
+    def share(weights: Weights) -> float:
+        return float(weights @ part / (weights @ total))
 
-    Shape: counts `(speakers, …)`; the statistic takes their sum over drawn speakers.
-    """
-    speakers = len(counts)
-    if speakers < 2:
-        return None
-    drawn = np.random.default_rng(0).multinomial(speakers, np.full(speakers, 1 / speakers), size=samples)
-    found = [statistic(np.tensordot(times, counts, axes=1)) for times in drawn.astype(np.float64)]
-    beside = np.nanmean(found) - statistic(counts.sum(axis=0))
-    low, high = np.nanpercentile(found, [2.5, 97.5]) - beside
-    return [float(low), float(high)]
+    return share
+
+
+def figure(name: str, found: Estimate) -> dict[str, Any]:
+    """Return a figure as results keep it: the value by its name, the interval, and the values on halves."""
+    kept = {name: found.value, "interval": found.interval, "halves": found.halves}
+    if found.value != found.uncorrected:
+        kept |= {f"{name}_uncorrected": found.uncorrected, "slack": found.slack}
+    return kept
 
 
 def write_result(
@@ -104,7 +110,7 @@ def write_result(
         "trained_steps": None if experiment in (*BASELINES, "random") else trained_steps(Path(experiment)),
         "train": str(train) if train else None,
         "test": str(test),
-        "corpora": {str(data): fingerprint for data in (train, test) if data and (fingerprint := _fingerprint(data))},
+        "corpora": _fingerprints([data for data in (train, test) if data], result.task),
         **asdict(result),
         "seconds": {name: round(value, 1) for name, value in (seconds or {}).items()},
         "provenance": provenance(),
@@ -112,7 +118,16 @@ def write_result(
     write_text(path, json.dumps(record, indent=2) + "\n")
 
 
-def _fingerprint(data: Path) -> str | None:
-    """Of a packed corpus; another data directory has none."""
-    file = data / "fingerprint"
-    return file.read_text(encoding="utf-8").strip() if file.exists() else None
+LABELLED = ("phones", "units", "per", "abx")
+"""Tasks whose figures depend on `phones.ctm`."""
+
+
+def _fingerprints(folders: Sequence[Path], task: str) -> dict[str, str]:
+    """Return the fingerprint of each packed corpus, which covers its audio, and of the phones that a task used."""
+    found = {}
+    for folder in folders:
+        if (file := folder / "fingerprint").exists():
+            found[str(folder)] = file.read_text(encoding="utf-8").strip()
+        if task in LABELLED and (file := folder / "phones.ctm").exists():
+            found[str(file)] = hashlib.sha256(file.read_bytes()).hexdigest()
+    return found

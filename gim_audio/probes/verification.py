@@ -5,9 +5,10 @@ import numpy.typing as npt
 
 from gim_audio.errors import DataError
 from gim_audio.featurize import Features
+from gim_audio.intervals import Statistic, Weights, estimate
 from gim_audio.kaldi import DataDir
 from gim_audio.probes.evaluation import Evaluation, Subject
-from gim_audio.probes.tally import Result, bootstrap
+from gim_audio.probes.tally import Result, figure
 
 __all__ = ["VerificationProbe"]
 
@@ -16,7 +17,8 @@ class VerificationProbe(Evaluation):
     """Equal error rate: the threshold at which as many true voices are refused as false ones are taken.
 
     A voice is the mean over a speaker's utterances in `train` of their mean features, less the mean over all of them;
-    every test utterance is tried against every voice. The interval is by bootstrap over the test speakers.
+    every test utterance is tried against every voice. The interval is over speakers: one that is left out is left out
+    as a test speaker and as a voice.
 
     Args:
         subject: what is evaluated.
@@ -54,34 +56,41 @@ class VerificationProbe(Evaluation):
         enrolled = [np.stack(rows) for rows in zip(*self._enrolled, strict=True)]
         tried = [np.stack(rows) for rows in zip(*self._tried, strict=True)]
         owner = np.array([train.speakers[name] for name in train.utterances])
-        speakers = sorted(set(test.speakers.values()))
-        spoken = np.array([speakers.index(test.speakers[name]) for name in test.utterances])
-        true = np.array([test.speakers[name] for name in test.utterances])[:, None] == np.array(voices)
+        speakers = sorted({*voices, *test.speakers.values()})
+        number_of = {speaker: number for number, speaker in enumerate(speakers)}
+        spoken = np.array([number_of[test.speakers[name]] for name in test.utterances])
+        voiced = np.array([number_of[voice] for voice in voices])
+        true = spoken[:, None] == voiced
         rows = []
         for number, module in enumerate(self.subject.modules):
             centre = enrolled[number].mean(axis=0)
             known = np.stack([_unit(enrolled[number][owner == voice].mean(axis=0) - centre) for voice in voices])
             scores = _unit(tried[number] - centre) @ known.T
-
-            def error(weights: npt.NDArray[np.float64], scores: Features = scores) -> float:
-                return equal_error_rate(scores, true, np.repeat(weights[spoken], len(voices)))
-
-            each = np.eye(len(speakers))  # of one speaker's trials; a sample of speakers is a sum of these
-            rows.append(
-                {
-                    "module": module,
-                    "name": self.subject.names[number],
-                    "eer": error(np.ones(len(speakers))),
-                    "interval": bootstrap(each, error, samples=200),
-                }
-            )
+            found = estimate(error_of(scores, spoken, voiced), len(speakers))
+            rows.append({"module": module, "name": self.subject.names[number], **figure("eer", found)})
         counts: dict[str, int | float] = {
             "voices": len(voices),
             "test_utterances": len(test.utterances),
             "true_trials": int(true.sum()),
             "false_trials": int((~true).sum()),
         }
-        return [Result("verification", "cosine", rows, counts, {"stack": self.subject.stack})]
+        return [Result("verification", "cosine", rows, counts, {"stack": self.subject.stack}, speakers)]
+
+
+def error_of(scores: Features, spoken: npt.NDArray[np.int64], voiced: npt.NDArray[np.int64]) -> Statistic:
+    """Return the equal error rate of some speakers, who count both as test speakers and as voices.
+
+    Args:
+        scores: The score of each test utterance with each voice. Shape: `(utterances, voices)`.
+        spoken: The speaker of each utterance. Shape: `(utterances,)`.
+        voiced: The speaker of each voice. Shape: `(voices,)`.
+    """
+    true = spoken[:, None] == voiced
+
+    def error(weights: Weights) -> float:
+        return equal_error_rate(scores, true, np.outer(weights[spoken], weights[voiced]).ravel())
+
+    return error
 
 
 def _unit(vectors: npt.NDArray[np.float32]) -> Features:

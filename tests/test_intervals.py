@@ -1,0 +1,100 @@
+"""Intervals against known truths, closed forms and what a person can count."""
+
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from scipy.stats import t
+
+from gim_audio.intervals import SAMPLES, difference, estimate
+from gim_audio.probes.tally import Tally, share_of
+
+
+@pytest.fixture(scope="module")
+def simulation():
+    sys.path.insert(0, str(ROOT / "tools"))
+    import bench_coverage
+
+    yield bench_coverage
+    sys.path.remove(str(ROOT / "tools"))
+
+
+@pytest.mark.parametrize(
+    ("case", "speakers", "runs"),
+    [
+        ("accuracy near 50%", 14, 150),
+        ("accuracy near 93%", 14, 150),
+        ("phone error rate near 66%", 14, 150),
+        ("PNMI, 20 units, 12 phones, 400 frames a speaker", 14, 50),
+        ("EER near 4%, three utterances a speaker", 20, 50),
+        ("ABX near 22%", 14, 80),
+    ],
+)
+def test_intervals_cover_the_truth(simulation, monkeypatch, case, speakers, runs):
+    """Of 95% intervals, 95% do in the population; the limits are three standard errors away."""
+    monkeypatch.setattr("gim_audio.intervals.SAMPLES", 100)
+    found = simulation.coverage(simulation.CASES[case][0], speakers, runs)
+    lowest = 0.95 - 3 * np.sqrt(0.95 * 0.05 / runs)
+    assert found["covered"] > lowest
+    assert found["paired"] > lowest
+    assert found["paired width"] < 1.5 * found["width"]
+
+
+def test_a_plain_mean_has_the_t_interval():
+    """Of equal weights the figure is a mean: its standard error is S / sqrt(n), and near 50% the logit is straight."""
+    values = np.random.default_rng(0).uniform(0.45, 0.55, 40)
+    found = estimate(share_of(values, np.ones(40)), 40)
+    reach = t.ppf(0.975, 39) * values.std(ddof=1) / np.sqrt(40)
+    low, high = found.interval
+    assert found.value == pytest.approx(values.mean())
+    assert (high - low) / 2 == pytest.approx(reach, rel=0.1)
+    other = values + np.random.default_rng(1).normal(0, 0.001, 40)
+    apart = difference(found, estimate(share_of(other, np.ones(40)), 40), 40)
+    own = t.ppf(0.975, 39) * (values - other).std(ddof=1) / np.sqrt(40)
+    assert apart == pytest.approx(own, rel=0.1)
+    assert apart < reach / 10
+
+
+def test_an_odd_number_of_speakers_is_not_treated_as_even():
+    """With three speakers a half is one of them: the deviation of single values is √2 times that of the mean of three."""
+    values = np.array([0.4, 0.5, 0.6])
+    found = estimate(share_of(values, np.ones(3)), 3)
+    assert set(found.halves) == {0.4, 0.5, 0.6}
+    reach = t.ppf(0.975, 2) * values.std(ddof=1) / np.sqrt(3)
+    logit = np.log(found.interval[1] / (1 - found.interval[1]))
+    assert logit == pytest.approx(reach / 0.25, rel=0.05)
+
+
+def test_speakers_without_errors_are_no_proof():
+    """Of 20 speakers who all answered right, as many as 1 - 0.05^(1/20) of all others might not."""
+    found = estimate(share_of(np.full(20, 7.0), np.full(20, 7.0)), 20)
+    assert found.interval == pytest.approx([0.05 ** (1 / 20), 1])
+    found = estimate(share_of(np.zeros(20), np.full(20, 7.0)), 20)
+    assert found.interval == pytest.approx([0, 1 - 0.05 ** (1 / 20)])
+
+
+def test_one_speaker_has_no_interval():
+    found = estimate(share_of(np.ones(1), np.full(1, 2.0)), 1)
+    assert (found.value, found.interval, found.halves) == (0.5, None, [])
+
+
+def test_a_figure_that_falls_with_the_amount_of_data_is_corrected():
+    """A statistic that is exactly a parabola in 1 / n is extrapolated to its constant."""
+    found = estimate(lambda weights: 0.3 + 0.8 / weights.sum() + 2 / weights.sum() ** 2, 40, biased=True)
+    assert found.value == pytest.approx(0.3)
+    assert found.uncorrected == pytest.approx(0.3 + 0.02 + 2 / 1600)
+    assert found.interval[0] < 0.3 - found.slack / 2 < found.interval[1]
+
+
+def test_the_order_of_speakers_is_their_names(simulation):
+    """So that two systems' halves hold the same speakers, in whatever order utterances came."""
+    counts = {f"s{n}": (n, 20) for n in range(15)}
+    rows = []
+    for names in (sorted(counts), sorted(counts, reverse=True)):
+        tally = Tally()
+        for name in names:
+            tally.add(name, [counts[name][0]], counts[name][1])
+        rows.append(tally.rows([1], ["x"], [{}])[0])
+    assert rows[0] == rows[1]
+    assert len(rows[0]["halves"]) == SAMPLES
