@@ -20,7 +20,7 @@ Labelled = tuple[DataDir, Mapping[str, Alignment]]
 """Utterances and their phones."""
 
 HELD_OUT = 0.2
-"""Share of training that chooses the penalty."""
+"""Share of the training speakers, or of a speaker's utterances, that is held out to choose the penalty."""
 
 TOLERANCE = 0.1
 """Seconds that labels may be longer than the audio: windows, and steps of 10 ms."""
@@ -28,19 +28,23 @@ TOLERANCE = 0.1
 
 @dataclass(frozen=True)
 class Examples:
-    """What a probe learns from.
+    """What a probe is trained on.
 
     Attributes:
-        features: of every module. Shape: each `(examples, channels)`.
-        labels: Shape: `(examples,)`.
-        starts: where the examples of each utterance begin.
-        choosing: those that choose the penalty; none where there is nothing to spare. Shape: `(examples,)`.
+        features: The features of every module. Shape: each `(examples, channels)`.
+        labels: The class of each example. Shape: `(examples,)`.
+        starts: Index of the first example of each utterance.
+        held_out: Examples that are left out while the penalty is chosen, and used afterwards; none where there is
+            nothing to spare. Shape: `(examples,)`.
+        judged: Features of every module and labels by which the penalty is chosen; None stands for the examples that
+            are held out.
     """
 
     features: list[Features]
     labels: Labels
     starts: list[int]
-    choosing: npt.NDArray[np.bool_]
+    held_out: npt.NDArray[np.bool_]
+    judged: tuple[list[Features], Labels] | None = None
 
 
 def phones_of(encoder: Encoder, labelled: Labelled, name: str, frames: int, shift: int) -> Labels:
@@ -120,17 +124,17 @@ class FrameSample(Evaluation):
         labels = np.concatenate([each[number] for each in self._labels]) if self._labels else np.empty(0, np.int64)
         lengths = [int((each[number] >= 0).sum()) for each in self._labels]
         chosen = held_out([self.train.speakers[name] for name in self._names], self.seed)
-        choosing = np.repeat(chosen, lengths)
+        away = np.repeat(chosen, lengths)
         known = labels >= 0
         if len(np.unique(labels[known])) < 2:
             raise DataError(f"{self.train.path}: no labels, or of one class only: there is nothing to tell apart")
         features = self.features if known.all() else [f[known] for f in self.features]
         starts = np.cumsum([0, *lengths])[:-1].tolist()
-        return Examples(features, labels[known], starts, choosing)
+        return Examples(features, labels[known], starts, away)
 
 
 def held_out(speakers: Sequence[str], seed: int) -> npt.NDArray[np.bool_]:
-    """Which utterances choose the penalty: those of a fifth of the speakers; none where there is one speaker only.
+    """Return which utterances are held out: those of a fifth of the speakers, or none where there is a single speaker.
 
     Shape: `(utterances,)`.
     """

@@ -28,18 +28,19 @@ class SpeakerProbe(Evaluation):
     """Speaker accuracy of linear classifiers on mean features, for each protocol.
 
     Training examples are means over ten random windows of each utterance (128 frames; of the whole utterance where it
-    is shorter). Under `ref` they lie anywhere, and a test utterance is one such window. Under `strict` eight lie in the
-    first four fifths and two in the last, which choose the penalty, and a test utterance is its mean.
+    is shorter). Under `ref` a test utterance is one such window. Under `strict` it is its mean, and so is what chooses
+    the penalty: a fifth of each speaker's utterances, held out whole. A speaker with a single utterance has its last
+    fifth held out instead, from which two of the ten windows come.
 
     Args:
-        subject: what is evaluated.
-        train: utterances.
-        test: utterances of the same speakers.
-        protocols: see `gim_audio.probes`.
-        seed: of the windows, and of `ref`'s initialisation and order.
+        subject: What is evaluated.
+        train: The training utterances.
+        test: Utterances of the same speakers.
+        protocols: The protocols: see `gim_audio.probes`.
+        seed: Seed of the windows, of the utterances that are held out, and of `ref`'s initialisation and order.
 
     Raises:
-        DataError: a test speaker is not in training, or there is only one.
+        DataError: A test speaker is not in training, or there is only one.
     """
 
     train: DataDir
@@ -60,32 +61,50 @@ class SpeakerProbe(Evaluation):
             raise DataError(f"{train.path}: no labels, or of one class only: there is nothing to tell apart")
         self._generators = {protocol: np.random.default_rng(seed) for protocol in protocols}
         self._windows: dict[Protocol, list[list[Features]]] = {protocol: [] for protocol in protocols}
+        self._lonely = {speaker for speaker, names in utterances_of(train).items() if len(names) == 1}
+        self._held_out = some_of_each_speaker(train, seed)
+        self._judged: list[list[Features]] = []
+        self._judged_speakers: list[int] = []
+        self._away: list[list[bool]] = []
         self._speakers: list[int] = []
         self.tallies = {protocol: Tally() for protocol in protocols}
 
     def learn(self, name: str, features: list[Features]) -> None:
         """See `Evaluation`."""
-        frames, chosen = len(features[0]), round(HELD_OUT * WINDOWS)
+        frames, speaker = len(features[0]), self.train.speakers[name]
+        number = self._classes[speaker]
         for protocol, generator in self._generators.items():
-            if protocol == "ref":
-                windows = [_window(0, frames, generator) for _ in range(WINDOWS)]
-            else:
-                middle = max(1, frames - max(1, round(HELD_OUT * frames)))
-                windows = [_window(0, middle, generator) for _ in range(WINDOWS - chosen)]
-                windows += [_window(min(middle, frames - 1), frames, generator) for _ in range(chosen)]
+            spans = [(0, frames)] * WINDOWS
+            if protocol == "strict":
+                late, last = 0, slice(None)
+                if speaker in self._lonely:
+                    middle = max(1, frames - max(1, round(HELD_OUT * frames)))
+                    late, last = round(HELD_OUT * WINDOWS), slice(min(middle, frames - 1), frames)
+                    spans = [(0, middle)] * (WINDOWS - late) + [(last.start, frames)] * late
+                whole = name in self._held_out
+                self._away.append([whole] * (WINDOWS - late) + [True] * late)
+                if whole or late:
+                    self._judged.append([f[last].mean(axis=0) for f in features])
+                    self._judged_speakers.append(number)
+            windows = [_window(start, stop, generator) for start, stop in spans]
             self._windows[protocol].append([np.stack([f[w].mean(axis=0) for w in windows]) for f in features])
-        self._speakers.append(self._classes[self.train.speakers[name]])
+        self._speakers.append(number)
 
     def fit(self) -> None:
         """See `Evaluation`."""
         labels = np.repeat(np.array(self._speakers, dtype=np.int64), WINDOWS)
         self._most_frequent = int(np.bincount(labels).argmax())
-        last = np.arange(WINDOWS) >= WINDOWS - round(HELD_OUT * WINDOWS)
         starts = list(range(0, len(labels), WINDOWS))
         self.classifiers = {}
-        for protocol in self.protocols:
-            features = [np.concatenate(each) for each in zip(*self._windows[protocol], strict=True)]
-            examples = Examples(features, labels, starts, np.tile(last, len(starts)))
+        for protocol, parts in self._windows.items():
+            features = [np.concatenate(module) for module in zip(*parts, strict=True)]
+            if protocol == "strict":
+                judged = [np.stack(module) for module in zip(*self._judged, strict=True)]
+                examples = Examples(
+                    features, labels, starts, np.concatenate(self._away), (judged, np.array(self._judged_speakers))
+                )
+            else:
+                examples = Examples(features, labels, starts, np.zeros(len(labels), dtype=bool))
             self.classifiers[protocol] = fit(protocol, examples, len(self.names), PUBLISHED, self.seed)
         self._windows = {}
 
@@ -132,7 +151,26 @@ class SpeakerProbe(Evaluation):
                 "stack": self.subject.stack,
                 **settings(protocol, PUBLISHED),
             },
+            speakers=self.tallies[protocol].speakers,
         )
+
+
+def utterances_of(data: DataDir) -> dict[str, list[str]]:
+    """Return the utterances of each speaker."""
+    found: dict[str, list[str]] = {}
+    for name in data.utterances:
+        found.setdefault(data.speakers[name], []).append(name)
+    return found
+
+
+def some_of_each_speaker(data: DataDir, seed: int) -> set[str]:
+    """Return a fifth of the utterances of each speaker who has at least two, and at least one of them."""
+    generator = np.random.default_rng((seed, 1))
+    found: set[str] = set()
+    for _, names in sorted(utterances_of(data).items()):
+        if len(names) > 1:
+            found.update(generator.permutation(names)[: max(1, round(HELD_OUT * len(names)))].tolist())
+    return found
 
 
 def _window(start: int, stop: int, generator: np.random.Generator) -> slice:
