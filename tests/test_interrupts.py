@@ -157,6 +157,34 @@ def test_two_processes_do_not_share_a_folder(corpus, tmp_path, conf, run):
         train(load(conf), corpus, tmp_path / "e", resume=True, say=quiet, progress=stop)
 
 
+def test_best_counts_the_modules_that_have_begun(corpus, tmp_path, noise):
+    """A module that has not begun has the loss of chance, which must not decide; one that has makes a better model."""
+    from gim_audio.training import loop
+
+    (tmp_path / "c.yaml").write_text(TINY.replace("checkpoint_every: 3", "checkpoint_every: 1"))
+    schedule = "training.schedule=[{modules: [1], steps: 3}, {modules: [2], steps: 2}]"
+    pack(noise, tmp_path / "valid")
+    losses = iter([[1.0, 9.0], [0.5, 9.9], [0.9, 1.0], [0.5, 8.0], [0.5, 8.5]])
+
+    def told(*_):
+        return {"loss": [*next(losses), 2, 2, 2, 2], "accuracy": [0.0] * 6}
+
+    seen = []
+
+    def look(done, total, metrics):
+        best = tmp_path / "e/best"
+        seen.append(best.resolve().name if best.exists() else None)  # before the checkpoint of this step
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "validate", told)
+        train(
+            load(tmp_path / "c.yaml", [schedule]), corpus, tmp_path / "e", valid=PackedCorpus(tmp_path / "valid"),
+            say=lambda line: None, progress=look,
+        )  # fmt: skip
+    assert seen == [None, "step-000001", "step-000002", "step-000002", "step-000004"]
+    assert (tmp_path / "e/best").resolve().name == "step-000004"
+
+
 def test_the_newest_checkpoints_are_kept_and_the_best(corpus, tmp_path, conf, noise):
     pack(noise.select(["a-1", "b-3"]), tmp_path / "valid")
     config = load(conf, ["training.steps=30", "training.checkpoint_every=5", "training.learning_rate=0.01"])

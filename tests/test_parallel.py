@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from gim_audio.errors import ConfigError
 from gim_audio.model.checkpoint import resolve
 from gim_audio.model.gim import GreedyInfoMax
 from gim_audio.packed import PackedCorpus, pack
+from gim_audio.phones import Alignment, write_ctm
 from gim_audio.training import train
 from gim_audio.training.balance import balance
 from gim_audio.training.parallel import ModuleParallel
@@ -82,6 +84,30 @@ def test_two_processes_share_a_batch(conf, corpus, tmp_path, negatives):
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     for name in one:
         torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-6)
+
+
+def test_two_processes_share_labels_of_unequal_number(conf, corpus, tmp_path):
+    """A mean over a process's labels is not a part of the mean over all: the gradients are those of one process."""
+    shutil.copytree(corpus.path, tmp_path / "packed")
+    labelled = PackedCorpus(tmp_path / "packed")
+    edges = 0.05 * np.arange(4)
+    known = Alignment(edges[:-1], edges[1:], np.array([2, 5, 9]))
+    write_ctm(labelled.path / "phones.ctm", dict.fromkeys(labelled.utterances[::3], known))
+    settings = [
+        "objective.kind=phones",
+        "training.steps=1",
+        "training.checkpoint_every=1",
+        "training.learning_rate=1.0e-3",
+    ]
+    finish(torchrun(2, conf, labelled, tmp_path / "two", *settings, "training.batch=2", "training.parallel=data"))
+    alone(conf, labelled, tmp_path / "one", *settings)
+    one, two = (load_file(tmp_path / e / "step-000001/optimizer.safetensors") for e in ("one", "two"))
+    compared = [name for name in one if name.endswith("exp_avg")]
+    assert len(compared) > 10
+    for name in compared:  # a tenth of the gradient
+        torch.testing.assert_close(two[name], one[name], rtol=1e-3, atol=1e-8)
+    for key in ("loss", "accuracy"):
+        np.testing.assert_allclose(lines(tmp_path / "two", key), lines(tmp_path / "one", key), rtol=1e-5)
 
 
 def test_negatives_of_ones_own(conf, corpus, tmp_path):

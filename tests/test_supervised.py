@@ -12,11 +12,12 @@ from test_probes import noisy_data
 from gim_audio.config import load
 from gim_audio.errors import ConfigError, DataError
 from gim_audio.featurize import Featurizer
-from gim_audio.model.checkpoint import load_model, resolve
+from gim_audio.model.checkpoint import load_model, resolve, save_model
 from gim_audio.packed import Crops, PackedCorpus, pack
-from gim_audio.phones import frame_labels, write_ctm
+from gim_audio.phones import Alignment, frame_labels, write_ctm
 from gim_audio.training import train
 from gim_audio.training.labels import labels_for
+from gim_audio.training.validation import validate
 
 
 def quiet(_):
@@ -97,6 +98,35 @@ def test_resumes_to_the_same_bits_and_validates(spoken, tmp_path):
     whole, resumed = (load_model(tmp_path / name)[1].state_dict() for name in ("whole", "half"))
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     assert len((tmp_path / "whole/validation.jsonl").read_text().splitlines()) == 2
+
+
+def test_resuming_with_other_labels_is_refused(spoken, tmp_path):
+    corpus, alignments = spoken
+    half, whole = (config(tmp_path, "objective.kind=phones", f"training.steps={steps}") for steps in (3, 6))
+    train(half, corpus, tmp_path / "e", say=quiet)
+    write_ctm(corpus.path / "phones.ctm", dict(alignments))  # the same again
+    train(config(tmp_path, "objective.kind=phones", "training.steps=4"), corpus, tmp_path / "e", resume=True, say=quiet)
+    moved = {name: Alignment(a.starts, a.ends, a.labels[::-1].copy()) for name, a in alignments.items()}
+    write_ctm(corpus.path / "phones.ctm", moved)
+    with pytest.raises(DataError, match=r"phones\.ctm has other labels than those .*e was trained on"):
+        train(whole, corpus, tmp_path / "e", resume=True, say=quiet)
+
+
+def test_validation_weighs_labels_not_batches(spoken, tmp_path):
+    """Batches with few labels count for less: the loss is that of one batch with all crops."""
+    corpus, alignments = spoken
+    some = dict(list(alignments.items())[:4])
+    write_ctm(corpus.path / "phones.ctm", some)
+    found = []
+    for batch in (3, 12):
+        settings = config(tmp_path, "objective.kind=phones", "objective.classes=41", f"training.batch={batch}")
+        model = load_model_of(settings)
+        folder = tmp_path / f"model-{batch}"
+        folder.mkdir()
+        torch.manual_seed(0)
+        save_model(folder, settings, {n: torch.randn_like(t) for n, t in model.state_dict().items()})
+        found.append(validate(folder, corpus, settings, torch.device("cpu"), corpus))
+    np.testing.assert_allclose(found[0]["loss"], found[1]["loss"], rtol=1e-4)
 
 
 def test_what_is_refused(spoken, tmp_path):

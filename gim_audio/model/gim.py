@@ -95,7 +95,7 @@ class GreedyModule(nn.Module):
         if not self.computes_again:
             with _autocast(x, dtype):
                 z, c, _ = self(x)
-            given = (c, labels) if isinstance(self.objective, Classify) else (z, c, generator, None, ranks)
+            given = (c, labels, ranks) if isinstance(self.objective, Classify) else (z, c, generator, None, ranks)
             return self.objective(*given), self.up(z, c)
         first = cast("ConvBlock", self.encoder[0])
 

@@ -173,12 +173,14 @@ class Classify(nn.Module):
         self.linear = nn.Linear(width, classes)
         self.first, self.ratio = own.under(grid)
 
-    def forward(self, c: Tensor, labels: Tensor) -> Score:
+    def forward(self, c: Tensor, labels: Tensor, ranks: Ranks = ALONE) -> Score:
         """Score a batch, in float32.
 
         Args:
             c: contexts. Shape: `(batch, frames, width)`.
             labels: -1 is none. Shape: `(batch, slower frames)`, or `(batch,)` of whole crops.
+            ranks: The processes that share the batch. The mean of their scores is the score of all labels, however
+                many each of them has.
         """
         if labels.dim() == 1:
             pooled = c.mean(1, dtype=torch.float32)
@@ -192,6 +194,6 @@ class Classify(nn.Module):
             pooled = covered.view(batch, labels.shape[1], self.ratio, -1).mean(2, dtype=torch.float32)
         answers = self.linear(pooled)
         answers, labels = answers.flatten(0, -2), labels.flatten()
-        known = (labels >= 0).sum().clamp(min=1)
+        known = ranks.total((labels >= 0).sum()).clamp(min=1) / ranks.count
         loss = F.cross_entropy(answers, labels, ignore_index=-1, reduction="sum") / known
         return Score(loss, (answers.argmax(1) == labels).sum() / known)

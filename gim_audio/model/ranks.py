@@ -30,6 +30,9 @@ class Ranks(Protocol):
         Gradients go the other way. Shape: `(sum of sent, channels)` → `(sum of received, channels)`.
         """
 
+    def total(self, count: Tensor) -> Tensor:
+        """Return the sum of all processes' counts. Shape: `()`."""
+
 
 @dataclass(frozen=True)
 class _Alone:
@@ -38,6 +41,9 @@ class _Alone:
 
     def exchange(self, rows: Tensor, sent: list[int], received: list[int]) -> Tensor:  # noqa: ARG002 - all are its own
         return rows
+
+    def total(self, count: Tensor) -> Tensor:
+        return count
 
 
 ALONE = _Alone()

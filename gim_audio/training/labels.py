@@ -1,5 +1,7 @@
 """Labels of a step's crops, where modules learn to name phones or speakers: functions of the step, as the crops are."""
 
+import hashlib
+import json
 from collections.abc import Callable
 
 import numpy as np
@@ -14,7 +16,7 @@ from gim_audio.model.gim import GreedyInfoMax
 from gim_audio.packed import Crops, PackedCorpus
 from gim_audio.phones import PHONES, frame_labels, labels_of, read_ctm
 
-__all__ = ["Labels", "counted", "labels_for"]
+__all__ = ["Labels", "counted", "labels_fingerprint", "labels_for"]
 
 Labels = Callable[[int], Tensor | None]
 """Of the batch of a step, counted from 0."""
@@ -35,6 +37,28 @@ def counted(objective: ObjectiveConfig, corpus: PackedCorpus) -> ObjectiveConfig
     if objective.classes not in {None, found}:
         raise ConfigError(f"objective.classes: {objective.classes}, but {corpus.path} has {found} {objective.kind}")
     return objective.model_copy(update={"classes": found})
+
+
+def labels_fingerprint(objective: ObjectiveConfig, corpus: PackedCorpus) -> str:
+    """Return a digest of the labels that an objective is taught; empty for InfoNCE, which is taught none.
+
+    The corpus has a fingerprint of its audio alone: the same audio may get other labels.
+
+    Raises:
+        DataError: The corpus has no `phones.ctm`.
+    """
+    if objective.kind == "infonce":
+        return ""
+    if objective.kind == "speakers":
+        spoken = sorted(corpus.speakers.items())
+        return hashlib.sha256(json.dumps(spoken).encode()).hexdigest()
+    known = sorted(labels_of(DataDir.read(corpus.path), read_ctm(corpus.path / "phones.ctm")).items())
+    digest = hashlib.sha256()
+    for name, alignment in known:
+        digest.update(name.encode())
+        for values in (alignment.starts, alignment.ends, alignment.labels):
+            digest.update(np.ascontiguousarray(values).tobytes())
+    return digest.hexdigest()
 
 
 def labels_for(

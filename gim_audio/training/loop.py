@@ -37,11 +37,11 @@ from gim_audio.training.growth import begin_as_below, graft
 from gim_audio.training.health import LossWatch, check_weights, diagnose
 from gim_audio.training.interrupts import Interrupts
 from gim_audio.training.journal import Metrics, note_start, open_lines, read_lines
-from gim_audio.training.labels import counted, labels_for
+from gim_audio.training.labels import counted, labels_fingerprint, labels_for
 from gim_audio.training.parallel import REPORT_ROWS, Alone, join
 from gim_audio.training.residency import Residency
 from gim_audio.training.schedule import Phase, phases
-from gim_audio.training.state import Position, check_same, load_position, moments, prune, restore, save
+from gim_audio.training.state import Position, check_decay, check_same, load_position, moments, prune, restore, save
 from gim_audio.training.step import Step
 from gim_audio.training.validation import validate
 
@@ -142,6 +142,7 @@ class Run:
     def plan(self, base: Path | None) -> None:
         """From the beginning; what `base` trained is the bottom of the stack. Nothing is written yet."""
         self.position = Position(self.corpus.fingerprint, self.crops.batch, updates=[0] * len(self.model.stack))
+        self.position.labels = labels_fingerprint(self.config.objective, self.corpus)
         if base is not None:
             self.position.trained = graft(self.config, self.model, base)
         self.schedule = phases(self.config, self.crops.batch, self.position.trained)
@@ -164,6 +165,11 @@ class Run:
             raise CheckpointError(
                 f"{self.experiment}: was trained with {self.position.batch} crops a step, not {self.crops.batch}"
             )
+        labels = labels_fingerprint(self.config.objective, self.corpus)
+        if self.position.labels and self.position.labels != labels:
+            what = "phones.ctm has" if self.config.objective.kind == "phones" else "utt2spk has"
+            raise DataError(f"{self.corpus.path}: {what} other labels than those {self.experiment} was trained on")
+        check_decay(self.experiment, self.config, self.position)
         self.schedule = phases(self.config, self.crops.batch, self.position.trained)
         self.place.check(self.schedule)
         self.watch.recent = self.position.recent_losses
@@ -367,9 +373,16 @@ class Run:
         path = self.experiment / "validation.jsonl"
         before = read_lines(path, self.position.step - 1)
         found = validate(folder, valid, self.config, self.device, self.corpus)
+        begun = [number for number, updates in enumerate(self.position.updates, start=1) if updates]
+        begun = [*range(1, self.position.trained + 1), *begun]
         with open_lines(path, self.position.step - 1) as lines:
-            lines.write(json.dumps({"step": self.position.step, **found}) + "\n")
-        if all(sum(found["loss"]) < sum(line["loss"]) for line in before):
+            lines.write(json.dumps({"step": self.position.step, "modules": begun, **found}) + "\n")
+
+        def loss(line: Metrics) -> float:
+            return float(sum(line["loss"][module - 1] for module in begun))
+
+        # Where another module has begun to learn since, the earlier checkpoints hold less.
+        if all(loss(found) < loss(line) for line in before if line.get("modules", begun) == begun):
             replace_link(self.experiment / "best", folder.name)
 
     @contextmanager

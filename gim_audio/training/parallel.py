@@ -123,6 +123,13 @@ class DataParallel(_Together):
         found: Tensor = _Exchange.apply(rows, sent, received)
         return found
 
+    def total(self, count: Tensor) -> Tensor:
+        """See `Ranks`."""
+        summed = count.clone()
+        with _talking():
+            dist.all_reduce(summed)
+        return summed
+
     def settle(self, optimizer: Adam) -> None:
         gradients = torch.cat([p.grad.flatten() for p in optimizer.parameters if p.grad is not None])
         self._arrive()
@@ -320,7 +327,11 @@ def join(config: Config, model: GreedyInfoMax) -> Iterator[Alone]:
     # One process may compute a cache for hours while the others wait; that one died is noticed by its connection.
     dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=timedelta(days=7))
     try:
-        yield DataParallel(config.objective.negatives.ranks) if kind == "data" else ModuleParallel(model, config)
+        if kind == "data":  # labels have no negatives: their losses are always means over all processes
+            taught = config.objective.kind != "infonce"
+            yield DataParallel("all" if taught else config.objective.negatives.ranks)
+        else:
+            yield ModuleParallel(model, config)
     except GimAudioError as error:
         if store.add("gim-audio/said", 1) > 1:  # one line is enough
             raise SystemExit(2) from error

@@ -16,8 +16,9 @@ from gim_audio.errors import CheckpointError
 from gim_audio.files import new_folder, replace_link
 from gim_audio.model.checkpoint import checkpoints, resolve, save_model, seal, verify, write_tensors
 from gim_audio.training.adam import Adam
+from gim_audio.training.schedule import phases
 
-__all__ = ["Position", "check_same", "load_position", "moments", "prune", "restore", "save"]
+__all__ = ["Position", "check_decay", "check_same", "load_position", "moments", "prune", "restore", "save"]
 
 
 @dataclass
@@ -33,6 +34,8 @@ class Position:
         phase_step: steps of that phase.
         updates: of each module; a phase goes on in the order of batches where its modules are.
         recent_losses: what the watch over the losses remembers.
+        labels: Fingerprint of the labels that it is taught; empty where it is taught none, or where the checkpoint is
+            older than this entry.
     """
 
     corpus: str
@@ -43,6 +46,7 @@ class Position:
     phase_step: int = 0
     updates: list[int] = field(default_factory=list)
     recent_losses: list[float] = field(default_factory=list)
+    labels: str = ""
 
 
 def moments(optimizers: Mapping[int, Adam]) -> dict[str, Tensor]:
@@ -138,6 +142,26 @@ def check_same(experiment: Path, config: Config) -> None:
                     f"{experiment}: was trained with {section}.{key}={value}, not {now[section][key]}: "
                     "resume with the same settings, or train in another folder"
                 )
+
+
+def check_decay(experiment: Path, config: Config, position: Position) -> None:
+    """Refuse another length for a phase whose learning rate decays and that has begun: the rate would jump.
+
+    Raises:
+        CheckpointError: That is so; names the length.
+    """
+    if not position.phase_step:
+        return
+    before, now = (
+        phases(c, position.batch, position.trained)[position.phase - 1]
+        for c in (load(resolve(experiment) / "config.yaml"), config)
+    )
+    if now.decay != "none" and now.steps != before.steps:
+        where = "training.steps" if isinstance(config.training.schedule, str) else f"phase {position.phase}: steps"
+        raise CheckpointError(
+            f"{experiment}: {where}={now.steps}, but the learning rate decays over {before.steps} steps, of which "
+            f"{position.phase_step} are done, and would jump: resume with {before.steps}, or train in another folder"
+        )
 
 
 def _fixed(config: Config) -> dict[str, dict[str, Any]]:

@@ -29,15 +29,19 @@ def validate(
     )
     feed, batches = Feed(crops, device, "never"), min(BATCHES, -(-len(crops.usable) // crops.batch))
     labels = labels_for(config.objective, model, crops, device, known=trained_on)
-    total = torch.zeros(2, len(model.stack))
+    total, weight = torch.zeros(2, len(model.stack)), 0
     for batch in range(batches):
+        wanted = labels(batch)
+        # Of labels, the mean over a batch is over those that it has: batches count by these.
+        share = 1 if wanted is None else int((wanted >= 0).sum())
+        weight += share
         walk = model.scores(
             model.standardise(feed(batch)),
             lambda module, batch=batch: draws(config.training.seed, batch, module),  # type: ignore[misc]
-            labels=labels(batch),
+            labels=wanted,
         )
         for number, score, _ in walk:
             assert score is not None  # noqa: S101 - nothing is frozen
-            total[:, number - 1] += torch.stack([score.loss, score.accuracy]).cpu()
-    loss, accuracy = (total / batches).tolist()
+            total[:, number - 1] += share * torch.stack([score.loss, score.accuracy]).cpu()
+    loss, accuracy = (total / max(weight, 1)).tolist()
     return {"loss": loss, "accuracy": accuracy}
