@@ -27,12 +27,14 @@ __all__ = [
     "NegativesConfig",
     "ObjectiveConfig",
     "PhaseConfig",
+    "Precision",
     "StopConfig",
     "TrainingConfig",
     "load",
 ]
 
 Positive = Annotated[int, Field(ge=1)]
+Precision = Literal["auto", "fp32", "tf32", "bf16", "bf16-emulated"]
 
 
 class Section(BaseModel):
@@ -238,7 +240,9 @@ class TrainingConfig(Section):
     """Share of the weights that is lost in a step, times the learning rate (decoupled: Loshchilov and Hutter 2019)."""
     clip: Annotated[float, Field(gt=0)] | None = None
     """Largest norm of the gradient of one module; it never spans two."""
-    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
+    """`auto`: bf16 where the processor or GPU multiplies it faster than fp32, else fp32. `bf16` is
+    refused where it is slower, unless it is called `bf16-emulated`."""
     device: str = "auto"
     parallel: Literal["none", "data", "modules"] = "none"
     """Under torchrun: each process has its share of a batch, or of the modules."""

@@ -150,20 +150,20 @@ def test_computing_a_narrow_convolution_again_changes_nothing(kind, monkeypatch)
 
 @pytest.mark.parametrize("bptt", [True, False])
 def test_bfloat16_gradients_are_near(bptt):
+    """Of each module on frames of unit variance: numbers of 8 bits are 0.4% off, a sum of products some times that."""
     torch.manual_seed(0)
     model = build("model.channels=32", "model.context.hidden=16", f"model.context.bptt={str(bptt).lower()}")
-    x, found = torch.randn(2, 1, 20480), []
-    for dtype in (torch.float32, torch.bfloat16):
-        model.zero_grad(set_to_none=True)
-        for _, score, _ in model.scores(x, torch.Generator().manual_seed, dtype):
-            score.loss.backward()
-        found.append({name: p.grad for name, p in model.named_parameters()})
-    for name, exact in found[0].items():
-        rounded = found[1][name]
-        assert rounded.dtype == torch.float32
-        # Frames of an untrained stack differ the less the higher they are, down to what bfloat16 resolves.
-        tolerance = 0.1 if name.startswith(("stack.0", "stack.1", "stack.2")) else 0.6
-        assert (exact - rounded).norm() < tolerance * exact.norm(), name
+    for number, module in enumerate(model.stack):
+        x = torch.randn(4, 32, 300).relu() if number else torch.randn(4, 1, 4000)
+        found = []
+        for dtype in (torch.float32, torch.bfloat16):
+            model.zero_grad(set_to_none=True)
+            module.score(x, torch.Generator().manual_seed(number), dtype)[0].loss.backward()
+            found.append({name: p.grad for name, p in module.named_parameters()})
+        exact, rounded = found
+        for name in exact:
+            assert rounded[name].dtype == torch.float32
+            assert 0 < (exact[name] - rounded[name]).norm() < 0.04 * exact[name].norm(), (number, name)
 
 
 def test_bfloat16_scores_stay_in_float32():

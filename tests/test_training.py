@@ -1,6 +1,7 @@
 import json
 import math
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -15,15 +16,18 @@ from conftest import TINY, make_data
 from reference import PlainTraining
 from safetensors.torch import load_file, save_file
 
-from gim_audio.config import load
+from gim_audio.config import PhaseConfig, load
 from gim_audio.errors import CheckpointError, ConfigError, DataError, GimAudioError
 from gim_audio.kaldi import DataDir
 from gim_audio.model.checkpoint import digest, load_model, resolve
 from gim_audio.model.devices import pick_device
+from gim_audio.model.gim import GreedyInfoMax
 from gim_audio.model.objectives import InfoNCE
 from gim_audio.packed import Crops, PackedCorpus, pack
 from gim_audio.training import train
+from gim_audio.training.adam import Adam
 from gim_audio.training.health import LossWatch, dead_units, effective_rank
+from gim_audio.training.parallel import DataParallel
 from gim_audio.training.step import Step, draws
 
 
@@ -96,7 +100,7 @@ def test_the_fast_step_follows_the_plain_one(spoken, tmp_path):
     assert np.mean(slow[-20:]) < 0.95 * np.mean(slow[:20])
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16-emulated"])
 def test_resuming_gives_the_same_bits(tiny, corpus, tmp_path, precision):
     config = change(tiny, precision=precision)
     train(config, corpus, tmp_path / "whole", say=quiet)
@@ -322,7 +326,7 @@ def test_training_does_not_load_the_compiler():
     """torch.optim's classes would: 140 MB and a second."""
     script = """
 import sys, torch
-from gim_audio.config import load
+from gim_audio.config import PhaseConfig, load
 from gim_audio.model.gim import GreedyInfoMax
 import gim_audio.training
 from gim_audio.training.step import Step
@@ -366,6 +370,110 @@ def test_tf32_is_for_gpus(tiny, corpus, tmp_path):
     with pytest.raises(ConfigError, match="tf32 is for NVIDIA GPUs, not for cpu: take fp32 or bf16"):
         train(change(tiny, precision="tf32", device="cpu"), corpus, tmp_path / "e", say=quiet)
     assert not (tmp_path / "e").exists()
+
+
+LOOK = """
+import torch
+from gim_audio.model.devices import bf16_speed
+torch.conv1d(torch.ones(4, 64, 400), torch.ones(64, 64, 4))  # oneDNN introduces itself at its first work
+print("speed", bf16_speed(torch.device("cpu")))
+"""
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="oneDNN's limits are of x86 instruction sets")
+@pytest.mark.parametrize("most", ["DEFAULT", "AVX512_CORE", "AVX2"])
+def test_bf16_is_fast_where_onednn_says_so(most):
+    environment = os.environ | {"ONEDNN_MAX_CPU_ISA": most, "ONEDNN_VERBOSE": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", LOOK], env=environment, capture_output=True, text=True, check=True)
+    (isa,) = (line for line in done.stdout.splitlines() if "info,cpu,isa:" in line)
+    speed = float(done.stdout.splitlines()[-1].removeprefix("speed "))
+    assert (speed > 1) == ("bfloat16" in isa.lower()), isa
+
+
+def test_bf16_without_its_instructions_is_one_line(tiny, corpus, tmp_path):
+    """It would take a hundred times as long, in silence; `auto` and whoever insists go on."""
+    environment = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2", "OMP_NUM_THREADS": "1"}
+    (tmp_path / "c.yaml").write_text(TINY)
+
+    def start(precision, out, *more):
+        command = [sys.executable, "-m", "gim_audio", "train", tmp_path / "c.yaml", f"training.precision={precision}",
+                   "--data", corpus.path, "--out", tmp_path / out, *more]  # fmt: skip
+        return subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, check=False)
+
+    refused = start("bf16", "a")
+    assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 1)
+    assert "this processor has no bf16 arithmetic and takes" in refused.stderr
+    assert "take fp32 or auto, or bf16-emulated" in refused.stderr
+    assert not (tmp_path / "a").exists()
+    assert start("auto", "b").returncode == 0
+    assert load(tmp_path / "b/config.yaml").training.precision == "fp32"
+    assert start("bf16-emulated", "c").returncode == 0
+    assert load(tmp_path / "c/config.yaml").training.precision == "bf16"
+    resumed = start("auto", "c", "training.steps=7", "--resume")
+    assert (resumed.returncode, "no bf16 arithmetic" in resumed.stderr) == (2, True)
+    assert start("bf16-emulated", "c", "training.steps=7", "--resume").returncode == 0
+
+
+@pytest.mark.parametrize("clip", [None, 0.01])
+def test_clipping_is_of_the_gradients(clip):
+    """Adam's first moment after a step is a tenth of the gradient that it was given."""
+    parameters = [torch.nn.Parameter(torch.zeros(3)), torch.nn.Parameter(torch.zeros(2, 2))]
+    gradients = [torch.tensor([3.0, 0.0, 4.0]), torch.full((2, 2), 6.0)]
+    optimizer = Adam(parameters, 1e-3, clip=clip)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient.clone()
+    optimizer.step()
+    scale = 1.0 if clip is None else clip / 13  # the norm of all together: 5 and 12
+    for gradient, moments in zip(gradients, optimizer.moments, strict=True):
+        torch.testing.assert_close(moments["exp_avg"], 0.1 * scale * gradient, rtol=1e-4, atol=1e-9)
+
+
+def test_draws_of_ones_own_differ_between_processes(tiny, monkeypatch):
+    """Negatives of all processes are drawn alike by each, those of its own are not."""
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda: 2)
+    salts = {}
+    for rank in (0, 1):
+        monkeypatch.setattr("torch.distributed.get_rank", lambda rank=rank: rank)
+        salts[rank] = {negatives: DataParallel(negatives).salt for negatives in ("all", "own")}
+    assert salts[0]["all"] == salts[1]["all"]
+    assert salts[0]["own"] != salts[1]["own"]
+    config = tiny.model_copy(update={"model": tiny.model.model_copy(update={"mean": 0.0, "deviation": 1.0})})
+    x, gradients = torch.randn(3, 1, 4000), []
+    for rank in (0, 1):
+        torch.manual_seed(0)
+        model, kept = GreedyInfoMax.build(config.model, config.objective), []
+        optimizers = {n: Adam(module.parameters(), 0.0) for n, module in enumerate(model.stack, start=1)}
+        Step(model, optimizers, config, settle=kept.append, salt=salts[rank]["own"])(x, 0)
+        gradients.append([p.grad for optimizer in kept for p in optimizer.parameters])
+    assert not any(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
+@pytest.mark.parametrize("decay", ["none", "linear"])
+def test_a_decay_that_has_begun_keeps_its_length(tiny, corpus, tmp_path, decay):
+    """With another length, the learning rate of the next step would be another one."""
+    train(change(tiny, steps=4, decay=decay), corpus, tmp_path / "e", say=quiet)
+    longer = change(tiny, steps=8, decay=decay)
+    if decay == "none":
+        train(longer, corpus, tmp_path / "e", resume=True, say=quiet)
+        return
+    said = "training.steps=8, but the learning rate decays over 4 steps, of which 4 are done, and would jump: resume with 4"
+    with pytest.raises(CheckpointError, match=said):
+        train(longer, corpus, tmp_path / "e", resume=True, say=quiet)
+    train(change(tiny, steps=4, decay=decay), corpus, tmp_path / "e", resume=True, say=quiet)
+
+
+def test_a_decay_that_has_not_begun_may_change(tiny, corpus, tmp_path):
+    def plan(steps):
+        return change(tiny, schedule=(PhaseConfig(steps=3), PhaseConfig(steps=steps, decay="linear")))
+
+    def interrupted(done, total, metrics):
+        if done == 4:  # after the checkpoint between the phases
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(plan(4), corpus, tmp_path / "e", say=quiet, progress=interrupted)
+    train(plan(2), corpus, tmp_path / "e", resume=True, say=quiet)
+    assert resolve(tmp_path / "e").name == "step-000005"
 
 
 def test_devices():

@@ -13,7 +13,7 @@ import soundfile
 import torch
 
 from gim_audio.kaldi import DataDir
-from gim_audio.model.devices import peak_bytes
+from gim_audio.model.devices import bf16_speed, peak_bytes
 from gim_audio.packed import PackedCorpus, pack
 from gim_audio.provenance import provenance
 
@@ -38,6 +38,14 @@ def seconds(work: Callable[[], object], times: int, warm: int = 1) -> float:
         work()
         taken.append(time.perf_counter() - started)
     return statistics.median(taken)
+
+
+def precisions(device: torch.device) -> tuple[str, ...]:
+    """Return the precisions that are worth measuring: emulated bf16 would take a hundred times as long."""
+    if bf16_speed(device) > 1:
+        return "fp32", "bf16"
+    print(f"bf16 is left out: {device.type} has no arithmetic for it", file=sys.stderr)
+    return ("fp32",)
 
 
 def peak_gigabytes() -> float:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from bench import apart, seconds, table, write_page
+from bench import apart, precisions, seconds, table, write_page
 
 from gim_audio.config import Config
 from gim_audio.featurize import Featurizer
@@ -83,14 +83,9 @@ def main() -> None:
         return
 
     took = {}
-    for what in (
-        "convolutions fp32",
-        "featurize fp32",
-        "convolutions bf16",
-        "featurize bf16",
-        "every module",
-        "published",
-    ):
+    known = precisions(torch.device("cpu"))
+    alone = [f"{part} {precision}" for precision in known for part in ("convolutions", "featurize")]
+    for what in (*alone, "every module", "published"):
         print(what, file=sys.stderr)
         found = [apart(__file__, "--measure", what, "--minutes", options.minutes)["seconds"] for _ in range(2)]
         took[what] = min(found)
@@ -101,7 +96,7 @@ def main() -> None:
             f"{1 / took[f'convolutions {precision}']:.0f}",
             f"{took[f'convolutions {precision}'] / took[f'featurize {precision}']:.2f}",
         ]
-        for precision in ("fp32", "bf16")
+        for precision in known
     ]
     # An hour of LibriSpeech is 290 utterances; a published speaker epoch encodes one crop of each.
     crops = 290 * CROP / RATE

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from bench import apart, noise, peak_gigabytes, seconds, table, write_page
+from bench import apart, noise, peak_gigabytes, precisions, seconds, table, write_page
 from torch import Tensor, nn
 
 from gim_audio.config import Config, load
@@ -293,6 +293,8 @@ def main() -> None:
     ]
     if device.type != "cuda":
         variants = [variant for variant in variants if "tf32" not in variant]
+    if "bf16" not in precisions(device):
+        variants = [variant for variant in variants if "bf16" not in variant]
     rounds: dict[str, list[dict[str, float]]] = {variant: [] for variant in variants}
     for turn in range(options.rounds):
         for variant in variants:
@@ -321,14 +323,15 @@ def write(best: dict[str, dict[str, float]], out: Path, batch: int, device: torc
         for variant in [*PUBLISHED, *VARIANTS]
         if variant in best
     ]
+    measured = [precision for precision in ("fp32", "bf16") if f"roofline {precision}" in best]
     floor = [
-        [part, *(f"{1e3 * best[f'roofline {precision}'][part]:.0f}" for precision in ("fp32", "bf16"))]
+        [part, *(f"{1e3 * best[f'roofline {precision}'][part]:.0f}" for precision in measured)]
         for part in best["roofline fp32"]
     ]
-    total = [f"{1e3 * took[f'roofline {precision}']:.0f}" for precision in ("fp32", "bf16")]
-    ratio = [f"{took[f'gim {precision}'] / took[f'roofline {precision}']:.2f}" for precision in ("fp32", "bf16")]
+    total = [f"{1e3 * took[f'roofline {precision}']:.0f}" for precision in measured]
+    ratio = [f"{took[f'gim {precision}'] / took[f'roofline {precision}']:.2f}" for precision in measured]
     against = []
-    for precision in ("fp32", "bf16"):
+    for precision in measured:
         gim, cpc = (took[f"{kind} {precision}"] for kind in ("gim", "cpc"))
         own_gim, own_cpc = (
             whole - took[f"objectives of {kind} {precision}"] for kind, whole in (("gim", gim), ("cpc", cpc))
@@ -354,7 +357,7 @@ def write(best: dict[str, dict[str, float]], out: Path, batch: int, device: torc
         + ("what torch allocated on the device.\n" if device.type == "cuda" else "above what the imports hold.\n"),
         table(["step", "seconds", "times faster than published", "peak memory, GB"], steps),
         "## Roofline\n\nThe step's arithmetic in ms, each part alone, with the fastest of torch's ways here.\n",
-        table(["part", "fp32", "bf16"], [*floor, ["sum", *total], ["a GIM step, times the sum", *ratio]]),
+        table(["part", *measured], [*floor, ["sum", *total], ["a GIM step, times the sum", *ratio]]),
         "## Against CPC\n\nSeconds of a step; a GIM step has six sets of heads where CPC has one, so the last three "
         "columns leave out the heads and losses of both (measured alone).\n",
         table(["precision", "GIM", "CPC", "ratio", "GIM, rest", "CPC, rest", "ratio"], against),

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import torch
-from bench import apart, seconds, table, write_page
+from bench import apart, precisions, seconds, table, write_page
 from bench_step import CROP, memory, our_step, published_step, synchronised
 
 from gim_audio.config import Config, load
@@ -77,10 +77,10 @@ def main() -> None:
         print(json.dumps(measure(options.measure, options.batches[0], options.steps, device)))
         return
 
-    rows = []
+    rows, known = [], precisions(device)
     for batch in options.batches:
         for kind in KINDS:
-            if "tf32" in kind and device.type != "cuda":
+            if ("tf32" in kind and device.type != "cuda") or ("bf16" in kind and "bf16" not in known):
                 continue
             print(f"batch {batch}: {kind}", file=sys.stderr)
             found = apart(__file__, "--measure", kind, "--batches", batch, "--steps", options.steps, "--device", device)

@@ -2,11 +2,15 @@
 
 import time
 from collections.abc import Callable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
+from gim_audio.cli.precision import PRECISION_HELP, PRECISIONS
 from gim_audio.cli.progress import Update, progress, say
+
+if TYPE_CHECKING:
+    from gim_audio.featurize import EncodingPrecision
 
 SHOWN = 5
 """Notes and failures that are told one by one."""
@@ -60,10 +64,10 @@ class Job(click.ParamType[tuple[int, int]]):
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, …")
 @click.option(
     "--precision",
-    type=click.Choice(["fp32", "bf16"]),
+    type=PRECISIONS,
     default="fp32",
     show_default=True,
-    help="Of the convolutions; bf16 is faster where the processor has it, and differs in the third digit.",
+    help=f"{PRECISION_HELP} Features in bf16 differ in the third digit.",
 )
 @click.option("--allow-pipes", is_flag=True, help="Run the commands in wav.scp.")
 def featurize(
@@ -80,7 +84,7 @@ def featurize(
     nj: int,
     job: tuple[int, int] | None,
     device: str,
-    precision: Literal["fp32", "bf16"],
+    precision: "EncodingPrecision",
     allow_pipes: bool,
 ) -> None:
     """Write features of audio. EXP: an experiment, a checkpoint, gim-small, or mfcc, mfcc13, fbank, random.

@@ -2,14 +2,15 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
+from gim_audio.cli.precision import PRECISION_HELP, PRECISIONS
 from gim_audio.cli.progress import progress, say
 
 if TYPE_CHECKING:
-    from gim_audio.featurize import Encoder
+    from gim_audio.featurize import Encoder, EncodingPrecision
     from gim_audio.kaldi import DataDir
     from gim_audio.phones import Alignment
     from gim_audio.probes import Evaluation, Protocol, Result, Subject
@@ -21,7 +22,7 @@ WITH_PHONES = {"phones", "units", "per"}
 
 MAIN = ("accuracy", "eer", "pnmi", "per")
 """A task's figure, which has the interval."""
-BESIDE = {"phone_purity": "phone purity", "cluster_purity": "cluster purity"}
+BESIDE = {"pnmi_uncorrected": "uncorrected", "phone_purity": "phone purity", "cluster_purity": "cluster purity"}
 """Figures without one."""
 
 
@@ -37,10 +38,10 @@ def shared_options(command: Any) -> Any:
         click.option("--layers", is_flag=True, help="Each layer counts as a module, also inside modules."),
         click.option(
             "--precision",
-            type=click.Choice(["fp32", "bf16"]),
+            type=PRECISIONS,
             default="fp32",
             show_default=True,
-            help="Of encoding by a network; the others are always computed in fp32.",
+            help=f"{PRECISION_HELP} Baselines are always computed in fp32.",
         ),
         click.option(
             "--frames",
@@ -54,7 +55,7 @@ def shared_options(command: Any) -> Any:
             default=0,
             show_default=True,
             type=click.IntRange(0),
-            help="Each frame with so many on either side: what features would know if they heard as much.",
+            help="Stack each frame with N neighbours on either side, to compare features of equal temporal context.",
         ),
         click.option("--units", default=100, show_default=True, type=click.IntRange(2), help="Clusters."),
         click.option("--seed", default=0, show_default=True, type=click.IntRange(0)),
@@ -87,7 +88,7 @@ SHIFT_HELP = (
 )
 @click.option("--shift", default=1, show_default=True, help=SHIFT_HELP)
 def probe(task: str, exp: str, out: Path, protocol: str, shift: int, **settings: Any) -> None:
-    """Ask frozen features one thing.
+    """Evaluate frozen features on one task.
 
     \b
     phones        a linear classifier of frames
@@ -98,8 +99,9 @@ def probe(task: str, exp: str, out: Path, protocol: str, shift: int, **settings:
     cka           how alike modules are: linear centred kernel alignment
     slowness      autocorrelation over time
 
-    EXP: an experiment, a checkpoint, gim-small, or mfcc, mfcc13 (without deltas), fbank, random. Intervals are by
-    bootstrap over speakers. `gim-audio evaluate` asks several things of one encoding.
+    EXP: an experiment, a checkpoint, gim-small, or a baseline: mfcc, mfcc13 (without deltas), fbank (log mel energies),
+    also with +cmvn (less the utterance's mean) or +cmvn-speaker; random. Intervals are over speakers. `gim-audio
+    evaluate` runs several tasks on one encoding.
     """  # noqa: D301
     from gim_audio.files import absent
     from gim_audio.probes import write_result
@@ -132,9 +134,10 @@ def evaluate(
     speaker_test: Path | None,
     **settings: Any,
 ) -> None:
-    """Ask frozen features several things, of one encoding of the audio: see `gim-audio probe`.
+    """Evaluate frozen features on several tasks, from one encoding of the audio: see `gim-audio probe`.
 
-    EXP: an experiment, a checkpoint, gim-small, or mfcc, mfcc13 (without deltas), fbank, random.
+    EXP: an experiment, a checkpoint, gim-small, or a baseline: mfcc, mfcc13 (without deltas), fbank (log mel energies),
+    also with +cmvn (less the utterance's mean) or +cmvn-speaker; random.
     """
     from gim_audio.files import absent, new_folder
     from gim_audio.probes import write_result
@@ -176,7 +179,7 @@ def _ask(
     stack: int,
     device: str,
     layers: bool,
-    precision: Literal["fp32", "bf16"],
+    precision: "EncodingPrecision",
     allow_pipes: bool,
     speaker_train: Path | None = None,
     speaker_test: Path | None = None,
@@ -258,7 +261,9 @@ def _show(exp: str, result: "Result") -> None:
         figures = []
         for key in (key for key in MAIN if key in row):
             interval = (
-                "({:.1%} to {:.1%})".format(*row["interval"]) if row["interval"] else "(one speaker: no interval)"
+                "({:.1%} to {:.1%})".format(*row["interval"])
+                if row["interval"]
+                else "(too few speakers for an interval)"
             )
             figures.append(f"{row[key]:.1%}  {interval}")
         figures += [f"{name} {row[key]:.1%}" for key, name in BESIDE.items() if key in row]
@@ -268,6 +273,8 @@ def _show(exp: str, result: "Result") -> None:
             if key in row
         ]
         warning = "" if row.get("converged", True) else "  not converged"
+        if reason := row.get("not_chosen"):
+            warning += f"  penalty not chosen: {reason}"
         click.echo(f"{row['module']} {row['name']:12} {'  '.join(figures)}{warning}")
 
 

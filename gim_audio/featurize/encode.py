@@ -10,7 +10,7 @@ from gim_audio import audio
 from gim_audio.audio import Waveform
 from gim_audio.errors import AudioError, DataError
 from gim_audio.featurize.encoders import Encoder, Features
-from gim_audio.featurize.load import load_encoder
+from gim_audio.featurize.load import EncodingPrecision, load_encoder
 from gim_audio.featurize.pooling import FRAMES, Pooling
 from gim_audio.featurize.units import Unit, batches
 from gim_audio.featurize.work import Done, Shard
@@ -43,7 +43,7 @@ class Task:
     pooling: Pooling = FRAMES
     dtype: Literal["float32", "float16"] = "float32"
     device: str = "cpu"
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: EncodingPrecision = "fp32"
     allow_pipes: bool = False
 
     def encoder(self) -> Encoder:

@@ -1,7 +1,7 @@
 """What a person may name as EXP, to an encoder."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 
@@ -12,26 +12,30 @@ from gim_audio.featurize.encoders import Encoder, Featurizer
 from gim_audio.model.checkpoint import pretrained
 from gim_audio.model.devices import set_precision
 
-__all__ = ["load_encoder"]
+__all__ = ["EncodingPrecision", "load_encoder"]
+
+EncodingPrecision = Literal["auto", "fp32", "bf16", "bf16-emulated"]
+"""As `TrainingConfig.precision`, without TF32."""
 
 
-def load_encoder(name: str, device: torch.device | str = "cpu", precision: Literal["fp32", "bf16"] = "fp32") -> Encoder:
+def load_encoder(name: str, device: torch.device | str = "cpu", precision: EncodingPrecision = "fp32") -> Encoder:
     """A baseline (`mfcc`, `mfcc13`, `fbank`, `random`), an experiment, a checkpoint, or a model of the package.
 
     A folder with the name of a baseline is `./mfcc`; one with the name of a model of the package goes before it.
 
     Raises:
-        ConfigError: `bf16` for a baseline that is not a network.
+        ConfigError: `bf16` for a baseline that is not a network, or on a processor that has to emulate it.
         CheckpointError: there is no such thing, or it is damaged.
     """
     if name in BASELINES:
-        if precision != "fp32":
+        if precision not in {"fp32", "auto"}:
             raise ConfigError(f"--precision {precision}: {name} is computed in fp32")
         return KaldiFeatures(name)
-    set_precision("fp32", torch.device(device))  # bf16 is a matter of the products, and TF32 was not asked for
+    # TF32 cannot be asked for
+    decided = cast("Literal['fp32', 'bf16']", set_precision(precision, torch.device(device)))
     if name == "random":
-        return Featurizer.random(Config(), device, precision)
+        return Featurizer.random(Config(), device, decided)
     if name not in pretrained() and not Path(name).exists():
         others = ", ".join((*pretrained(), *BASELINES))
         raise CheckpointError(f"{name}: no such experiment (nor is it {others} or random)")
-    return Featurizer.load(name, device, precision)
+    return Featurizer.load(name, device, decided)

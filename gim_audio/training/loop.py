@@ -83,13 +83,16 @@ def train(
         if other is not None and other.rate != config.model.rate:
             raise DataError(f"{other.path}: packed at {other.rate} Hz, the model wants {config.model.rate} Hz")
     device = pick_device(config.training.device)
-    set_precision(config.training.precision, device)
     keep_freed_memory()
-    known = experiment if resume and newest(experiment) else base
+    begun = experiment if resume and newest(experiment) else None
+    precision = config.training.precision
+    if precision == "auto" and begun:
+        precision = load(resolve(begun) / "config.yaml").training.precision
     config = config.model_copy(
         update={
-            "model": _standardised(config.model, corpus, known),
+            "model": _standardised(config.model, corpus, begun or base),
             "objective": counted(config.objective, corpus),
+            "training": config.training.model_copy(update={"precision": set_precision(precision, device)}),
         }
     )
     torch.manual_seed(config.training.seed)
