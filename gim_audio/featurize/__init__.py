@@ -6,6 +6,7 @@ from gim_audio.featurize.encoders import Encoder, Features, Featurizer
 from gim_audio.featurize.inputs import gather, one_by_one, standard_input, wave_archive
 from gim_audio.featurize.live import Live
 from gim_audio.featurize.load import EncodingPrecision, load_encoder
+from gim_audio.featurize.normalised import encoders_of
 from gim_audio.featurize.one_rate import Pool, encode_at_one_rate, waveforms
 from gim_audio.featurize.pooling import FRAMES, Pooling
 from gim_audio.featurize.run import Report, Target, featurize, pipe
@@ -26,6 +27,7 @@ __all__ = [
     "Target",
     "Task",
     "encode_at_one_rate",
+    "encoders_of",
     "featurize",
     "gather",
     "job",

@@ -14,7 +14,8 @@ __all__ = ["BASELINES", "KaldiFeatures"]
 
 WIDTHS = {"mfcc": 13, "mfcc13": 13, "fbank": 80}
 """Of a window alone."""
-BASELINES = tuple(WIDTHS)
+BASELINES = tuple(f"{kind}{suffix}" for kind in WIDTHS for suffix in ("", "+cmvn", "+cmvn-speaker"))
+"""Names that stand for computed features: as they are, less the mean of an utterance, less the mean of a speaker."""
 REACH = 4
 """Frames to either side that second differences look at."""
 

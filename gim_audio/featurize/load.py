@@ -9,6 +9,7 @@ from gim_audio.config import Config
 from gim_audio.errors import CheckpointError, ConfigError
 from gim_audio.featurize.baselines import BASELINES, KaldiFeatures
 from gim_audio.featurize.encoders import Encoder, Featurizer
+from gim_audio.featurize.normalised import Normalised
 from gim_audio.model.checkpoint import pretrained
 from gim_audio.model.devices import set_precision
 
@@ -19,7 +20,7 @@ EncodingPrecision = Literal["auto", "fp32", "bf16", "bf16-emulated"]
 
 
 def load_encoder(name: str, device: torch.device | str = "cpu", precision: EncodingPrecision = "fp32") -> Encoder:
-    """A baseline (`mfcc`, `mfcc13`, `fbank`, `random`), an experiment, a checkpoint, or a model of the package.
+    """A baseline (one of `BASELINES`, or `random`), an experiment, a checkpoint, or a model of the package.
 
     A folder with the name of a baseline is `./mfcc`; one with the name of a model of the package goes before it.
 
@@ -30,12 +31,21 @@ def load_encoder(name: str, device: torch.device | str = "cpu", precision: Encod
     if name in BASELINES:
         if precision not in {"fp32", "auto"}:
             raise ConfigError(f"--precision {precision}: {name} is computed in fp32")
-        return KaldiFeatures(name)
+        return baseline(name)
     # TF32 cannot be asked for
     decided = cast("Literal['fp32', 'bf16']", set_precision(precision, torch.device(device)))
     if name == "random":
         return Featurizer.random(Config(), device, decided)
     if name not in pretrained() and not Path(name).exists():
-        others = ", ".join((*pretrained(), *BASELINES))
+        others = ", ".join((*pretrained(), "mfcc", "mfcc+cmvn", "mfcc13", "fbank", "fbank+cmvn"))
         raise CheckpointError(f"{name}: no such experiment (nor is it {others} or random)")
     return Featurizer.load(name, device, decided)
+
+
+def baseline(name: str) -> Encoder:
+    """Return computed features by their name in `BASELINES`."""
+    kind, _, normalised = name.partition("+")
+    features = KaldiFeatures(kind)
+    if not normalised:
+        return features
+    return Normalised(features, "speaker" if normalised.endswith("-speaker") else "utterance", name)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from gim_audio.featurize import Encoder, Features, encode_at_one_rate, waveforms
+from gim_audio.featurize import Encoder, Features, encode_at_one_rate, encoders_of, waveforms
 from gim_audio.kaldi import DataDir
 from gim_audio.probes.tally import Result
 
@@ -98,9 +98,10 @@ def evaluate(
     for role, asked in (("train", learning), ("test", judging)):
         for data in {id(data): data for data, _ in asked if data is not None}.values():
             listeners = [hear for wanted, hear in asked if wanted is data]
+            encoders = encoders_of(subject.encoder, data, allow_pipes=allow_pipes)
             for name, waveform in waveforms(data, subject.encoder, allow_pipes=allow_pipes):
                 before = time.perf_counter()
-                features = encode_at_one_rate(subject.encoder, waveform, subject.modules)
+                features = encode_at_one_rate(encoders(name), waveform, subject.modules)
                 found.encoding[role] += time.perf_counter() - before
                 if subject.stack:
                     features = [stacked(f, subject.stack) for f in features]

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from gim_audio.audio import Waveform
 from gim_audio.errors import DataError
-from gim_audio.featurize import Encoder, Features, KaldiFeatures, encode_at_one_rate, waveforms
+from gim_audio.featurize import Encoder, Features, KaldiFeatures, encode_at_one_rate, encoders_of, waveforms
 from gim_audio.kaldi import DataDir
 from gim_audio.phones import PHONES, Alignment, frame_labels
 from gim_audio.report.style import INK, MUTED, STYLE
@@ -96,8 +96,9 @@ def draw_map(
     labels: list[npt.NDArray[np.int64]] = []
     windows: list[Features] = []
     speakers: list[str] = []
+    encoders = encoders_of(encoder, data, allow_pipes=False)
     for name, waveform in waveforms(data, encoder, allow_pipes=False):
-        (features,) = encode_at_one_rate(encoder, waveform, [module])
+        (features,) = encode_at_one_rate(encoders(name), waveform, [module])
         for first in range(0, len(features) - WINDOW + 1, WINDOW):
             windows.append(features[first : first + WINDOW].mean(axis=0))
             speakers.append(data.speakers[name])
