@@ -13,6 +13,7 @@ from gim_audio.report.results import Experiment
 from gim_audio.report.rows import curve, method
 from gim_audio.report.style import INK, MFCC, MUTED, STYLE, TRAINED
 from gim_audio.report.tables import TASKS
+from gim_audio.report.verdicts import baseline_name, strongest
 
 __all__ = ["draw_diagnostics", "draw_layers"]
 
@@ -47,9 +48,9 @@ def draw_layers(experiments: Sequence[Experiment]) -> Figure | None:
             if untrained := next((p for e in shown if (p := e.probe(task, "random", "strict"))), None):
                 values = [100 * row["accuracy"] for row in untrained.modules]
                 axes.plot(range(len(values)), values, "o--", color=MUTED, ms=3, lw=1.2, label="random initialisation")
-            if baseline := next((p for e in shown if (p := e.probe(task, "mfcc", "strict"))), None):
+            if baseline := next((p for e in shown if (p := strongest(e, task, "strict"))), None):
                 level = 100 * baseline.modules[0]["accuracy"]
-                axes.axhline(level, color=MFCC, lw=1.5, label="MFCC with deltas")
+                axes.axhline(level, color=MFCC, lw=1.5, label=baseline_name(baseline.kind))
             if task == "speakers":
                 for experiment in shown:
                     name, labels = method(experiment)
@@ -82,8 +83,9 @@ def _curve(experiment: Experiment) -> Figure | None:
     values = np.array([100 * float(point[2]["accuracy"]) for point in points])  # type: ignore[arg-type]
     edges = 100 * np.array([point[2]["interval"] or [point[2]["accuracy"]] * 2 for point in points], dtype=float).T
     axes.errorbar(steps, values, np.abs(edges - values), fmt="o-", color=TRAINED, ms=5, capsize=2, elinewidth=1)
-    if baseline := experiment.probe("phones", "mfcc", "strict"):
-        axes.axhline(100 * baseline.modules[0]["accuracy"], color=MFCC, lw=1.5, label="MFCC with deltas")
+    if baseline := strongest(experiment, "phones", "strict"):
+        level = 100 * baseline.modules[0]["accuracy"]
+        axes.axhline(level, color=MFCC, lw=1.5, label=baseline_name(baseline.kind))
         axes.legend(loc="lower right")
     axes.set_xlabel("updates")
     hours = points[-1][1] / points[-1][0]

@@ -11,6 +11,7 @@ from gim_audio.report.diagnostics import draw_diagnostics
 from gim_audio.report.published import SPEAKERS_BY_MODULE, TABLE
 from gim_audio.report.results import Experiment
 from gim_audio.report.style import INK, MFCC, MUTED, STYLE, TRAINED
+from gim_audio.report.verdicts import baseline_name, strongest
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -101,9 +102,8 @@ def _accuracy_by_module(axes: "Axes", experiment: Experiment, task: str) -> None
     )
     if random := experiment.probe(task, "random"):
         axes.plot(x, _percent(random.modules), "o--", color=MUTED, ms=4, lw=1.2, label="random initialisation")
-    for kind, name, dash in (("mfcc", "MFCC", "-"), ("fbank", "log mel", "-.")):
-        if baseline := experiment.probe(task, kind):
-            axes.axhline(_percent(baseline.modules)[0], color=MFCC, lw=1.5, ls=dash, label=name)
+    if baseline := strongest(experiment, task):
+        axes.axhline(_percent(baseline.modules)[0], color=MFCC, lw=1.5, label=baseline_name(baseline.kind))
     majority = 100 * float(trained.record["counts"]["majority"])
     axes.axhline(majority, color=MUTED, lw=0.8, ls=":", label="majority class" if task == "phones" else "chance")
     if task == "speakers" and len(names) == len(PUBLISHED):

@@ -15,6 +15,7 @@ from gim_audio.report.figures import draw
 from gim_audio.report.results import Experiment, read_experiments
 from gim_audio.report.rows import PROTOCOLS, by_layer, learning_curve, rows
 from gim_audio.report.tables import Table
+from gim_audio.report.verdicts import verdicts
 
 __all__ = ["write_report"]
 
@@ -50,11 +51,11 @@ def write_report(paths: Sequence[Path], out: Path, markdown: Path | None, title:
         DataError: an experiment is not one, or is damaged.
     """
     experiments = read_experiments(paths)
-    trained = [experiment for experiment in experiments if experiment.config]
+    trained = [experiment for experiment in experiments if experiment.shown]
     together = len(experiments) > 1
     written, images = [out], {}
     figures = {}
-    if together and (layers := draw_layers(trained)):
+    if together and (layers := draw_layers([experiment for experiment in trained if experiment.config])):
         figures["layers"] = layers
     for number, experiment in enumerate(trained, start=1):
         prefix = f"{number}-" if together else ""
@@ -112,7 +113,7 @@ def _shown(experiment: Experiment) -> list[Table]:
 
 
 def _section(experiment: Experiment, images: Sequence[str]) -> str:
-    sentences = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in tables.verdicts(experiment))
+    sentences = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in verdicts(experiment))
     first, *more = _shown(experiment)
     return (
         f"<h2>{html.escape(str(experiment.path))}</h2><ul>{sentences}</ul>"
@@ -145,9 +146,9 @@ def _markdown(experiments: Sequence[Experiment], title: str, command: str) -> st
     if len(experiments) > 1:
         parts += [_pipes(table) for table in _side_by_side(experiments)]
     for experiment in experiments:
-        if experiment.config:
+        if experiment.shown:
             parts.append(f"## {experiment.path}")
-            parts.append("\n".join(f"- {sentence}" for sentence in tables.verdicts(experiment)))
+            parts.append("\n".join(f"- {sentence}" for sentence in verdicts(experiment)))
             parts += [_pipes(table) for table in _shown(experiment)]
     parts.append("## Settings and provenance")
     for experiment in experiments:

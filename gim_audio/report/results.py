@@ -41,15 +41,27 @@ class Probe:
 
     @property
     def setup(self) -> tuple[Any, ...]:
-        """Protocol, data and such settings as the label shift: what must agree where two results are compared."""
+        """Protocol, data, labels and such settings as their shift: what must agree where two results are compared."""
         record = self.record
         settings = (record["settings"].get(key) for key in SETTINGS)
-        return record["protocol"], record["train"], record["test"], *settings
+        corpora = tuple(sorted((record.get("corpora") or {}).items()))
+        return record["protocol"], record["train"], record["test"], corpora, *settings
 
     @property
-    def best(self) -> dict[str, Any]:
-        """The module with the highest accuracy."""
-        return max(self.modules, key=lambda row: float(row["accuracy"]))
+    def chosen(self) -> dict[str, Any]:
+        """The module that stands for all: the best on training data that was held out, or else the last one.
+
+        The test set chooses nothing.
+        """
+        if all("held_out" in row for row in self.modules):
+            return max(self.modules, key=lambda row: float(row["held_out"]))
+        return self.modules[-1]
+
+    @property
+    def speakers(self) -> list[str]:
+        """The test speakers, sorted; empty in results of older versions."""
+        speakers: list[str] = self.record.get("speakers", [])
+        return speakers
 
 
 @dataclass(frozen=True)
@@ -71,6 +83,11 @@ class Experiment:
     probes: list[Probe]
     starts: list[dict[str, Any]]
     baselines: list[Probe] = field(default_factory=list)
+
+    @property
+    def shown(self) -> bool:
+        """Whether it has a model: one that was trained here, or whose results are here; not baselines alone."""
+        return bool(self.config) or any(probe.kind == "trained" for probe in self.probes)
 
     def trained(self, task: str, protocol: str | None = None) -> list[Probe]:
         """Results for the trained model that look at most of its modules, by length of training."""

@@ -6,7 +6,8 @@ import yaml
 
 from gim_audio.report.published import SOURCE, TABLE
 from gim_audio.report.results import Experiment, Probe
-from gim_audio.report.tables import NAMES, TASKS, Table, cell
+from gim_audio.report.tables import TASKS, Table, cell
+from gim_audio.report.verdicts import baseline_name, baselines
 
 __all__ = ["PROTOCOLS", "by_layer", "curve", "learning_curve", "method", "rows"]
 
@@ -30,11 +31,13 @@ def rows(experiments: Sequence[Experiment]) -> Table:
     head += [f"published {task} %" for task in TASKS]
     lines: list[list[str]] = []
     trained = [experiment for experiment in experiments if experiment.config]
-    for kind, name in ({"random": UNTRAINED} | NAMES | _stacked(trained)).items():
+    computed = [kind for e in trained for task in TASKS for p in PROTOCOLS for kind in baselines(e, task, p)]
+    for kind in dict.fromkeys(["random", *computed]):
         found = next((e for e in trained if _any(e, kind)), None)
         if found:
             cells = [_last(found.probe(task, kind, protocol)) for task in TASKS for protocol in PROTOCOLS]
-            lines.append([name, "", *cells, *_published({"random": UNTRAINED, "mfcc": "MFCC"}.get(kind, ""), TASKS)])
+            cited = _published({"random": UNTRAINED, "mfcc": "MFCC"}.get(kind, ""), TASKS)
+            lines.append([baseline_name(kind) or UNTRAINED, "", *cells, *cited])
     for experiment in trained:
         if not _any(experiment, "trained"):
             continue
@@ -51,17 +54,6 @@ def rows(experiments: Sequence[Experiment]) -> Table:
         f"{', '.join(shifts)}), and published ({SOURCE}: a hundred times the speech, other labels)"
     )
     return Table(caption, head, lines)
-
-
-def _stacked(experiments: Sequence[Experiment]) -> dict[str, str]:
-    """Kinds and names of the baselines that were probed with their neighbours too."""
-    kinds = sorted({probe.kind for e in experiments for probe in (*e.probes, *e.baselines)})
-    return {
-        kind: f"{name}, with {kind.partition('±')[2]} frames on either side"
-        for base, name in NAMES.items()
-        for kind in kinds
-        if kind.startswith(f"{base} ±")
-    }
 
 
 def _any(experiment: Experiment, kind: str) -> bool:

@@ -7,8 +7,9 @@ from typing import Any
 
 from gim_audio.report.published import SOURCE, TABLE
 from gim_audio.report.results import Experiment, Probe
+from gim_audio.report.verdicts import baseline_name, baselines
 
-__all__ = ["NAMES", "TASKS", "Table", "cell", "comparison", "facts", "measured", "published", "verdicts"]
+__all__ = ["TASKS", "Table", "cell", "comparison", "facts", "measured", "published"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,6 @@ class Table:
 
 TASKS = ("phones", "speakers")
 ABX_MODES = ("within", "across")
-NAMES = {"mfcc13": "MFCC", "mfcc": "MFCC with deltas", "fbank": "80 log mel energies"}
 
 
 def measured(experiment: Experiment) -> list[Table]:
@@ -45,10 +45,10 @@ def results(experiment: Experiment) -> Table:
         for task in TASKS:
             row += [*_cells(trained[task], module), _cells(random[task], module)[0]]
         rows.append(row)
-    for kind, name in NAMES.items():
-        measured = [experiment.probe(task, kind) for task in TASKS]
-        if any(measured):
-            rows.append([name, *(cell for probe in measured for cell in (*_cells(probe, 1), ""))])
+    measured = [baselines(experiment, task) for task in TASKS]
+    for kind in dict.fromkeys(kind for found in measured for kind in found):
+        cells = (cell for found in measured for cell in (*_cells(found.get(kind), 1), ""))
+        rows.append([str(baseline_name(kind)), *cells])
     chance = [f"{p.record['counts']['majority']:.1%}".rstrip("%") if p else "" for p in trained.values()]
     rows.append(["always the most frequent class", *(cell for value in chance for cell in (value, "", ""))])
     said = "; ".join(
@@ -84,9 +84,10 @@ def abx(experiment: Experiment) -> Table | None:
         [f"module {row['module']}: {row['name']}", *_abx_cells(row, untrained.get(row["module"], {}))]
         for row in trained.modules
     ]
-    for kind, name in NAMES.items():
-        if probe := experiment.probe("abx", kind):
-            rows.append([name, *_abx_cells(probe.modules[0], {})])
+    rows += [
+        [str(baseline_name(kind)), *_abx_cells(probe.modules[0], {})]
+        for kind, probe in baselines(experiment, "abx").items()
+    ]
     head = ["features"]
     for mode in ABX_MODES:
         head += [f"{mode} speakers %", "95% interval", f"{mode} speakers %, untrained"]
@@ -122,11 +123,12 @@ def beyond_accuracy(experiment: Experiment) -> Table | None:
     if not columns:
         return None
     rows: dict[str, list[str]] = {}
-    for kind, beside in (("trained", ""), ("random", ", untrained"), *((kind, "") for kind in NAMES)):
+    kinds = dict.fromkeys(kind for task, _, _ in columns for kind in baselines(experiment, task))
+    for kind, beside in (("trained", ""), ("random", ", untrained"), *((kind, "") for kind in kinds)):
         for column, (task, key, _) in enumerate(columns):
             probe = experiment.probe(task, kind)
             for row in probe.modules if probe else []:
-                name = NAMES.get(kind) or f"module {row['module']}: {row['name']}{beside}"
+                name = baseline_name(kind) or f"module {row['module']}: {row['name']}{beside}"
                 interval = row["interval"] if key in {"eer", "pnmi", "per"} else None
                 shown = f"{100 * row[key]:.1f}"
                 shown += " ({:.1f} to {:.1f})".format(*(100 * edge for edge in interval)) if interval else ""
@@ -148,9 +150,10 @@ def slowness(experiment: Experiment) -> Table | None:
     for row in trained.modules:
         pairs = zip(row["autocorrelation"], untrained.get(row["module"], [None] * len(lags)), strict=True)
         lines.append([f"module {row['module']}: {row['name']}", *(_beside(*pair) for pair in pairs)])
-    for kind, name in NAMES.items():
-        if probe := experiment.probe("slowness", kind):
-            lines.append([name, *(_beside(value, None) for value in probe.modules[0]["autocorrelation"])])
+    for kind, probe in baselines(experiment, "slowness").items():
+        lines.append(
+            [str(baseline_name(kind)), *(_beside(value, None) for value in probe.modules[0]["autocorrelation"])]
+        )
     head = ["features", *(f"{10 * int(lag)} ms" for lag in lags)]
     return Table("Autocorrelation over time, measured (at initialisation in brackets): 1 stands still", head, lines)
 
@@ -192,38 +195,6 @@ def published() -> Table:
     """The literature's numbers, marked as such."""
     rows = [[name, f"{phones:.1f}", f"{speakers:.1f}"] for name, (phones, speakers) in TABLE.items()]
     return Table(f"Published, not measured here: {SOURCE}", ["features", "phones %", "speakers %"], rows)
-
-
-def verdicts(experiment: Experiment) -> list[str]:
-    """What the table says, for or against us. The best module is the best on the test set."""
-    sentences = []
-    for task in TASKS:
-        trained = experiment.probe(task, "trained")
-        if trained is None:
-            continue
-        best = trained.best
-        named = f"{task.capitalize()}: the best module ({best['module']}, {best['name']}, {best['accuracy']:.1%})"
-        beside = {"random": "its own random initialisation at its best", "mfcc": "MFCC", "fbank": NAMES["fbank"]}
-        for kind, name in beside.items():
-            if other := experiment.probe(task, kind):
-                difference = 100 * (best["accuracy"] - other.best["accuracy"])
-                verb = "beats" if difference > 0 else "does not beat"
-                apart = "" if _apart(best, other.best) else "; their intervals overlap"
-                measured = f"({other.best['accuracy']:.1%}): {difference:+.1f} points{apart}."
-                sentences.append(f"{named} {verb} {name} {measured}")
-        slow = [str(row["module"]) for row in trained.modules if not row.get("converged", True)]
-        if slow:
-            sentences.append(
-                f"{task.capitalize()}: the regression on modules {', '.join(slow)} stopped before it converged."
-            )
-    return sentences
-
-
-def _apart(first: dict[str, Any], second: dict[str, Any]) -> bool:
-    """Whether two intervals have nothing in common."""
-    if not first["interval"] or not second["interval"]:
-        return False
-    return bool(first["interval"][0] > second["interval"][1] or second["interval"][0] > first["interval"][1])
 
 
 def facts(experiment: Experiment) -> Table:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from gim_audio.files import new_file, write_text
+from gim_audio.intervals import Estimate, difference
 from gim_audio.provenance import provenance
 from gim_audio.report.style import STYLE
 
@@ -34,7 +36,7 @@ class Page:
         line = f"`{where['command']}`; {where['commit']}, {where['date']}, {where['hardware']}, torch {where['torch']}"
         if line not in self.commands:
             self.commands.append(line)
-        return record["modules"]
+        return [row | {"speakers": len(record["speakers"])} for row in record["modules"]]
 
     def section(
         self, name: str, claim: str, verdict: str, head: list[str], lines: list[list[str]], drawn: Figure
@@ -47,18 +49,20 @@ class Page:
         self.parts.append(f"## {claim}\n\n{verdict}\n\n{table}\n\nFigure: `{file}`")
 
 
-def last(rows: Rows) -> float:
-    return 100 * float(rows[-1]["accuracy"])
-
-
 def shown(row: dict[str, Any]) -> str:
     low, high = row["interval"]
     return f"{100 * row['accuracy']:.1f} ({100 * low:.1f} to {100 * high:.1f})"
 
 
-def apart(first: dict[str, Any], second: dict[str, Any]) -> bool:
-    """Whether two intervals have nothing in common."""
-    return bool(first["interval"][0] > second["interval"][1] or second["interval"][0] > first["interval"][1])
+def change(new: dict[str, Any], old: dict[str, Any]) -> tuple[float, float]:
+    """Return how many points one accuracy is above another, and half the width of the difference's interval."""
+    first, second = (Estimate(r["accuracy"], r["accuracy"], r["interval"], r["halves"]) for r in (new, old))
+    return 100 * (first.value - second.value), 100 * difference(first, second, new["speakers"])
+
+
+def points(new: dict[str, Any], old: dict[str, Any]) -> str:
+    """Return a difference with its interval."""
+    return "{:+.1f} ± {:.1f}".format(*change(new, old))
 
 
 def two(titles: tuple[str, str]) -> tuple[Figure, Any]:
@@ -88,10 +92,8 @@ def negatives(page: Page) -> None:
         one.set_xlabel("negatives")
     found = []
     for task, rows in tables.items():
-        best = max(rows, key=lambda row: row["accuracy"])
-        gain = f"{100 * (best['accuracy'] - rows[0]['accuracy']):+.1f} points from those of one"
-        how = "" if apart(rows[0], best) else " (within the intervals)"
-        found.append(f"{task}: best with {NEGATIVES[rows.index(best)]}, {gain}{how}")
+        gains = [f"{n}: {points(row, rows[0])}" for n, row in zip(NEGATIVES[1:], rows[1:], strict=True)]
+        found.append(f"{task}, points more than with one negative, {', '.join(gains)}")
     lines = [[str(n), *(shown(rows[i]) for rows in tables.values())] for i, n in enumerate(NEGATIVES)]
     verdict = f"Measured: {'; '.join(found)}."
     head = ["negatives", "phones %", "speakers %"]
@@ -109,13 +111,12 @@ def context(page: Page) -> None:
             lines.append([task, name, *(shown(row) for row in rows[run])])
         one.set_xticks(range(len(rows["context-none"])), [row["name"] for row in rows["context-none"]])
         gains = [
-            f"{100 * (with_one['accuracy'] - without['accuracy']):+.1f}"
-            + ("" if apart(with_one, without) else " (within the intervals)")
+            points(with_one, without)
             for with_one, without in zip(rows["context-each"], rows["context-none"], strict=True)
         ]
-        top = last(rows["context-last"]) - last(rows["context-none"])
+        top = points(rows["context-last"][-1], rows["context-none"][-1])
         found.append(
-            f"{task}: one on top alone changes the last module by {top:+.1f} points; "
+            f"{task}: one on top alone changes the last module by {top} points; "
             f"one in each module changes modules 1 to {len(gains)} by {', '.join(gains)}"
         )
     axes[0].legend(title="causal convolutions", fontsize=8)
@@ -133,13 +134,8 @@ def depth(page: Page) -> None:
         curve(one, rows, task)
         one.set_xticks(range(len(rows)), [row["name"] for row in rows])
         convolutions = [row for row in rows if row["name"].startswith("conv")]
-        values = [100 * row["accuracy"] for row in convolutions]
-        steps = np.diff(values)
-        rising = int(np.argmax(steps <= 0)) if (steps <= 0).any() else len(steps)
-        found.append(
-            f"{task}: each convolution improves on the one below up to number {rising + 1} of {len(values)}; "
-            f"the best is number {int(np.argmax(values)) + 1}"
-        )
+        steps = [points(above, below) for below, above in pairwise(convolutions)]
+        found.append(f"{task}: each convolution, from the second, changes the one below by {', '.join(steps)} points")
         lines.append([task, *(shown(row) for row in rows)])
         one.tick_params(axis="x", rotation=45)
     head = ["task", *(row["name"] for row in rows)]
@@ -205,7 +201,8 @@ if __name__ == "__main__":
         for claim in (negatives, context, depth, slowness, gradients):
             claim(page)
     written = (
-        f"Written by `{provenance()['command']}`; do not edit. One run of each: intervals are over speakers alone."
+        f"Written by `{provenance()['command']}`; do not edit. One run of each. Intervals of 95% are over speakers "
+        "(delete-half jackknife), those of differences paired by speaker; seeds are not varied."
     )
     body = "\n\n".join(page.parts)
     commands = "\n".join(f"- {line}" for line in page.commands)
