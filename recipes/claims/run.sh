@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The paper's claims, each tested by a few small runs and drawn in one figure.
 #
-#   ./run.sh [--packed FOLDER] [--shift N] [--conf FILE] [--name NAME] [--frames N] [--precision fp32|bf16]
+#   ./run.sh [--packed FOLDER] [--shift N] [--conf FILE] [--name NAME] [--frames N] [--precision auto|fp32|bf16]
 #            [--depths "N N …"] [--stage N] [--stop-stage M]
 #
 #   --packed  a folder with packed corpora train, test, same_train, same_test, the first two with phones.ctm;
@@ -18,7 +18,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 stage=1 stop_stage=7 nj=2
 nproc=1
 packed='' shift=0 conf=conf/base.yaml name=base
-frames=20000 precision=bf16 depths="6 8 10 12"
+frames=20000 precision=auto depths="6 8 10 12"
 options="stage stop_stage packed shift conf name frames precision depths"
 . ../shared/parse_options.sh
 . ./path.sh

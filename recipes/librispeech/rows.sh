@@ -2,7 +2,7 @@
 # Every row of the paper's table on a small corpus: trained, evaluated, and set beside the published numbers.
 #
 #   ./rows.sh --corpus FOLDER [--labels FILE] [--shift N] [--name NAME] [--rows "ROW ROW …"] [--frames N]
-#             [--precision fp32|bf16] [--mix-hours H] [--curve "STEP STEP …"] [--stage N] [--stop-stage M] [--nj J]
+#             [--precision auto|fp32|bf16] [--mix-hours H] [--curve "STEP STEP …"] [--stage N] [--stop-stage M] [--nj J]
 #
 #   --corpus     a folder that holds LibriSpeech/train-clean-100 or a part of it
 #   --labels     phone alignments; without them the transcripts are aligned here
@@ -22,7 +22,7 @@ nproc=1 parallel=data
 corpus=data/corpora labels='' shift=''
 name=hour
 rows="gim cpc supervised-phones greedy-supervised-phones supervised-speakers greedy-supervised-speakers mixed longer"
-frames=40000 precision=bf16 mix_hours=1.0
+frames=40000 precision=auto mix_hours=1.0
 curve="1000 2000 3000 4000 5000"
 options="stage stop_stage nj corpus labels shift name rows frames precision mix_hours curve"
 . ../shared/parse_options.sh
@@ -82,18 +82,22 @@ abx() {
 
 evaluate() {
   local row baseline
-  for baseline in mfcc13 mfcc fbank; do
+  for baseline in mfcc13 mfcc mfcc+cmvn fbank fbank+cmvn; do
     ask baselines/results/$baseline $baseline
   done
-  ask baselines/results/mfcc-stacked mfcc --stack 4
+  ask baselines/results/mfcc-stacked mfcc+cmvn --stack 4
   for row in $rows; do
     ask "$row/results/trained" "$exp/$row" --layers
   done
-  abx baselines/results/abx-mfcc mfcc
-  if [ -d "$exp/gim" ]; then
-    ask gim/results/random "$exp/gim/step-000000" --layers
-    abx gim/results/abx-random "$exp/gim/step-000000"
-  fi
+  for baseline in mfcc mfcc+cmvn; do
+    abx baselines/results/abx-$baseline $baseline
+  done
+  for row in gim longer; do # both begin alike
+    [ -d "$exp/$row" ] || continue
+    ask $row/results/random "$exp/$row/step-000000" --layers
+    abx $row/results/abx-random "$exp/$row/step-000000"
+    break
+  done
   for row in gim longer; do
     [ ! -d "$exp/$row" ] || abx "$row/results/abx" "$exp/$row"
   done

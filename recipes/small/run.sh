@@ -2,7 +2,7 @@
 # The model that comes with the package, gim-small: trained, exported, and evaluated as it is exported.
 #
 #   ./run.sh --corpus FOLDER [--labels FILE] [--shift N] [--conf FILE] [--name NAME] [--mix-hours H] [--frames N]
-#            [--precision fp32|bf16] [--ship FOLDER] [--stage N] [--stop-stage M] [--nj J]
+#            [--precision auto|fp32|bf16] [--ship FOLDER] [--stage N] [--stop-stage M] [--nj J]
 #
 #   --corpus     a folder that holds LibriSpeech/train-clean-100 or a part of it
 #   --labels     phone alignments; without them the transcripts are aligned here
@@ -19,7 +19,7 @@ stage=1 stop_stage=5 nj=2
 nproc=1 parallel=data
 corpus=../librispeech/data/corpora labels='' shift=''
 conf=conf/small.yaml name=small
-mix_hours=1.0 frames=60000 precision=bf16 ship=
+mix_hours=1.0 frames=60000 precision=auto ship=
 options="stage stop_stage nj corpus labels shift conf name mix_hours frames precision ship"
 . ../shared/parse_options.sh
 [ -n "$ship" ] || ship=exp/$name/gim-small
