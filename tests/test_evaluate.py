@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from test_probes import Loudness, noisy_data
 
 from gim_audio.errors import DataError
@@ -20,6 +21,7 @@ from gim_audio.probes import (
     VerificationProbe,
     evaluate,
 )
+from gim_audio.probes.ctc import Reader
 from gim_audio.probes.evaluation import stacked
 from gim_audio.probes.structure import linear_cka
 
@@ -135,6 +137,25 @@ def test_phones_are_read_in_order(spelt, monkeypatch):
     assert result.counts["test_phones"] == 36 * 10
     again = evaluate(subject, [PhoneErrorRate(subject, spelt, spelt, seed=0)]).results
     assert again == [result]
+
+
+def test_the_loss_that_chooses_the_epochs(spelt, monkeypatch):
+    """It is the mean of the utterances' losses, from a few utterances at a time: all at once take gigabytes."""
+    data, _ = spelt
+    subject = Subject(Spelt(), [1])
+    probe = PhoneErrorRate(subject, spelt, spelt, seed=0)
+    for number, (name, waveform) in enumerate(data.waveforms(16000)):
+        probe.learn(name, [f[: 160 - 2 * number] for f in Spelt().encode(waveform)])
+    frames = np.memmap(probe._file, np.float32, "r").reshape(-1, 3)
+    torch.manual_seed(0)
+    reader = Reader(torch.zeros(3), torch.ones(3))
+    chosen = np.array([3, 30, 5, 8, 21, 13, 34, 2, 1, 16, 29])
+    with torch.no_grad():
+        single = [float(probe._loss(reader, frames, [number])) for number in chosen]
+    sizes, pad = [], torch.nn.utils.rnn.pad_sequence
+    monkeypatch.setattr("torch.nn.utils.rnn.pad_sequence", lambda x, **more: sizes.append(len(x)) or pad(x, **more))
+    assert probe._mean_loss(reader, frames, chosen) == pytest.approx(np.mean(single), rel=1e-4)
+    assert sizes == [8, 3]
 
 
 def test_what_cannot_be_read(spelt):
