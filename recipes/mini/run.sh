@@ -15,7 +15,7 @@ stage=1 stop_stage=5 nj=2
 nproc=1 parallel=data # processes that train, and what they share
 name=gim conf=conf/gim.yaml
 hours=0.6 speakers=56 seed=1
-frames=60000 # of training, at most, for the phone probe
+frames=30000 # of training, at most, for the phone probe
 options="stage stop_stage nj nproc parallel name conf hours speakers seed frames"
 . ../shared/parse_options.sh
 . ./path.sh

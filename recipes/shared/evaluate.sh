@@ -1,5 +1,5 @@
-# MFCC and log mel energies as they are and, as they are commonly used, less the mean of an utterance.
-baselines="mfcc mfcc+cmvn fbank fbank+cmvn"
+# MFCC and log mel energies as they are and, as they are commonly used, less the mean of an utterance or a speaker.
+baselines="mfcc mfcc+cmvn mfcc+cmvn-speaker fbank fbank+cmvn"
 
 # ask OPTION...: evaluate trained weights ($exp, or what was exported of it to $ship), their own initialisation and the
 # baselines, each from one encoding of the audio; to $exp/results.
