@@ -40,8 +40,7 @@ class Estimate:
         interval: 95% interval, lower edge first; None where there are too few speakers.
         halves: The figure on each random half, for paired comparisons, with None where a half does not
             determine it; empty where there is no interval.
-        slack: How much lower the figure may be because its correction for bias is not exact; 0 without
-            one.
+        slack: The bias that may be left after a correction; 0 without one.
     """
 
     value: float
@@ -61,8 +60,8 @@ def estimate(statistic: Statistic, speakers: int, *, biased: bool = False) -> Es
     Args:
         statistic: The figure as a function of the speakers that count.
         speakers: The number of speakers n.
-        biased: Whether the figure falls with the amount of data, as mutual information of counts does.
-            Its values for n, n/2 and n/4 speakers are then extrapolated to infinitely many by a parabola
+        biased: True for a figure that falls with the amount of data, as mutual information of counts
+            does. Its values for n, n/2 and n/4 speakers are then extrapolated to infinitely many by a parabola
             in 1/n (Strong et al. 1998). The lower edge of the interval is lowered by twice the last step
             of the extrapolation: so much bias is left where the figure is computed from few frames.
     """
@@ -86,7 +85,7 @@ def difference(first: Estimate, second: Estimate, speakers: int) -> float:
 
     Args:
         first: The figure of one system.
-        second: That of another on the same speakers in the same order, so that their halves correspond.
+        second: The figure of another system on the same speakers in the same order.
         speakers: The number of speakers.
     """
     apart = np.array(first.halves, dtype=float) - np.array(second.halves, dtype=float)

@@ -32,7 +32,7 @@ def simulation():
     ],
 )
 def test_intervals_cover_the_truth(simulation, monkeypatch, case, speakers, runs):
-    """Of 95% intervals, 95% do in the population; the limits are three standard errors away."""
+    """95% of the intervals do; the limits are three standard errors away."""
     monkeypatch.setattr("gim_audio.intervals.SAMPLES", 100)
     found = simulation.coverage(simulation.CASES[case][0], speakers, runs)
     lowest = 0.95 - 3 * np.sqrt(0.95 * 0.05 / runs)
@@ -42,7 +42,7 @@ def test_intervals_cover_the_truth(simulation, monkeypatch, case, speakers, runs
 
 
 def test_a_plain_mean_has_the_t_interval():
-    """Of equal weights the figure is a mean: its standard error is S / sqrt(n), and near 50% the logit is straight."""
+    """The standard error of a mean is S / sqrt(n), and near 50% the logit is straight."""
     values = np.random.default_rng(0).uniform(0.45, 0.55, 40)
     found = estimate(share_of(values, np.ones(40)), 40)
     reach = t.ppf(0.975, 39) * values.std(ddof=1) / np.sqrt(40)
@@ -57,7 +57,7 @@ def test_a_plain_mean_has_the_t_interval():
 
 
 def test_an_odd_number_of_speakers_is_not_treated_as_even():
-    """With three speakers a half is one of them: the deviation of single values is √2 times that of the mean of three."""
+    """Three speakers have halves of one: single values deviate √2 times as much as the mean of three."""
     values = np.array([0.4, 0.5, 0.6])
     found = estimate(share_of(values, np.ones(3)), 3)
     assert set(found.halves) == {0.4, 0.5, 0.6}
@@ -67,7 +67,7 @@ def test_an_odd_number_of_speakers_is_not_treated_as_even():
 
 
 def test_speakers_without_errors_are_no_proof():
-    """Of 20 speakers who all answered right, as many as 1 - 0.05^(1/20) of all others might not."""
+    """Where 20 speakers are all right, a share of 1 - 0.05^(1/20) of all speakers may still be wrong."""
     found = estimate(share_of(np.full(20, 7.0), np.full(20, 7.0)), 20)
     assert found.interval == pytest.approx([0.05 ** (1 / 20), 1])
     found = estimate(share_of(np.zeros(20), np.full(20, 7.0)), 20)
@@ -88,7 +88,7 @@ def test_a_figure_that_falls_with_the_amount_of_data_is_corrected():
 
 
 def test_the_order_of_speakers_is_their_names(simulation):
-    """So that two systems' halves hold the same speakers, in whatever order utterances came."""
+    """Halves hold the same speakers in whatever order utterances come, so that systems can be paired."""
     counts = {f"s{n}": (n, 20) for n in range(15)}
     rows = []
     for names in (sorted(counts), sorted(counts, reverse=True)):

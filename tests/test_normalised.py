@@ -31,7 +31,7 @@ def test_of_an_utterance(voices, kind):
 
 
 def test_of_a_speaker(voices):
-    """The mean is over all frames of a speaker's utterances in the same data directory."""
+    """The mean covers all frames of a speaker's utterances in the same data directory."""
     plain, encoder = load_encoder("mfcc"), load_encoder("mfcc+cmvn-speaker")
     encoders = encoders_of(encoder, voices, allow_pipes=False)
     features = {name: plain.encode(waveform)[0] for name, waveform in voices.waveforms(16000)}
@@ -87,7 +87,7 @@ def test_names():
 
 
 def test_a_constant_channel_gain_is_taken_out(tmp_path):
-    """What normalisation is for: the same words through a quieter microphone have the same features."""
+    """The same words through a quieter microphone have the same features."""
     samples = 0.1 * np.random.default_rng(0).standard_normal(16000)
     for name, gain in (("a", 1.0), ("b", 0.25)):
         soundfile.write(tmp_path / f"{name}.wav", gain * samples, 16000, subtype="FLOAT")

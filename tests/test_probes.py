@@ -102,7 +102,7 @@ def test_speakers_that_loudness_tells_apart(tmp_path, protocol):
 
 
 def test_the_published_speaker_probe_learns(tmp_path, monkeypatch):
-    """With a learning rate at which a one-dimensional feature is learnt in time."""
+    """Its learning rate is raised, for a feature of one dimension."""
     monkeypatch.setattr("gim_audio.probes.speakers.PUBLISHED", Published(0.5, 100, 16))
     data, _ = noisy_data(tmp_path / "a", "abc", 6)
     result = probe_speakers(Loudness(), data, data, protocol="ref", modules=[1])
@@ -110,7 +110,7 @@ def test_the_published_speaker_probe_learns(tmp_path, monkeypatch):
 
 
 def test_whole_utterances_choose_the_speaker_penalty(tmp_path, monkeypatch):
-    """Of each speaker with several; of one with a single utterance, its end."""
+    """They belong to speakers with several; a single utterance has its end held out."""
     data, _ = noisy_data(tmp_path / "a", "ab", 5)
     data = data.select([name for name in data.utterances if name[0] == "a" or name == "b-0"])
     seen = []
@@ -229,7 +229,7 @@ def test_the_published_solver_learns_by_utterance():
 
 
 def test_the_published_solver_learns_from_batches_of_examples():
-    """As a plain loop does with the same weights and the same order."""
+    """A plain loop from the same weights and in the same order learns the same."""
     import torch
 
     generator = np.random.default_rng(0)
@@ -310,7 +310,7 @@ def test_the_penalty_is_that_of_an_independent_search(channels):
 
 
 def test_what_is_held_out_may_have_a_class_of_its_own():
-    """It is got wrong, whatever the penalty, and the others choose; afterwards it is learnt."""
+    """That class is wrong for every penalty, and the others choose; afterwards it is learnt."""
     generator = np.random.default_rng(0)
     labels = np.repeat([0, 1, 2], 100)
     features = (np.eye(3)[labels] + 0.1 * generator.standard_normal((300, 3))).astype(np.float32)

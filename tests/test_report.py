@@ -170,7 +170,7 @@ def test_the_test_set_chooses_no_module_and_the_best_baseline(tmp_path):
 
 
 def test_results_without_a_training_have_their_section(tmp_path):
-    """As of a model that came with the package or was imported."""
+    """A model that came with the package or was imported has results alone."""
     sentences(tmp_path / "e", a=counted(6, [shares(0.5)]), b=counted(None, [shares(0.48)], "mfcc+cmvn"))
     (tmp_path / "baselines/results").mkdir(parents=True)
     (tmp_path / "baselines/results/c.json").write_text(json.dumps(counted(None, [shares(0.47)], "fbank")))

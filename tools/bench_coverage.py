@@ -1,4 +1,4 @@
-"""How often 95% intervals over speakers cover a known truth, on simulated speakers.
+"""Measure how often 95% intervals over speakers cover a known truth, on simulated speakers.
 
     python tools/bench_coverage.py [--runs 400] [--out tools/bench_coverage.md]
 
@@ -31,7 +31,7 @@ class Drawn:
     Attributes:
         statistics: The figure of each as a function of the speakers that count.
         truths: The figure of each in the population.
-        biased: Whether the figure is corrected for bias.
+        biased: True for a figure that is corrected for bias.
     """
 
     statistics: tuple[Statistic, Statistic]

@@ -29,8 +29,8 @@ class Normalised(Encoder):
     Args:
         encoder: The encoder whose features are normalised.
         by: The unit whose mean is subtracted.
-        name: What results and files call it.
-        means: Each module's mean, where it is known; by default an utterance's own. Shape: each `(channels,)`.
+        name: The name in results and files.
+        means: The mean of each module, where it is known; by default an utterance's own. Shape: each `(channels,)`.
     """
 
     def __init__(self, encoder: Encoder, by: By, name: str, means: Sequence[Features] | None = None) -> None:

@@ -33,7 +33,7 @@ class SpeakerProbe(Evaluation):
     fifth held out instead, from which two of the ten windows come.
 
     Args:
-        subject: What is evaluated.
+        subject: The features to evaluate.
         train: The training utterances.
         test: Utterances of the same speakers.
         protocols: The protocols: see `gim_audio.probes`.

@@ -21,12 +21,12 @@ __all__ = ["Result", "Tally", "figure", "share_of", "write_result"]
 
 @dataclass(frozen=True)
 class Result:
-    """What one evaluation found.
+    """The figures of one evaluation.
 
     Attributes:
         task: The name of the task, as `--tasks` has it.
         protocol: The name of the protocol.
-        modules: One row a module.
+        modules: A row for each module.
         counts: Sizes of the training and test sets.
         settings: Settings that change what a figure means.
         speakers: The test speakers whose figures `halves` are made of, sorted.

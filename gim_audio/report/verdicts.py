@@ -19,8 +19,8 @@ class Measure:
 
     Attributes:
         task: The task, as results have it.
-        key: Where a row holds the figure; for ABX, which of its two scores.
-        title: What a sentence begins with.
+        key: The name of the figure in a row; for ABX, that of the score.
+        title: The beginning of a sentence.
         sign: 1 where more is better, -1 for errors.
     """
 
