@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gim_audio.abx import Item, items_of, read_items
 from gim_audio.abx.distances import Tokens, distances, warp
-from gim_audio.abx.scores import groups, pairs_of, score
+from gim_audio.abx.scores import errors_of, groups, mean_of_means, pairs_of, score
 from gim_audio.errors import DataError
 from gim_audio.phones import PHONES, Alignment
 
@@ -96,7 +96,8 @@ def slow_error(items, stretches, mode):
         return shorter
 
     pairs = mean_over_the_last(mean_over_the_last(cells))
-    return np.mean([np.mean(values) for values in pairs.values()]), sum(map(len, cells.values()))
+    error = np.mean([np.mean(values) for values in pairs.values()]) if pairs else math.nan
+    return error, sum(map(len, cells.values()))
 
 
 @pytest.mark.parametrize("mode", ["within", "across"])
@@ -112,6 +113,20 @@ def test_the_error_is_the_definition(tokens, mode):
         assert found.interval[0] <= found.error <= found.interval[1]
     else:
         assert found.interval is None  # half of three speakers is one, who has nobody to be compared with
+
+
+@pytest.mark.parametrize("mode", ["within", "across"])
+@pytest.mark.parametrize("left_out", ["a", "b", "c"])
+def test_a_speaker_who_is_left_out_is_in_no_triple(tokens, mode, left_out):
+    """The error of two speakers is that of triples between them alone."""
+    items, stretches, packed = tokens
+    plan = groups(items, mode, most=10, most_speakers=5, seed=0)
+    pairs = pairs_of(plan)
+    errors = errors_of(plan, pairs, distances(packed, pairs))[0]
+    found = mean_of_means(plan, errors, "abc")(np.array([float(speaker != left_out) for speaker in "abc"]))
+    kept = [number for number, item in enumerate(items) if item.speaker != left_out]
+    error, _ = slow_error([items[number] for number in kept], [stretches[number] for number in kept], mode)
+    assert found == pytest.approx(error, nan_ok=True)
 
 
 def test_no_more_than_were_asked_for(tokens):

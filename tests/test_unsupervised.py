@@ -11,7 +11,7 @@ from test_probes import Loudness, noisy_data
 from gim_audio.errors import DataError
 from gim_audio.probes import FrameSample, Subject, UnitProbe, VerificationProbe, evaluate
 from gim_audio.probes.units import pnmi
-from gim_audio.probes.verification import equal_error_rate
+from gim_audio.probes.verification import equal_error_rate, error_of
 
 
 def probe_units(encoder, train, test, *, units, shift, modules):
@@ -84,6 +84,19 @@ def test_the_equal_error_rate():
     assert equal_error_rate(np.array([0.1, 0.9]), np.array([False, True]), np.ones(2)) == 0
     assert equal_error_rate(np.array([0.9, 0.1]), np.array([False, True]), np.ones(2)) == 1
     assert math.isnan(equal_error_rate(np.array([0.9, 0.1]), np.array([False, True]), np.array([1.0, 0])))
+
+
+def test_a_speaker_who_is_left_out_is_no_voice_either():
+    """The figure of some speakers is that of the trials between them alone."""
+    generator = np.random.default_rng(0)
+    spoken, voiced = np.repeat(np.arange(8), 2), np.arange(8)
+    scores = generator.standard_normal((16, 8)).astype(np.float32) + 1.5 * (spoken[:, None] == voiced)
+    error = error_of(scores, spoken, voiced)
+    for kept in ([0, 1, 2, 3, 4, 5, 6, 7], [1, 4, 6], [0, 2, 3, 5, 7]):
+        weights = np.isin(np.arange(8), kept).astype(float)
+        part = scores[np.isin(spoken, kept)][:, kept]
+        true = spoken[np.isin(spoken, kept)][:, None] == np.array(kept)
+        assert error(weights) == pytest.approx(slow_rate(part.ravel(), true.ravel(), np.ones(part.size)))
 
 
 def test_voices_that_loudness_tells_apart(tmp_path):

@@ -137,6 +137,18 @@ def score(
         distances: The distance of each pair. Shape: `(pairs,)`.
         speakers: All speakers of the data, sorted.
     """
+    errors, comparisons = errors_of(groups, pairs, distances)
+    found = estimate(mean_of_means(groups, errors, speakers), len(speakers))
+    return Score(found.value, found.interval, found.halves, len(groups), comparisons)
+
+
+def errors_of(
+    groups: Sequence[Group], pairs: Numbers, distances: npt.NDArray[np.float32]
+) -> tuple[npt.NDArray[np.float64], int]:
+    """Return each group's share of triples in which B is nearer to X than A is, and the number of triples.
+
+    Shape: errors `(groups,)`.
+    """
     base = int(pairs.max()) + 1
     keys = pairs[:, 0] * base + pairs[:, 1]
 
@@ -154,8 +166,7 @@ def score(
         count = int(real.sum()) * len(group.b)
         errors[number] = wrong.sum() / count
         comparisons += count
-    found = estimate(mean_of_means(groups, errors, speakers), len(speakers))
-    return Score(found.value, found.interval, found.halves, len(groups), comparisons)
+    return errors, comparisons
 
 
 def mean_of_means(groups: Sequence[Group], errors: npt.NDArray[np.float64], speakers: Sequence[str]) -> Statistic:
