@@ -6,9 +6,11 @@ import math
 
 import numpy as np
 import pytest
+from conftest import make_data
 from test_probes import Loudness, noisy_data
 
 from gim_audio.errors import DataError
+from gim_audio.phones import Alignment
 from gim_audio.probes import FrameSample, Subject, UnitProbe, VerificationProbe, evaluate
 from gim_audio.probes.units import pnmi
 from gim_audio.probes.verification import equal_error_rate, error_of
@@ -57,6 +59,18 @@ def test_units_of_what_loudness_tells_apart(tmp_path):
     assert one.modules[0]["interval"] is None
     with pytest.raises(DataError, match="400 labelled frames are too few for 401 units"):
         probe_units(Loudness(), train, test, units=401, shift=0, modules=[1])
+
+
+def test_units_that_say_nothing_have_no_information(tmp_path):
+    """Levels of noise are no phones: what counts say all the same is bias, and is taken off."""
+    data = make_data(tmp_path / "noise", {f"s{n:02d}-1": 16000 for n in range(16)})
+    generator, edges = np.random.default_rng(0), np.arange(101) / 100
+    alignments = {name: Alignment(edges[:-1], edges[1:], generator.integers(2, 12, 100)) for name in data.utterances}
+    labelled = data, alignments
+    row = probe_units(Loudness(), labelled, labelled, units=20, shift=0, modules=[1]).modules[0]
+    assert row["pnmi_uncorrected"] > 0.02
+    assert abs(row["pnmi"]) < row["pnmi_uncorrected"] / 2
+    assert row["interval"][0] < 0 < row["interval"][1]
 
 
 def slow_rate(scores, true, weights):

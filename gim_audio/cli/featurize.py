@@ -89,6 +89,8 @@ def featurize(
 ) -> None:
     """Write features of audio. EXP: an experiment, a checkpoint, gim-small, or mfcc, mfcc13, fbank, random.
 
+    mfcc+cmvn is mfcc less the mean of each utterance (mfcc13 and fbank likewise).
+
     INPUT: audio files, folders, a data directory, scp:FILE, ark:FILE (WAVs), or - (one recording on standard input).
 
     OUTPUT: a new folder of UTTERANCE.npy; ark,scp:FILE.ark,FILE.scp; ark:- (standard output); ark,t:FILE;
