@@ -50,20 +50,23 @@ class Estimate:
     slack: float = 0.0
 
 
-def estimate(statistic: Statistic, speakers: int, *, biased: bool = False) -> Estimate:
+def estimate(statistic: Statistic, speakers: int, *, biased: bool = False, most: float = 1.0) -> Estimate:
     """Return a figure with its 95% interval.
 
-    For figures between 0 and 1 it is a t interval on the logit scale (Korn and Graubard 1998), which
-    keeps it there, and on the plain scale elsewhere. At 0 or 1 it is the exact bound for n speakers of
-    whom none was otherwise.
+    It is a t interval on a scale that keeps it in the range of the figure: logit for shares (Korn and
+    Graubard 1998), logarithmic for rates without an upper bound, plain outside of the range. At an end of
+    the range the values do not vary; there it is the exact one-sided bound for n speakers of whom none
+    was otherwise, which is wider than that of figures near the end.
 
     Args:
         statistic: The figure as a function of the speakers that count.
         speakers: The number of speakers n.
         biased: True for a figure that falls with the amount of data, as mutual information of counts
-            does. Its values for n, n/2 and n/4 speakers are then extrapolated to infinitely many by a parabola
-            in 1/n (Strong et al. 1998). The lower edge of the interval is lowered by twice the last step
-            of the extrapolation: so much bias is left where the figure is computed from few frames.
+            does. Its values for n, n/2 and n/4 speakers are then extrapolated to infinitely many by a
+            parabola in 1/n (Strong et al. 1998). The lower edge of the interval is lowered by twice the
+            last step of the extrapolation: so much bias is left where there are few frames.
+        most: The largest value that the figure can take; infinite for a rate of errors, of which there
+            may be more than phones.
     """
     uncorrected = float(statistic(np.ones(speakers)))
     if speakers < 2:
@@ -75,7 +78,7 @@ def estimate(statistic: Statistic, speakers: int, *, biased: bool = False) -> Es
     value, slack = uncorrected, 0.0
     if biased:
         value, slack = _extrapolated(statistic, speakers, uncorrected, float(np.nanmean(values)))
-    low, high = _interval(value, _deviation(values, speakers), speakers, bounded=not biased)
+    low, high = _interval(value, _deviation(values, speakers), speakers, most)
     halves = [round(v, 6) if there else None for v, there in zip(values.tolist(), known, strict=True)]
     return Estimate(value, uncorrected, [low - slack, high], halves, slack)
 
@@ -89,7 +92,11 @@ def difference(first: Estimate, second: Estimate, speakers: int) -> float:
         speakers: The number of speakers.
     """
     apart = np.array(first.halves, dtype=float) - np.array(second.halves, dtype=float)
-    return _quantile(speakers) * _deviation(apart, speakers) + abs(first.slack - second.slack)
+    reach = _quantile(speakers) * _deviation(apart, speakers)
+    for found in (first, second):
+        if found.value in {0.0, 1.0} and found.interval:  # its values do not vary, but the truth may differ
+            reach += found.interval[1] - found.interval[0]
+    return reach + max(first.slack, second.slack)  # the biases that are left need not be alike
 
 
 def _on_parts(statistic: Statistic, speakers: int, size: int) -> npt.NDArray[np.float64]:
@@ -121,14 +128,17 @@ def _quantile(speakers: int) -> float:
     return float(t.ppf((1 + LEVEL) / 2, speakers - 1))
 
 
-def _interval(value: float, deviation: float, speakers: int, *, bounded: bool) -> tuple[float, float]:
+def _interval(value: float, deviation: float, speakers: int, most: float) -> tuple[float, float]:
     from scipy.special import expit, logit
 
-    if bounded and value in {0.0, 1.0}:
-        bound = (1 - LEVEL) ** (1 / speakers)
-        return (0.0, 1 - bound) if value == 0 else (bound, 1.0)
-    reach = _quantile(speakers) * deviation
-    if not 0 < value < 1:
+    bound, reach = (1 - LEVEL) ** (1 / speakers), _quantile(speakers) * deviation
+    if not deviation and value == 0:
+        return 0.0, 1 - bound
+    if not deviation and value == most:
+        return bound, 1.0
+    if not 0 < value < most:
         return value - reach, value + reach
-    centre, reach = logit(value), reach / (value * (1 - value))
-    return float(expit(centre - reach)), float(expit(centre + reach))
+    if most == 1:
+        centre, reach = logit(value), reach / (value * (1 - value))
+        return float(expit(centre - reach)), float(expit(centre + reach))
+    return float(value * np.exp(-reach / value)), float(value * np.exp(reach / value))

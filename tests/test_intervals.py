@@ -39,6 +39,7 @@ def test_intervals_cover_the_truth(simulation, monkeypatch, case, speakers, runs
     assert found["covered"] > lowest
     assert found["paired"] > lowest
     assert found["paired width"] < 1.5 * found["width"]
+    assert 0.7 < found["width"] / found["width by the spread of runs"] < 1.5
 
 
 def test_a_plain_mean_has_the_t_interval():
@@ -72,6 +73,23 @@ def test_speakers_without_errors_are_no_proof():
     assert found.interval == pytest.approx([0.05 ** (1 / 20), 1])
     found = estimate(share_of(np.zeros(20), np.full(20, 7.0)), 20)
     assert found.interval == pytest.approx([0, 1 - 0.05 ** (1 / 20)])
+
+
+@pytest.mark.parametrize("value", [0.66, 0.99, 0.999, 1.0, 1.2])
+def test_a_rate_of_errors_may_exceed_one(value):
+    """Its interval has about the width of a t interval, whatever the rate; all phones missed is no upper bound."""
+    errors = value + np.linspace(-0.1, 0.1, 14)
+    low, high = estimate(share_of(errors, np.ones(14)), 14, most=np.inf).interval
+    reach = t.ppf(0.975, 13) * errors.std(ddof=1) / np.sqrt(14)
+    assert high - low == pytest.approx(2 * reach, rel=0.15)
+    assert low < value < high
+
+
+def test_a_figure_at_its_end_differs_by_no_less_than_its_interval():
+    """Two systems without errors are not shown to be equal to the last digit."""
+    perfect = estimate(share_of(np.ones(20), np.ones(20)), 20)
+    nearly = estimate(share_of(np.repeat([1, 0.99], 10), np.ones(20)), 20)
+    assert difference(perfect, nearly, 20) > perfect.interval[1] - perfect.interval[0]
 
 
 def test_one_speaker_has_no_interval():

@@ -270,6 +270,16 @@ def test_examples_keep_their_utterances(tmp_path):
     assert not whole.held_out.reshape(8, 50)[~whole.held_out.reshape(8, 50).all(axis=1)].any()
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_a_speaker_without_labels_is_not_held_out(tmp_path, seed):
+    """Or else nothing might be left to choose the penalty by."""
+    data, alignments = noisy_data(tmp_path / "a", "abc")
+    known = {name: alignment for name, alignment in alignments.items() if name[0] != "b"}
+    sample = FrameSample(Subject(Loudness(), [1]), (data, known), shifts=[0], most_frames=10**6, seed=seed)
+    evaluate(sample.subject, [sample])
+    assert sample.examples(0).held_out.sum() == 4 * 50
+
+
 def test_speakers_that_choose_do_not_teach():
     speakers = [f"s{n % 10}" for n in range(40)]
     chosen = held_out(speakers, seed=3)

@@ -105,12 +105,28 @@ def test_a_speaker_who_is_left_out_is_no_voice_either():
     generator = np.random.default_rng(0)
     spoken, voiced = np.repeat(np.arange(8), 2), np.arange(8)
     scores = generator.standard_normal((16, 8)).astype(np.float32) + 1.5 * (spoken[:, None] == voiced)
-    error = error_of(scores, spoken, voiced)
+    error = error_of(scores, spoken, voiced, 8)
     for kept in ([0, 1, 2, 3, 4, 5, 6, 7], [1, 4, 6], [0, 2, 3, 5, 7]):
         weights = np.isin(np.arange(8), kept).astype(float)
         part = scores[np.isin(spoken, kept)][:, kept]
         true = spoken[np.isin(spoken, kept)][:, None] == np.array(kept)
         assert error(weights) == pytest.approx(slow_rate(part.ravel(), true.ravel(), np.ones(part.size)))
+
+
+def test_strangers_count_in_every_half(tmp_path):
+    """Intervals are over those who are enrolled and tested; others are false trials alone, and always there."""
+    train, test = noisy_data(tmp_path / "a", "ab")[0], noisy_data(tmp_path / "b", "ac")[0]
+    subject = Subject(Loudness(), [1])
+    (result,) = evaluate(subject, [VerificationProbe(subject, train, test)]).results
+    assert result.speakers == ["a"]
+    assert result.modules[0]["interval"] is None
+    generator = np.random.default_rng(0)
+    spoken, voiced = np.array([0, 1, 2, 4]), np.array([0, 1, 2, 3])
+    scores = generator.standard_normal((4, 4)).astype(np.float32)
+    part = scores[[0, 2, 3]][:, [0, 2, 3]]
+    true = np.diag([True, True, False])
+    found = error_of(scores, spoken, voiced, 3)(np.array([1.0, 0, 1]))
+    assert found == pytest.approx(slow_rate(part.ravel(), true.ravel(), np.ones(9)))
 
 
 def test_voices_that_loudness_tells_apart(tmp_path):

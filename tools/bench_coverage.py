@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from bench import table, write_page
-from scipy.stats import norm
+from scipy.stats import norm, t
 
 from gim_audio.abx.scores import Group, mean_of_means
 from gim_audio.intervals import Statistic, difference, estimate
@@ -32,21 +32,27 @@ class Drawn:
         statistics: The figure of each as a function of the speakers that count.
         truths: The figure of each in the population.
         biased: True for a figure that is corrected for bias.
+        most: The largest value that the figure can take.
     """
 
     statistics: tuple[Statistic, Statistic]
     truths: tuple[float, float]
     biased: bool = False
+    most: float = 1.0
 
 
-def rates(first: float, second: float, spread: float, length: float) -> Callable[[int, Generator], Drawn]:
+def rates(
+    first: float, second: float, spread: float, length: float, most: float = 1.0
+) -> Callable[[int, Generator], Drawn]:
     """Simulate shares of frames or phones: each speaker has a rate of its own, uniform around the population's."""
 
     def draw(speakers: int, generator: Generator) -> Drawn:
         total = np.exp(generator.normal(np.log(length), 0.5, speakers)).round().astype(int) + 1
         own = generator.uniform(-spread, spread, speakers)
         parts = [generator.binomial(total, rate + own) for rate in (first, second)]
-        return Drawn(tuple(share_of(part.astype(float), total.astype(float)) for part in parts), (first, second))
+        return Drawn(
+            tuple(share_of(part.astype(float), total.astype(float)) for part in parts), (first, second), most=most
+        )
 
     return draw
 
@@ -73,7 +79,7 @@ def units(tokens: int, count: int, phones: int) -> Callable[[int, Generator], Dr
             drawn = generator.multinomial(tokens, own.reshape(speakers, -1)).reshape(own.shape)
             counts.append(4.0 * drawn)
         statistics = tuple((lambda weights, c=c: pnmi_of(c, weights)) for c in counts)
-        return Drawn(statistics, tuple(pnmi(t) for t in tables), biased=True)
+        return Drawn(statistics, tuple(pnmi(own) for own in tables), biased=True)
 
     return draw
 
@@ -91,7 +97,7 @@ def trials(utterances: int, first: float, second: float) -> Callable[[int, Gener
             scores = theirs[spoken][:, None] + voice + noise
             same = spoken[:, None] == voiced
             scores[same] = gap + own[spoken] + noise[same]
-            statistics.append(error_of(scores, spoken, voiced))
+            statistics.append(error_of(scores, spoken, voiced, speakers))
         width = np.hypot(of_true, 1) + np.sqrt(of_speaker**2 + of_voice**2 + 1)
         return Drawn(tuple(statistics), tuple(float(norm.cdf(-gap / width)) for gap in (first, second)))
 
@@ -128,7 +134,7 @@ def triples(pairs: int, per_pair: int) -> Callable[[int, Generator], Drawn]:
 CASES: dict[str, tuple[Callable[[int, Generator], Drawn], tuple[int, ...]]] = {
     "accuracy near 50%": (rates(0.5, 0.52, 0.15, 1000), (8, 14, 53)),
     "accuracy near 93%": (rates(0.93, 0.92, 0.06, 1000), (8, 14, 53)),
-    "phone error rate near 66%": (rates(0.66, 0.64, 0.15, 150), (14, 53)),
+    "phone error rate near 66%": (rates(0.66, 0.64, 0.15, 150, np.inf), (14, 53)),
     "PNMI, 20 units, 12 phones, 400 frames a speaker": (units(100, 20, 12), (14, 53)),
     "PNMI, 100 units, 40 phones, 4,000 frames a speaker": (units(1000, 100, 40), (14, 53)),
     "EER near 9%": (trials(1, 3.0, 3.1), (20, 53)),
@@ -140,19 +146,24 @@ CASES: dict[str, tuple[Callable[[int, Generator], Drawn], tuple[int, ...]]] = {
 def coverage(draw: Callable[[int, Generator], Drawn], speakers: int, runs: int, seed: int = 0) -> dict[str, float]:
     """Return how often the interval of a figure and that of a difference cover the truth, and their mean widths."""
     generator = np.random.default_rng((seed, speakers))
-    covered, paired, widths, reaches = [], [], [], []
+    covered, paired, widths, reaches, values = [], [], [], [], []
     for _ in range(runs):
         drawn = draw(speakers, generator)
-        first, second = (estimate(statistic, speakers, biased=drawn.biased) for statistic in drawn.statistics)
+        first, second = (
+            estimate(statistic, speakers, biased=drawn.biased, most=drawn.most) for statistic in drawn.statistics
+        )
         low, high = first.interval or (np.nan, np.nan)
         covered.append(low <= drawn.truths[0] <= high)
         widths.append(high - low)
+        values.append(first.value)
         reach = difference(first, second, speakers)
         change = drawn.truths[0] - drawn.truths[1]
         paired.append(abs(first.value - second.value - change) <= reach)
         reaches.append(2 * reach)
-    means = [float(np.mean(values)) for values in (covered, widths, paired, reaches)]
-    return dict(zip(("covered", "width", "paired", "paired width"), means, strict=True))
+    means = [float(np.mean(each)) for each in (covered, widths, paired, reaches)]
+    found = dict(zip(("covered", "width", "paired", "paired width"), means, strict=True))
+    # An interval that knew the spread of the figure over new speakers would have this width.
+    return found | {"width by the spread of runs": float(2 * t.ppf(0.975, speakers - 1) * np.std(values))}
 
 
 def main() -> None:

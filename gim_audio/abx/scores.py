@@ -45,7 +45,7 @@ class Score:
 
     Attributes:
         error: share of comparisons in which B is nearer to X than A is; 0.5 is chance.
-        interval: 95% interval over speakers; None for a single one.
+        interval: 95% interval over speakers; None where there are too few.
         halves: The error on random halves of the speakers, for paired comparisons.
         groups: of tokens that were compared.
         comparisons: A, B, X.

@@ -123,7 +123,9 @@ class FrameSample(Evaluation):
         number = self.shifts.index(shift)
         labels = np.concatenate([each[number] for each in self._labels]) if self._labels else np.empty(0, np.int64)
         lengths = [int((each[number] >= 0).sum()) for each in self._labels]
-        chosen = held_out([self.train.speakers[name] for name in self._names], self.seed)
+        labelled = [number for number, length in enumerate(lengths) if length]
+        chosen = np.zeros(len(lengths), dtype=bool)
+        chosen[labelled] = held_out([self.train.speakers[self._names[number]] for number in labelled], self.seed)
         away = np.repeat(chosen, lengths)
         known = labels >= 0
         if len(np.unique(labels[known])) < 2:

@@ -17,8 +17,8 @@ class VerificationProbe(Evaluation):
     """Equal error rate: the threshold at which as many true voices are refused as false ones are taken.
 
     A voice is the mean over a speaker's utterances in `train` of their mean features, less the mean over all of them;
-    every test utterance is tried against every voice. The interval is over speakers: one that is left out is left out
-    as a test speaker and as a voice.
+    every test utterance is tried against every voice. The interval is over the speakers who are enrolled and tested;
+    one that is left out is left out as a test speaker and as a voice.
 
     Args:
         subject: what is evaluated.
@@ -56,8 +56,9 @@ class VerificationProbe(Evaluation):
         enrolled = [np.stack(rows) for rows in zip(*self._enrolled, strict=True)]
         tried = [np.stack(rows) for rows in zip(*self._tried, strict=True)]
         owner = np.array([train.speakers[name] for name in train.utterances])
-        speakers = sorted({*voices, *test.speakers.values()})
-        number_of = {speaker: number for number, speaker in enumerate(speakers)}
+        speakers = sorted(set(voices) & set(test.speakers.values()))
+        others = sorted({*voices, *test.speakers.values()} - set(speakers))
+        number_of = {speaker: number for number, speaker in enumerate([*speakers, *others])}
         spoken = np.array([number_of[test.speakers[name]] for name in test.utterances])
         voiced = np.array([number_of[voice] for voice in voices])
         true = spoken[:, None] == voiced
@@ -66,7 +67,7 @@ class VerificationProbe(Evaluation):
             centre = enrolled[number].mean(axis=0)
             known = np.stack([_unit(enrolled[number][owner == voice].mean(axis=0) - centre) for voice in voices])
             scores = _unit(tried[number] - centre) @ known.T
-            found = estimate(error_of(scores, spoken, voiced), len(speakers))
+            found = estimate(error_of(scores, spoken, voiced, len(speakers)), len(speakers))
             rows.append({"module": module, "name": self.subject.names[number], **figure("eer", found)})
         counts: dict[str, int | float] = {
             "voices": len(voices),
@@ -77,17 +78,22 @@ class VerificationProbe(Evaluation):
         return [Result("verification", "cosine", rows, counts, {"stack": self.subject.stack}, speakers)]
 
 
-def error_of(scores: Features, spoken: npt.NDArray[np.int64], voiced: npt.NDArray[np.int64]) -> Statistic:
+def error_of(
+    scores: Features, spoken: npt.NDArray[np.int64], voiced: npt.NDArray[np.int64], speakers: int
+) -> Statistic:
     """Return the equal error rate of some speakers, who count both as test speakers and as voices.
 
     Args:
         scores: The score of each test utterance with each voice. Shape: `(utterances, voices)`.
         spoken: The speaker of each utterance. Shape: `(utterances,)`.
         voiced: The speaker of each voice. Shape: `(voices,)`.
+        speakers: The number of speakers with true trials; those with higher numbers always count.
     """
     true = spoken[:, None] == voiced
+    others = np.ones(1 + max(spoken.max(), voiced.max()) - speakers)
 
     def error(weights: Weights) -> float:
+        weights = np.concatenate([weights, others])
         return equal_error_rate(scores, true, np.outer(weights[spoken], weights[voiced]).ravel())
 
     return error
