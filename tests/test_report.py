@@ -189,16 +189,44 @@ def test_what_cannot_be_tested_says_why(tmp_path):
         "is not compared with MFCC with deltas (50.0%, 48.0%: +2.0 points; no test: the test speakers differ)" in others
     )
     old = json.loads(json.dumps(theirs))
-    del old["modules"][0]["halves"]
+    del old["modules"][0]["halves"], old["speakers"]
     (older,) = sentences(tmp_path / "e", a=ours, b=old)
-    assert "no test: too few speakers, or results of an older version" in older
+    assert "no test: results of an older version" in older
+    weaker = counted(None, [shares(0.45)], "mfcc+cmvn")  # can be tested, and so stands for both
+    (better,) = sentences(tmp_path / "e", a=ours, b=old, c=weaker)
+    assert "is better than MFCC with deltas, CMVN by utterance, the best of 2" in better
+    few = json.loads(json.dumps(theirs))
+    few["modules"][0] |= {"halves": [], "interval": None}
+    (alone,) = sentences(tmp_path / "e", a=ours, b=few)
+    assert "no test: too few speakers" in alone
     relabelled = theirs | {"corpora": {"b/phones.ctm": "other"}}
     assert sentences(tmp_path / "e", a=ours, b=relabelled) == []  # of other labels: nothing to compare with
     unsure = counted(6, [shares(0.5)])
     unsure["modules"][0] |= {"converged": False, "not_chosen": "no speaker or utterance could be held out"}
-    _, slow, default = sentences(tmp_path / "e", a=unsure, b=theirs)
+    other = json.loads(json.dumps(theirs))
+    other["modules"][0]["converged"] = False
+    _, slow, default, baseline = sentences(tmp_path / "e", a=unsure, b=other)
+    assert baseline == "Phones: MFCC with deltas, the regression on modules 1 stopped before it converged."
     assert slow == "Phones: the regression on modules 1 stopped before it converged."
     assert default.endswith("module 1 was not chosen but is the default: no speaker or utterance could be held out.")
+
+
+def test_other_settings_are_not_compared(tmp_path):
+    """Half the training frames, or another search, give other accuracies of the same features."""
+    ours, theirs = counted(6, [shares(0.50)]), counted(None, [shares(0.48)], "mfcc")
+    ours["settings"] = {"shift": 1, "most_frames": 30000, "tolerance": 1e-5}
+    theirs["settings"] = {"shift": 1, "most_frames": 60000, "tolerance": 1e-5}
+    assert sentences(tmp_path / "e", a=ours, b=theirs) == []
+    theirs["settings"]["most_frames"] = 30000
+    assert len(sentences(tmp_path / "e", a=ours, b=theirs)) == 1
+
+
+def test_normalised_features_are_no_baseline_for_speakers(tmp_path):
+    """Their mean over an utterance, by which speakers are told apart, is zero."""
+    records = {"a": counted(6, [shares(0.5)]), "b": counted(None, [shares(0.4)], "mfcc"),
+               "c": counted(None, [shares(0.6)], "mfcc+cmvn")}  # fmt: skip
+    (sentence,) = sentences(tmp_path / "e", **{name: record | {"task": "speakers"} for name, record in records.items()})
+    assert "is better than MFCC with deltas (50.0%, 40.0%" in sentence
 
 
 def test_fewer_errors_are_better(tmp_path):

@@ -15,7 +15,10 @@ __all__ = ["Experiment", "Probe", "read_experiments"]
 OWN = ("trained", "random")
 """Kinds of results that belong to one experiment."""
 
-SETTINGS = ("shift", "units", "items", "most", "most_speakers", "most_utterances")
+SETTINGS = (
+    *("shift", "units", "items", "most", "most_speakers", "most_utterances"),
+    *("most_frames", "penalties", "tolerance", "variance_floor", "shrinkage"),
+)
 """That change what a figure means."""
 
 
@@ -58,9 +61,14 @@ class Probe:
         return self.modules[-1]
 
     @property
+    def tested(self) -> bool:
+        """Whether it holds what a paired test needs: results of older versions do not."""
+        return "speakers" in self.record
+
+    @property
     def speakers(self) -> list[str]:
-        """The test speakers, sorted; empty in results of older versions."""
-        speakers: list[str] = self.record.get("speakers", [])
+        """The test speakers, sorted."""
+        speakers: list[str] = self.record["speakers"]
         return speakers
 
 

@@ -62,6 +62,8 @@ def baseline_name(kind: str) -> str | None:
 def baselines(experiment: Experiment, task: str, protocol: str | None = None) -> dict[str, Probe]:
     """Return the results of all baselines that were measured as the experiment was, by kind, in a fixed order."""
     kinds = {probe.kind for probe in (*experiment.probes, *experiment.baselines)}
+    if task in {"speakers", "verification"}:  # whose means over an utterance are what CMVN takes away
+        kinds = {kind for kind in kinds if "+cmvn" not in kind}
     order = [f"{features}{suffix}" for features in FEATURES for suffix in NORMALISED]
     known = sorted(
         (kind for kind in kinds if baseline_name(kind)), key=lambda k: ("±" in k, order.index(k.split(" ")[0]))
@@ -84,13 +86,16 @@ def verdicts(experiment: Experiment) -> list[str]:
             continue
         others = list(baselines(experiment, measure.task).values())
         against = []
-        if random := experiment.probe(measure.task, "random"):
+        random = experiment.probe(measure.task, "random")
+        if random:
             against.append((random, f"its own initialisation, {_module(random)}"))
         if best := _strongest(measure, others):
             which = f", the best of {len(others)} baselines on the test set" if len(others) > 1 else ""
             against.append((best, f"{baseline_name(best.kind)}{which}"))
         sentences += [f"{measure.title}: {_module(trained)} {compared(measure, trained, *pair)}" for pair in against]
-        sentences += [f"{measure.title}: {warning}" for warning in _warnings(trained)]
+        compared_ = [(trained, ""), *([(random, "its own initialisation, ")] if random else [])]
+        compared_ += [(other, f"{baseline_name(other.kind)}, ") for other in others]
+        sentences += [f"{measure.title}: {text}" for probe, whose in compared_ for text in _warnings(probe, whose)]
     return sentences
 
 
@@ -101,10 +106,12 @@ def compared(measure: Measure, ours: Probe, theirs: Probe, name: str) -> str:
         return f"cannot be compared with {name}: nothing was measured there."
     change = 100 * (one.value - other.value)
     figures = f"({100 * one.value:.1f}%, {100 * other.value:.1f}%: {change:+.1f} points"
+    if not ours.tested or not theirs.tested:
+        return f"is not compared with {name} {figures}; no test: results of an older version)."
     if ours.speakers != theirs.speakers:
         return f"is not compared with {name} {figures}; no test: the test speakers differ)."
-    if not ours.speakers or not one.halves or not other.halves:
-        return f"is not compared with {name} {figures}; no test: too few speakers, or results of an older version)."
+    if not one.halves or not other.halves:
+        return f"is not compared with {name} {figures}; no test: too few speakers)."
     reach = 100 * difference(one, other, len(ours.speakers))
     verb = "is not shown to differ from"
     if abs(change) > reach:
@@ -116,7 +123,8 @@ def compared(measure: Measure, ours: Probe, theirs: Probe, name: str) -> str:
 
 
 def _strongest(measure: Measure, probes: Sequence[Probe]) -> Probe | None:
-    known = [(figure.value, probe) for probe in probes if (figure := measure.of(probe.chosen))]
+    tested = [probe for probe in probes if probe.tested] or probes
+    known = [(figure.value, probe) for probe in tested if (figure := measure.of(probe.chosen))]
     return max(known, key=lambda pair: measure.sign * pair[0])[1] if known else None
 
 
@@ -131,11 +139,11 @@ def _module(probe: Probe) -> str:
     return f"module {row['module']} ({row['name']}, {how})"
 
 
-def _warnings(probe: Probe) -> list[str]:
+def _warnings(probe: Probe, whose: str) -> list[str]:
     slow = [str(row["module"]) for row in probe.modules if not row.get("converged", True)]
-    found = [f"the regression on modules {', '.join(slow)} stopped before it converged."] if slow else []
+    found = [f"{whose}the regression on modules {', '.join(slow)} stopped before it converged."] if slow else []
     default = {row["module"]: row["not_chosen"] for row in probe.modules if "not_chosen" in row}
     return found + [
-        f"the penalty of module {module} was not chosen but is the default: {reason}."
+        f"{whose}the penalty of module {module} was not chosen but is the default: {reason}."
         for module, reason in default.items()
     ]

@@ -36,6 +36,8 @@ class Page:
         line = f"`{where['command']}`; {where['commit']}, {where['date']}, {where['hardware']}, torch {where['torch']}"
         if line not in self.commands:
             self.commands.append(line)
+        if "speakers" not in record:
+            sys.exit(f"{file}: of an older version, without what a paired test needs: remove {folder} and run again")
         return [row | {"speakers": len(record["speakers"])} for row in record["modules"]]
 
     def section(

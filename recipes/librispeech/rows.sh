@@ -85,7 +85,7 @@ evaluate() {
   for baseline in mfcc13 mfcc mfcc+cmvn fbank fbank+cmvn; do
     ask baselines/results/$baseline $baseline
   done
-  ask baselines/results/mfcc-stacked mfcc+cmvn --stack 4
+  ask baselines/results/mfcc+cmvn-stacked mfcc+cmvn --stack 4
   for row in $rows; do
     ask "$row/results/trained" "$exp/$row" --layers
   done
