@@ -106,6 +106,8 @@ def test_resuming_with_other_labels_is_refused(spoken, tmp_path):
     train(half, corpus, tmp_path / "e", say=quiet)
     write_ctm(corpus.path / "phones.ctm", dict(alignments))  # the same again
     train(config(tmp_path, "objective.kind=phones", "training.steps=4"), corpus, tmp_path / "e", resume=True, say=quiet)
+    state = resolve(tmp_path / "e") / "state.json"
+    assert json.loads(state.read_text())["labels"]
     moved = {name: Alignment(a.starts, a.ends, a.labels[::-1].copy()) for name, a in alignments.items()}
     write_ctm(corpus.path / "phones.ctm", moved)
     with pytest.raises(DataError, match=r"phones\.ctm has other labels than those .*e was trained on"):
@@ -127,6 +129,28 @@ def test_validation_weighs_labels_not_batches(spoken, tmp_path):
         save_model(folder, settings, {n: torch.randn_like(t) for n, t in model.state_dict().items()})
         found.append(validate(folder, corpus, settings, torch.device("cpu"), corpus))
     np.testing.assert_allclose(found[0]["loss"], found[1]["loss"], rtol=1e-4)
+
+
+def test_an_older_checkpoint_gets_its_labels_on_resuming(spoken, tmp_path):
+    corpus, _ = spoken
+    train(config(tmp_path, "objective.kind=phones", "training.steps=3"), corpus, tmp_path / "e", say=quiet)
+    state = resolve(tmp_path / "e") / "state.json"
+    known = json.loads(state.read_text())
+    labels = known.pop("labels")
+    state.write_text(json.dumps(known))
+    train(config(tmp_path, "objective.kind=phones"), corpus, tmp_path / "e", resume=True, say=quiet)
+    assert json.loads((resolve(tmp_path / "e") / "state.json").read_text())["labels"] == labels
+
+
+def test_validation_without_a_label_is_no_perfect_loss(spoken, tmp_path):
+    corpus, alignments = spoken
+    early = Alignment(np.array([0.0]), np.array([0.01]), np.array([2]))
+    write_ctm(corpus.path / "phones.ctm", dict.fromkeys(list(alignments)[:1], early))
+    settings = config(tmp_path, "objective.kind=phones", "objective.classes=41", "objective.shift=4")
+    (tmp_path / "model").mkdir()
+    save_model(tmp_path / "model", settings, load_model_of(settings).state_dict())
+    with pytest.raises(DataError, match="none of the 4 batches that are validated has a label"):
+        validate(tmp_path / "model", corpus, settings, torch.device("cpu"), corpus)
 
 
 def test_what_is_refused(spoken, tmp_path):

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import click
 
@@ -100,6 +100,7 @@ def featurize(
     """
     from gim_audio.errors import AudioError, ConfigError
     from gim_audio.featurize import (
+        BASELINES,
         FRAMES,
         Pooling,
         Target,
@@ -112,11 +113,13 @@ def featurize(
     )
     from gim_audio.featurize import featurize as run
     from gim_audio.featurize import job as share
-    from gim_audio.model.devices import keep_freed_memory, pick_device
+    from gim_audio.model.devices import keep_freed_memory, pick_device, set_precision
 
     pooling = Pooling.parse(pool) if pool else FRAMES
     where = pick_device(device)
     shared = nj > 1 and device in {"auto", "cuda"}  # each process has a GPU of its own
+    if precision == "auto" and exp not in BASELINES:  # once for all processes, and for the run that goes on
+        precision = cast("EncodingPrecision", set_precision(precision, where))
     task = Task(exp, modules, pooling, dtype, where.type if shared else str(where), precision, allow_pipes)
     target = Target(output.replace("JOB", str(job[0])) if job else output, form, compress)
     keep_freed_memory()

@@ -64,10 +64,12 @@ def set_precision(name: Precision, device: torch.device) -> Literal["fp32", "tf3
     if name == "auto":
         return "bf16" if bf16_speed(device) > 1 else "fp32"
     if name == "bf16" and (speed := bf16_speed(device)) <= 1:
-        what = "processor" if device.type == "cpu" else device.type
+        what, slow = f"{device.type} device", ""
+        if device.type == "cpu":
+            what, slow = "processor", f" and takes {1 / speed:.1f} times as long as in fp32"
         raise ConfigError(
-            f"precision bf16: this {what} has no bf16 arithmetic and takes {1 / speed:.1f} times as long as in fp32: "
-            "take fp32 or auto, or bf16-emulated to have it all the same"
+            f"precision bf16: this {what} has no bf16 arithmetic{slow}: "
+            "start with fp32 or auto; bf16-emulated computes in bf16 all the same"
         )
     return name
 
@@ -79,10 +81,8 @@ def bf16_speed(device: torch.device) -> float:
     On a CPU a product is timed: where the instructions exist the ratio is 2 to 6, where oneDNN has to emulate them 0.4
     (AVX-512 without BF16), and where torch does, 0.01 (AVX2).
     """
-    if device.type == "cuda":
-        return 2.0 if torch.cuda.get_device_capability(device) >= (8, 0) else 0.5  # Ampere brought bf16
-    if device.type != "cpu":
-        return 0.5
+    if device.type != "cpu":  # not timed: Ampere brought bf16
+        return 2.0 if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0) else 0.5
     full = torch.ones(512, 512)
     half = full.bfloat16()
     return _seconds(lambda: full @ full) / _seconds(lambda: half @ half)

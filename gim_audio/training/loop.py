@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from gim_audio.config import Config, ModelConfig, load
-from gim_audio.errors import CheckpointError, DataError, GimAudioError
+from gim_audio.errors import CheckpointError, ConfigError, DataError, GimAudioError
 from gim_audio.files import absent, lock, replace_link, write_text
 from gim_audio.model.checkpoint import load_model, newest, resolve
 from gim_audio.model.devices import (
@@ -88,11 +88,17 @@ def train(
     precision = config.training.precision
     if precision == "auto" and begun:
         precision = load(resolve(begun) / "config.yaml").training.precision
+    try:
+        decided = set_precision(precision, device)
+    except ConfigError as error:
+        if begun is None:
+            raise
+        raise ConfigError(f"{begun} was trained in {precision}: {error}") from error
     config = config.model_copy(
         update={
             "model": _standardised(config.model, corpus, begun or base),
             "objective": counted(config.objective, corpus),
-            "training": config.training.model_copy(update={"precision": set_precision(precision, device)}),
+            "training": config.training.model_copy(update={"precision": decided}),
         }
     )
     torch.manual_seed(config.training.seed)
@@ -172,6 +178,7 @@ class Run:
         if self.position.labels and self.position.labels != labels:
             what = "phones.ctm has" if self.config.objective.kind == "phones" else "utt2spk has"
             raise DataError(f"{self.corpus.path}: {what} other labels than those {self.experiment} was trained on")
+        self.position.labels = labels  # a checkpoint of an older version had none
         check_decay(self.experiment, self.config, self.position)
         self.schedule = phases(self.config, self.crops.batch, self.position.trained)
         self.place.check(self.schedule)

@@ -46,7 +46,7 @@ class ModuleMemory:
 def memory_by_module(model: GreedyInfoMax, config: Config) -> list[ModuleMemory]:
     """Of each module in a step of the configured batch and crop."""
     batch, objective = config.training.batch, config.objective
-    size = 2 if config.training.precision == "bf16" else 4
+    size = 2 if config.training.precision in {"bf16", "bf16-emulated"} else 4
     found, length, given = [], config.data.crop, FLOAT * batch * config.data.crop
     for module in model.stack:
         frames = largest = 0

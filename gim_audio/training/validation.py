@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from gim_audio.config import Config
+from gim_audio.errors import DataError
 from gim_audio.model.checkpoint import load_model
 from gim_audio.packed import Crops, PackedCorpus
 from gim_audio.training.feed import Feed
@@ -22,7 +23,11 @@ BATCHES = 50
 def validate(
     checkpoint: Path, corpus: PackedCorpus, config: Config, device: torch.device, trained_on: PackedCorpus
 ) -> Metrics:
-    """Loss and accuracy of every module, averaged over a crop of each utterance."""
+    """Return the loss and accuracy of every module, averaged over a crop of each utterance.
+
+    Raises:
+        DataError: No crop has a label.
+    """
     model = load_model(checkpoint)[1].to(device)
     crops = Crops(
         corpus, crop=config.data.crop, hop=config.model.hop, batch=config.training.batch, seed=config.training.seed
@@ -43,5 +48,7 @@ def validate(
         for number, score, _ in walk:
             assert score is not None  # noqa: S101 - nothing is frozen
             total[:, number - 1] += share * torch.stack([score.loss, score.accuracy]).cpu()
-    loss, accuracy = (total / max(weight, 1)).tolist()
+    if not weight:
+        raise DataError(f"{corpus.path}: none of the {batches} batches that are validated has a label")
+    loss, accuracy = (total / weight).tolist()
     return {"loss": loss, "accuracy": accuracy}
