@@ -19,10 +19,11 @@ from gim_audio.config import PhaseConfig, StopConfig, load
 from gim_audio.errors import ConfigError
 from gim_audio.model.checkpoint import resolve
 from gim_audio.model.gim import GreedyInfoMax
-from gim_audio.packed import PackedCorpus, pack
+from gim_audio.packed import Crops, PackedCorpus, pack
 from gim_audio.phones import Alignment, write_ctm
 from gim_audio.training import train
 from gim_audio.training.balance import balance
+from gim_audio.training.labels import labels_for
 from gim_audio.training.parallel import ModuleParallel
 from gim_audio.training.schedule import phases
 
@@ -90,9 +91,14 @@ def test_two_processes_share_labels_of_unequal_number(conf, corpus, tmp_path):
     """A mean over a process's labels is not a part of the mean over all: the gradients are those of one process."""
     shutil.copytree(corpus.path, tmp_path / "packed")
     labelled = PackedCorpus(tmp_path / "packed")
-    edges = 0.05 * np.arange(4)
-    known = Alignment(edges[:-1], edges[1:], np.array([2, 5, 9]))
-    write_ctm(labelled.path / "phones.ctm", dict.fromkeys(labelled.utterances[::3], known))
+    crops = Crops(labelled, crop=4000, hop=160, batch=4, seed=2)
+    known = {}
+    # The first process has labels of whole crops, the second of half of each.
+    for number, (utterance, start) in enumerate(crops.where(0).T.tolist()):
+        first = (start + 2000 * (number > 1)) / 16000
+        edges = np.linspace(first, labelled.samples[utterance] / 16000, 4)
+        known[labelled.utterances[utterance]] = Alignment(edges[:-1], edges[1:], np.array([2, 5, 9]))
+    write_ctm(labelled.path / "phones.ctm", known)
     settings = [
         "objective.kind=phones",
         "training.steps=1",
@@ -104,6 +110,12 @@ def test_two_processes_share_labels_of_unequal_number(conf, corpus, tmp_path):
     one, two = (load_file(tmp_path / e / "step-000001/optimizer.safetensors") for e in ("one", "two"))
     compared = [name for name in one if name.endswith("exp_avg")]
     assert len(compared) > 10
+    config = load(conf, [*settings, "objective.classes=41"])
+    labels = labels_for(
+        config.objective, GreedyInfoMax.build(config.model, config.objective), crops, torch.device("cpu")
+    )
+    first, second = (labels(0) >= 0).flatten(1).sum(1).reshape(2, 2).sum(1).tolist()
+    assert first > 1.2 * second > 0
     for name in compared:  # a tenth of the gradient
         torch.testing.assert_close(two[name], one[name], rtol=1e-3, atol=1e-8)
     for key in ("loss", "accuracy"):
