@@ -35,7 +35,12 @@ def rows(experiments: Sequence[Experiment]) -> Table:
     for kind in dict.fromkeys(["random", *computed]):
         found = next((e for e in trained if _any(e, kind)), None)
         if found:
-            cells = [_last(found.probe(task, kind, protocol)) for task in TASKS for protocol in PROTOCOLS]
+            known = (
+                found.probe(task, kind, protocol) if kind == "random" else baselines(found, task, protocol).get(kind)
+                for task in TASKS
+                for protocol in PROTOCOLS
+            )
+            cells = [_last(probe) for probe in known]
             cited = _published({"random": UNTRAINED, "mfcc": "MFCC"}.get(kind, ""), TASKS)
             lines.append([baseline_name(kind) or UNTRAINED, "", *cells, *cited])
     for experiment in trained:
