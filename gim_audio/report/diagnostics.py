@@ -50,7 +50,7 @@ def draw_layers(experiments: Sequence[Experiment]) -> Figure | None:
                 axes.plot(range(len(values)), values, "o--", color=MUTED, ms=3, lw=1.2, label="random initialisation")
             if baseline := next((p for e in shown if (p := strongest(e, task, "strict"))), None):
                 level = 100 * baseline.modules[0]["accuracy"]
-                axes.axhline(level, color=MFCC, lw=1.5, label=baseline_name(baseline.kind))
+                axes.axhline(level, color=MFCC, lw=1.5, label=f"{baseline_name(baseline.kind)} ({task})")
             if task == "speakers":
                 for experiment in shown:
                     name, labels = method(experiment)
