@@ -1,6 +1,6 @@
 """Compare the strict probe with an independent search, and with itself.
 
-    python tools/bench_probe.py TRAIN TEST [--frames 12000] [--shift 1] [--out tools/bench_probe.md]
+    python tools/bench_probe.py TRAIN TEST [--frames 4000] [--shift 1] [--out tools/bench_probe.md]
 
 TRAIN and TEST are data directories with phones.ctm. For five sets of features, the penalty that the
 probe chooses is set beside that of scikit-learn's GridSearchCV over the same penalties, with the same
@@ -26,9 +26,9 @@ from gim_audio.probes.solvers import PENALTIES, logistic_regression, whiten
 
 FEATURES = {
     "mfcc": 1,
+    "mfcc+cmvn": 1,
     "fbank+cmvn": 1,
     "gim-small, module 1": 1,
-    "gim-small, module 5": 5,
     "gim-small, module 6": 6,
 }
 
@@ -75,7 +75,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("train", type=Path)
     parser.add_argument("test", type=Path)
-    parser.add_argument("--frames", type=int, default=12_000)
+    parser.add_argument("--frames", type=int, default=4_000)
     parser.add_argument("--shift", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))
     parser.add_argument("--measure", help=argparse.SUPPRESS)
