@@ -24,13 +24,8 @@ from gim_audio.probes import FrameSample, Subject, evaluate
 from gim_audio.probes.frames import Examples
 from gim_audio.probes.solvers import PENALTIES, logistic_regression, whiten
 
-FEATURES = {
-    "mfcc": 1,
-    "mfcc+cmvn": 1,
-    "fbank+cmvn": 1,
-    "gim-small, module 1": 1,
-    "gim-small, module 6": 6,
-}
+FEATURES = {"mfcc": 1, "mfcc13": 1, "mfcc+cmvn": 1, "mfcc13+cmvn": 1, "fbank+cmvn": 1}
+"""Names of features, with the module of each; those of a network take as `gim-small, module 6` some ten minutes."""
 
 
 def examples(name: str, folder: Path, frames: int, shift: int) -> Examples:
