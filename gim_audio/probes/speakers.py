@@ -7,6 +7,7 @@ import numpy as np
 from gim_audio.errors import DataError
 from gim_audio.featurize import Features
 from gim_audio.kaldi import DataDir
+from gim_audio.kaldi.datadir import speakers_to_utterances
 from gim_audio.probes.evaluation import Evaluation, Subject
 from gim_audio.probes.frames import HELD_OUT, Examples
 from gim_audio.probes.solvers import Protocol, Published, fit, settings
@@ -61,7 +62,7 @@ class SpeakerProbe(Evaluation):
             raise DataError(f"{train.path}: no labels, or of one class only: there is nothing to tell apart")
         self._generators = {protocol: np.random.default_rng(seed) for protocol in protocols}
         self._windows: dict[Protocol, list[list[Features]]] = {protocol: [] for protocol in protocols}
-        self._lonely = {speaker for speaker, names in utterances_of(train).items() if len(names) == 1}
+        self._lonely = {s for s, names in speakers_to_utterances(train.speakers).items() if len(names.split()) == 1}
         self._held_out = some_of_each_speaker(train, seed)
         self._judged: list[list[Features]] = []
         self._judged_speakers: list[int] = []
@@ -155,19 +156,12 @@ class SpeakerProbe(Evaluation):
         )
 
 
-def utterances_of(data: DataDir) -> dict[str, list[str]]:
-    """Return the utterances of each speaker."""
-    found: dict[str, list[str]] = {}
-    for name in data.utterances:
-        found.setdefault(data.speakers[name], []).append(name)
-    return found
-
-
 def some_of_each_speaker(data: DataDir, seed: int) -> set[str]:
     """Return a fifth of the utterances of each speaker who has at least two, and at least one of them."""
     generator = np.random.default_rng((seed, 1))
     found: set[str] = set()
-    for _, names in sorted(utterances_of(data).items()):
+    for _, joined in sorted(speakers_to_utterances(data.speakers).items()):
+        names = joined.split()
         if len(names) > 1:
             found.update(generator.permutation(names)[: max(1, round(HELD_OUT * len(names)))].tolist())
     return found
