@@ -24,13 +24,13 @@ from gim_audio.probes import FrameSample, Subject, evaluate
 from gim_audio.probes.frames import Examples
 from gim_audio.probes.solvers import PENALTIES, logistic_regression, whiten
 
-FEATURES = {"mfcc": 1, "mfcc13": 1, "mfcc+cmvn": 1, "mfcc13+cmvn": 1, "fbank+cmvn": 1}
-"""Names of features, with the module of each; those of a network take as `gim-small, module 6` some ten minutes."""
+FEATURES = {"mfcc": 1, "mfcc13": 1, "mfcc+cmvn": 1, "fbank+cmvn": 1, "gim-small": 6}
+"""Names of features, with the module of each."""
 
 
 def examples(name: str, folder: Path, frames: int, shift: int) -> Examples:
     """Return labelled frames of a data directory."""
-    encoder = load_encoder(name.split(",", maxsplit=1)[0])
+    encoder = load_encoder(name)
     data = DataDir.read(folder)
     subject = Subject(encoder, [FEATURES[name]])
     sample = FrameSample(subject, (data, alignments(data)), shifts=[shift], most_frames=frames, seed=0)
