@@ -8,11 +8,16 @@ the mean of all has S²/n, so the deviation of the values is multiplied by √(m
 delete-one jackknife this holds for statistics that are not smooth, such as an equal error rate;
 unlike in the bootstrap no speaker is drawn twice, which by itself raises mutual information.
 
+A mean over pairs of speakers has a variance A/n + B/n²: A of the speakers, B of what belongs to a pair
+alone. Half of the speakers have a quarter of the pairs, so the halves give A/n + 3 B/n². The figure is
+therefore computed on random halves of the pairs of different speakers too: these have the variance
+A/n² + B/n², and B follows from both.
+
 `tools/bench_coverage.py` measures how often these intervals cover a known truth.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -22,12 +27,15 @@ __all__ = ["Estimate", "Statistic", "Weights", "difference", "estimate"]
 SAMPLES = 400
 """Number of random halves: the standard error is then known to 4%."""
 LEVEL = 0.95
+TOO_FEW = 3
+"""So few speakers do not tell A from B."""
 
 Weights = npt.NDArray[np.float64]
-"""1 for each speaker that counts and 0 for the others. Shape: `(speakers,)`."""
+"""1 for each speaker that counts and 0 for the others. Shape: `(speakers,)`; for a figure of pairs of speakers, 1 for
+each pair that counts, `(speakers, speakers)`, with what a speaker is alone on the diagonal."""
 
 Statistic = Callable[[Weights], float]
-"""The figure of the speakers that count; NaN where these do not determine it."""
+"""The figure of the speakers or pairs that count; NaN where these do not determine it."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,7 @@ class Estimate:
         halves: The figure on each random half, for paired comparisons, with None where a half does not
             determine it; empty where there is no interval.
         slack: The bias that may be left after a correction; 0 without one.
+        pair_halves: As `halves`, on random halves of the pairs; empty for a figure that is not of pairs.
     """
 
     value: float
@@ -48,9 +57,12 @@ class Estimate:
     interval: list[float] | None
     halves: list[float | None]
     slack: float = 0.0
+    pair_halves: list[float | None] = field(default_factory=list)
 
 
-def estimate(statistic: Statistic, speakers: int, *, biased: bool = False, most: float = 1.0) -> Estimate:
+def estimate(
+    statistic: Statistic, speakers: int, *, biased: bool = False, most: float = 1.0, pairs: bool = False
+) -> Estimate:
     """Return a figure with its 95% interval.
 
     It is a t interval on a scale that keeps it in the range of the figure: logit for shares (Korn and
@@ -67,20 +79,22 @@ def estimate(statistic: Statistic, speakers: int, *, biased: bool = False, most:
             last step of the extrapolation: so much bias is left where there are few frames.
         most: The largest value that the figure can take; infinite for a rate of errors, of which there
             may be more than phones.
+        pairs: True for a figure of pairs of speakers, a function of the pairs that count.
     """
-    uncorrected = float(statistic(np.ones(speakers)))
+    of_speakers: Statistic = (lambda weights: statistic(np.outer(weights, weights))) if pairs else statistic
+    uncorrected = float(of_speakers(np.ones(speakers)))
     if speakers < 2:
         return Estimate(uncorrected, uncorrected, None, [])
-    values = _on_parts(statistic, speakers, speakers // 2)
+    values = _on_parts(of_speakers, speakers, speakers // 2)
+    of_pairs = _on_pairs(statistic, speakers) if pairs else np.empty(0)
     known = np.isfinite(values)
     if 2 * known.sum() < len(values):
         return Estimate(uncorrected, uncorrected, None, [])
     value, slack = uncorrected, 0.0
     if biased:
-        value, slack = _extrapolated(statistic, speakers, uncorrected, float(np.nanmean(values)))
-    low, high = _interval(value, _deviation(values, speakers), speakers, most)
-    halves = [round(v, 6) if there else None for v, there in zip(values.tolist(), known, strict=True)]
-    return Estimate(value, uncorrected, [low - slack, high], halves, slack)
+        value, slack = _extrapolated(of_speakers, speakers, uncorrected, float(np.nanmean(values)))
+    low, high = _interval(value, _deviation(values, of_pairs, speakers), speakers, most)
+    return Estimate(value, uncorrected, [low - slack, high], _kept(values), slack, _kept(of_pairs))
 
 
 def difference(first: Estimate, second: Estimate, speakers: int) -> float:
@@ -91,8 +105,11 @@ def difference(first: Estimate, second: Estimate, speakers: int) -> float:
         second: The figure of another system on the same speakers in the same order.
         speakers: The number of speakers.
     """
-    apart = np.array(first.halves, dtype=float) - np.array(second.halves, dtype=float)
-    reach = _quantile(speakers) * _deviation(apart, speakers)
+    apart, pairs_apart = (
+        np.array(one, dtype=float) - np.array(other, dtype=float)
+        for one, other in ((first.halves, second.halves), (first.pair_halves, second.pair_halves))
+    )
+    reach = _quantile(speakers) * _deviation(apart, pairs_apart, speakers)
     for found in (first, second):
         if found.value in {0.0, 1.0} and found.interval:  # its values do not vary, but the truth may differ
             reach += found.interval[1] - found.interval[0]
@@ -103,6 +120,23 @@ def _on_parts(statistic: Statistic, speakers: int, size: int) -> npt.NDArray[np.
     """Return the figure on random parts of the speakers, the same ones for every statistic."""
     order = np.random.default_rng((speakers, size)).random((SAMPLES, speakers)).argsort(axis=1)
     return np.array([statistic(weights) for weights in (order < size).astype(np.float64)])
+
+
+def _on_pairs(statistic: Statistic, speakers: int) -> npt.NDArray[np.float64]:
+    """Return the figure on random halves of the pairs of different speakers, the same ones for every statistic."""
+    generator = np.random.default_rng((speakers, speakers))
+    one, other = np.triu_indices(speakers, 1)
+    values = []
+    for _ in range(SAMPLES):
+        weights = np.eye(speakers)
+        chosen = generator.permutation(len(one))[: (len(one) + 1) // 2]
+        weights[one[chosen], other[chosen]] = weights[other[chosen], one[chosen]] = 1
+        values.append(statistic(weights))
+    return np.array(values)
+
+
+def _kept(values: npt.NDArray[np.float64]) -> list[float | None]:
+    return [round(value, 6) if np.isfinite(value) else None for value in values.tolist()]
 
 
 def _extrapolated(statistic: Statistic, speakers: int, whole: float, half: float) -> tuple[float, float]:
@@ -116,10 +150,17 @@ def _extrapolated(statistic: Statistic, speakers: int, whole: float, half: float
     return float(orders[-1]), float(2 * abs(orders[-1] - orders[-2]))
 
 
-def _deviation(values: npt.NDArray[np.float64], speakers: int) -> float:
+def _deviation(values: npt.NDArray[np.float64], of_pairs: npt.NDArray[np.float64], speakers: int) -> float:
     """Return the standard error of the figure on all speakers from its values on halves."""
     size = speakers // 2
-    return float(np.nanstd(values, ddof=1) * np.sqrt(size / (speakers - size)))
+    variance = np.nanvar(values, ddof=1) * size / (speakers - size)
+    pairs = speakers * (speakers - 1) // 2
+    if len(of_pairs) and pairs > 1 and speakers > TOO_FEW and np.isfinite(of_pairs).sum() > 1:
+        half = (pairs + 1) // 2
+        noise = np.nanvar(of_pairs, ddof=1) * half / (pairs - half)  # A/n² + B/n²
+        excess = (noise - variance / speakers) / (1 - 3 / speakers)  # B/n²
+        variance -= np.clip(2 * excess, 0, 2 / 3 * variance)  # at most all of it is noise of pairs
+    return float(np.sqrt(variance))
 
 
 def _quantile(speakers: int) -> float:

@@ -123,7 +123,8 @@ def test_a_speaker_who_is_left_out_is_in_no_triple(tokens, mode, left_out):
     plan = groups(items, mode, most=10, most_speakers=5, seed=0)
     pairs = pairs_of(plan)
     errors = errors_of(plan, pairs, distances(packed, pairs))[0]
-    found = mean_of_means(plan, errors, "abc")(np.array([float(speaker != left_out) for speaker in "abc"]))
+    counts = np.array([float(speaker != left_out) for speaker in "abc"])
+    found = mean_of_means(plan, errors, "abc")(np.outer(counts, counts))
     kept = [number for number, item in enumerate(items) if item.speaker != left_out]
     error, _ = slow_error([items[number] for number in kept], [stretches[number] for number in kept], mode)
     assert found == pytest.approx(error, nan_ok=True)

@@ -105,6 +105,34 @@ def test_a_figure_that_falls_with_the_amount_of_data_is_corrected():
     assert found.interval[0] < 0.3 - found.slack / 2 < found.interval[1]
 
 
+def _mean_of_pairs(values):
+    """The mean of what pairs of different speakers have. Shape: `(speakers, speakers)`."""
+    apart = ~np.eye(len(values), dtype=bool)
+    return lambda weights: (weights * values)[apart].sum() / weights[apart].sum()
+
+
+def test_the_noise_of_pairs_counts_once(monkeypatch):
+    """A mean of independent values of n (n - 1) / 2 pairs has the standard error σ / sqrt(n (n - 1) / 2)."""
+    monkeypatch.setattr("gim_audio.intervals.SAMPLES", 100)
+    widths, reaches = [], []
+    for seed in range(20):
+        values = np.triu(np.random.default_rng(seed).normal(0.5, 0.05, (2, 30, 30)), 1)
+        found, other = (estimate(_mean_of_pairs(each + each.T), 30, pairs=True) for each in values)
+        widths.append(found.interval[1] - found.interval[0])
+        reaches.append(difference(found, other, 30))
+    reach = t.ppf(0.975, 29) * 0.05 / np.sqrt(435)
+    assert np.mean(widths) / 2 == pytest.approx(reach, rel=0.2)
+    assert np.mean(reaches) == pytest.approx(np.sqrt(2) * reach, rel=0.2)
+
+
+def test_speakers_count_in_a_mean_over_their_pairs():
+    """A mean of a_i + a_j has the standard error of two times the mean of a."""
+    own = np.random.default_rng(3).uniform(0.2, 0.3, 30)
+    found = estimate(_mean_of_pairs(own[:, None] + own), 30, pairs=True)
+    reach = t.ppf(0.975, 29) * 2 * own.std(ddof=1) / np.sqrt(30)
+    assert (found.interval[1] - found.interval[0]) / 2 == pytest.approx(reach, rel=0.15)
+
+
 def test_the_order_of_speakers_is_their_names(simulation):
     """Halves hold the same speakers in whatever order utterances come, so that systems can be paired."""
     counts = {f"s{n}": (n, 20) for n in range(15)}

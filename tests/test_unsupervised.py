@@ -110,7 +110,9 @@ def test_a_speaker_who_is_left_out_is_no_voice_either():
         weights = np.isin(np.arange(8), kept).astype(float)
         part = scores[np.isin(spoken, kept)][:, kept]
         true = spoken[np.isin(spoken, kept)][:, None] == np.array(kept)
-        assert error(weights) == pytest.approx(slow_rate(part.ravel(), true.ravel(), np.ones(part.size)))
+        assert error(np.outer(weights, weights)) == pytest.approx(
+            slow_rate(part.ravel(), true.ravel(), np.ones(part.size))
+        )
 
 
 def test_strangers_count_in_every_half(tmp_path):
@@ -125,7 +127,7 @@ def test_strangers_count_in_every_half(tmp_path):
     scores = generator.standard_normal((4, 4)).astype(np.float32)
     part = scores[[0, 2, 3]][:, [0, 2, 3]]
     true = np.diag([True, True, False])
-    found = error_of(scores, spoken, voiced, 3)(np.array([1.0, 0, 1]))
+    found = error_of(scores, spoken, voiced, 3)(np.outer([1.0, 0, 1], [1.0, 0, 1]))
     assert found == pytest.approx(slow_rate(part.ravel(), true.ravel(), np.ones(9)))
 
 

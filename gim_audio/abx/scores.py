@@ -47,6 +47,7 @@ class Score:
         error: share of comparisons in which B is nearer to X than A is; 0.5 is chance.
         interval: 95% interval over speakers; None where there are too few.
         halves: The error on random halves of the speakers, for paired comparisons.
+        pair_halves: The error on random halves of the pairs of speakers; all alike within speakers.
         groups: of tokens that were compared.
         comparisons: A, B, X.
     """
@@ -54,6 +55,7 @@ class Score:
     error: float
     interval: list[float] | None
     halves: list[float | None]
+    pair_halves: list[float | None]
     groups: int
     comparisons: int
 
@@ -138,8 +140,8 @@ def score(
         speakers: All speakers of the data, sorted.
     """
     errors, comparisons = errors_of(groups, pairs, distances)
-    found = estimate(mean_of_means(groups, errors, speakers), len(speakers))
-    return Score(found.value, found.interval, found.halves, len(groups), comparisons)
+    found = estimate(mean_of_means(groups, errors, speakers), len(speakers), pairs=True)
+    return Score(found.value, found.interval, found.halves, found.pair_halves, len(groups), comparisons)
 
 
 def errors_of(
@@ -170,9 +172,9 @@ def errors_of(
 
 
 def mean_of_means(groups: Sequence[Group], errors: npt.NDArray[np.float64], speakers: Sequence[str]) -> Statistic:
-    """Return the error of an average over some speakers as `score` takes it.
+    """Return the error as a function of the pairs of speakers, of A and of X, that count.
 
-    Pairs of phones that none of the speakers who count has are passed over. Shape: errors `(groups,)`.
+    Pairs of phones that none of these has are passed over. Shape: errors `(groups,)`.
     """
     number_of = {speaker: number for number, speaker in enumerate(speakers)}
     phones = sorted({group.phones for group in groups})
@@ -183,9 +185,10 @@ def mean_of_means(groups: Sequence[Group], errors: npt.NDArray[np.float64], spea
     shape = len(phones), len(speakers)
 
     def error(weights: Weights) -> float:
-        counted = np.bincount(cell, weights[other], minlength=math.prod(shape)).reshape(shape)
-        sums = np.bincount(cell, weights[other] * errors, minlength=math.prod(shape)).reshape(shape)
-        known = (counted > 0) * weights
+        chosen = weights[one, other]
+        counted = np.bincount(cell, chosen, minlength=math.prod(shape)).reshape(shape)
+        sums = np.bincount(cell, chosen * errors, minlength=math.prod(shape)).reshape(shape)
+        known = counted > 0
         of_speakers = known.sum(axis=1)
         means = (sums / np.maximum(counted, 1) * known).sum(axis=1)[of_speakers > 0] / of_speakers[of_speakers > 0]
         return float(means.mean()) if len(means) else math.nan

@@ -90,6 +90,8 @@ def figure(name: str, found: Estimate) -> dict[str, Any]:
     kept = {name: found.value, "interval": found.interval, "halves": found.halves}
     if found.value != found.uncorrected:
         kept |= {f"{name}_uncorrected": found.uncorrected, "slack": found.slack}
+    if found.pair_halves:
+        kept["pair_halves"] = found.pair_halves
     return kept
 
 

@@ -67,7 +67,7 @@ class VerificationProbe(Evaluation):
             centre = enrolled[number].mean(axis=0)
             known = np.stack([_unit(enrolled[number][owner == voice].mean(axis=0) - centre) for voice in voices])
             scores = _unit(tried[number] - centre) @ known.T
-            found = estimate(error_of(scores, spoken, voiced, len(speakers)), len(speakers))
+            found = estimate(error_of(scores, spoken, voiced, len(speakers)), len(speakers), pairs=True)
             rows.append({"module": module, "name": self.subject.names[number], **figure("eer", found)})
         counts: dict[str, int | float] = {
             "voices": len(voices),
@@ -81,20 +81,24 @@ class VerificationProbe(Evaluation):
 def error_of(
     scores: Features, spoken: npt.NDArray[np.int64], voiced: npt.NDArray[np.int64], speakers: int
 ) -> Statistic:
-    """Return the equal error rate of some speakers, who count both as test speakers and as voices.
+    """Return the equal error rate as a function of the pairs of a test speaker and a voice that count.
 
     Args:
         scores: The score of each test utterance with each voice. Shape: `(utterances, voices)`.
         spoken: The speaker of each utterance. Shape: `(utterances,)`.
         voiced: The speaker of each voice. Shape: `(voices,)`.
-        speakers: The number of speakers with true trials; those with higher numbers always count.
+        speakers: The number of speakers with true trials. Those with higher numbers are not left out: their trials
+            count where the other speaker does.
     """
     true = spoken[:, None] == voiced
-    others = np.ones(1 + max(spoken.max(), voiced.max()) - speakers)
+    others = 1 + max(spoken.max(), voiced.max()) - speakers
 
     def error(weights: Weights) -> float:
-        weights = np.concatenate([weights, others])
-        return equal_error_rate(scores, true, np.outer(weights[spoken], weights[voiced]).ravel())
+        every = np.ones((speakers + others, speakers + others))
+        every[:speakers, :speakers] = weights
+        every[:speakers, speakers:] = np.diag(weights)[:, None]
+        every[speakers:, :speakers] = np.diag(weights)
+        return equal_error_rate(scores, true, every[spoken[:, None], voiced].ravel())
 
     return error
 

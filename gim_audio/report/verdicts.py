@@ -35,7 +35,8 @@ class Measure:
         if found is None:
             return None
         value = found["error" if self.task == "abx" else self.key]
-        return Estimate(value, value, found["interval"], found.get("halves") or [], found.get("slack", 0.0))
+        halves, of_pairs = found.get("halves") or [], found.get("pair_halves") or []
+        return Estimate(value, value, found["interval"], halves, found.get("slack", 0.0), of_pairs)
 
 
 MEASURES = (
