@@ -3,48 +3,46 @@
 import io
 import os
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import soundfile
 import soxr
 
+from gim_audio import containers
 from gim_audio.errors import AudioError
 
-__all__ = ["AUDIO_SUFFIXES", "Header", "Waveform", "blocks", "decode", "header", "read", "to_mono"]
+__all__ = ["AUDIO_SUFFIXES", "OTHER_SUFFIXES", "Header", "Waveform", "blocks", "decode", "header", "read", "to_mono"]
 
-AUDIO_SUFFIXES = (".aif", ".aiff", ".au", ".caf", ".flac", ".mp3", ".ogg", ".opus", ".w64", ".wav")
+AUDIO_SUFFIXES = (
+    *(".aif", ".aifc", ".aiff", ".au", ".avr", ".bwf", ".caf", ".flac", ".iff", ".ircam", ".mp2", ".mp3", ".nist"),
+    *(".oga", ".ogg", ".opus", ".paf", ".pvf", ".rf64", ".sd2", ".sds", ".sf", ".snd", ".sph", ".svx", ".voc", ".w64"),
+    *(".wav", ".wave", ".wve"),
+)
+"""Of recordings that libsndfile reads; those that mostly hold something else (.htk, .mat, .raw) are left out."""
+
+OTHER_SUFFIXES = (
+    *(".3gp", ".aac", ".ac3", ".amr", ".ape", ".dsf", ".m4a", ".m4b", ".mka", ".mp4", ".mpc", ".spx", ".tta", ".webm"),
+    *(".wma", ".wv"),
+)
+"""Of recordings that it does not read."""
 
 Waveform = npt.NDArray[np.float32]
 
 BLOCK_SECONDS = 10.0
 UNREADABLE = (soundfile.LibsndfileError, OSError, TypeError, UnicodeEncodeError)
 """TypeError: headerless formats such as .raw."""
-HEADER_BYTES = 4096
-"""In which the samples of most files begin."""
-STREAMED = 0x7F000000
-"""Lengths from here on are what a writer puts into a header that does not know the length."""
-WHOLE: dict[bytes, tuple[int, int, Literal["little", "big"], int]] = {
-    b"RIFF": (4, 4, "little", 0),  # some writers count the first eight bytes, some do not
-    b"RIFX": (4, 4, "big", 0),
-    b"RF64": (20, 8, "little", 8),
-    b"riff": (16, 8, "little", 0),  # W64
-    b"FORM": (4, 4, "big", 0),  # AIFF
-    b".snd": (8, 4, "big", 24),  # AU
-    b"dns.": (8, 4, "little", 24),
-}
-"""By a file's first bytes: where its length stands, its width and order, and what it does not count."""
-CHUNKS: dict[bytes, tuple[int, int, Literal["little", "big"], bytes]] = {
-    b"RIFF": (12, 4, "little", b"data"),
-    b"RIFX": (12, 4, "big", b"data"),
-    b"FORM": (12, 4, "big", b"SSND"),
-    b"caff": (8, 8, "big", b"data"),
-}
-"""Where chunks begin, the width and order of their lengths, and the one that holds the samples."""
+MOST_FRAMES = 2**62
+"""More than this stand for an unknown number."""
+RATES = (1_000, 2_000_000)
+"""Hz; a header that says less or more is damaged, and to resample what it says would fill the memory."""
+LOUDEST = 10.0
+"""Times full scale; a file of floats beyond it holds integers, or something else than sound."""
+LEFT_OUT = 1152
+"""Samples of an MP3's first frame, which some encoders count though it holds none."""
 
 
 def read(source: Path | bytes, rate: int, name: str = "") -> Waveform:
@@ -79,25 +77,41 @@ def blocks(source: Path | bytes, rate: int, name: str = "", seconds: float = BLO
         AudioError: see `read`.
     """
     name = name or str(source)
-    if _is_cut(source):
-        raise AudioError(f"{name}: is shorter than its header says: the file is cut short")
+    if isinstance(source, Path) and (found := _wrong_with(source)):
+        raise AudioError(f"{_printable(name)}: {found}")
+    if found := containers.problem(source):
+        raise AudioError(f"{name}: {found}")
     try:
-        with _Forward(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
-            known = file.format != "MP3" and file.frames < STREAMED**2  # an MP3's header only estimates the length
-            claimed = file.frames if known else 0
-            yield from decode(file, rate, name, claimed, seconds)
+        with ExitStack() as opened:
+            file = opened.enter_context(_open(source))
+            claimed, spare = file.frames if file.frames < MOST_FRAMES else 0, 0
+            if file.format == "MP3":
+                spare = LEFT_OUT
+                if not containers.has_length(source):
+                    raw = io.BytesIO(source) if isinstance(source, bytes) else opened.enter_context(source.open("rb"))
+                    file, claimed = opened.enter_context(_Forward(containers.UnendingMp3(raw))), 0
+            yield from decode(file, rate, name, claimed, seconds, spare=spare)
     except UNREADABLE as error:
         raise AudioError(_explain(source, name, str(error))) from error
 
 
+def _open(source: Path | bytes) -> soundfile.SoundFile:
+    return _Forward(io.BytesIO(source) if isinstance(source, bytes) else source)
+
+
 def decode(
-    file: soundfile.SoundFile, rate: int, name: str, claimed: int, seconds: float = BLOCK_SECONDS
+    file: soundfile.SoundFile, rate: int, name: str, claimed: int, seconds: float = BLOCK_SECONDS, spare: int = 0
 ) -> Iterator[Waveform]:
-    """The blocks of an open file of at least `claimed` frames, read forward: see `blocks`."""
+    """Yield the blocks of an open file of `claimed` frames, of which `spare` may be missing: see `blocks`."""
+    if file.subtype.startswith("MPEG") and file.format != "MP3":
+        raise AudioError(f"{name}: is an MP3 in a {file.format} file, of which a part is read: `ffmpeg -i IN OUT.wav`")
+    lowest, highest = RATES
+    if not lowest <= file.samplerate <= highest:
+        raise AudioError(f"{name}: its header says {file.samplerate} Hz, which is no rate of sound: is it damaged?")
     resampler = None
     if file.samplerate != rate:
         resampler = soxr.ResampleStream(file.samplerate, rate, 1, dtype="float32")
-    size, heard, last = max(1, round(seconds * file.samplerate)), 0, False
+    size, heard, given, last = max(1, round(seconds * file.samplerate)), 0, 0, False
     while not last:
         wanted = min(size, claimed - heard) if claimed else size  # what follows in a pipe is not taken away
         samples = file.read(wanted, dtype="float32", always_2d=True)
@@ -105,14 +119,19 @@ def decode(
         last = len(samples) < wanted or heard == claimed
         if not np.isfinite(samples).all():
             raise AudioError(f"{name}: has samples that are not finite numbers")
+        if (peak := float(np.abs(samples).max(initial=0))) > LOUDEST:
+            raise AudioError(f"{name}: has samples up to {peak:.4g}, where full scale is 1: scale them to [-1, 1]")
         mono = _average(samples)
         block = np.asarray(resampler.resample_chunk(mono, last=last), np.float32) if resampler else mono
+        given += len(block)
         if len(block):
             yield np.ascontiguousarray(block)
-    if heard < claimed:
+    if heard < claimed - spare:
         raise AudioError(f"{name}: ends after {heard} of {claimed} samples: the file is cut short or damaged")
     if not heard:
         raise AudioError(f"{name}: holds no samples, or was never closed: `sox --ignore-length IN OUT` mends that")
+    if not given:
+        raise AudioError(f"{name}: its {heard} samples at {file.samplerate} Hz give none at {rate} Hz: it is too short")
 
 
 class _Forward(soundfile.SoundFile):  # type: ignore[misc]
@@ -135,40 +154,6 @@ def _average(samples: npt.NDArray[np.float32]) -> Waveform:
     return mono
 
 
-def _is_cut(source: Path | bytes) -> bool:
-    """Whether a file ends before the lengths in its header; libsndfile reads such a file without a word."""
-    try:
-        if isinstance(source, bytes):
-            start, size = source[:HEADER_BYTES], len(source)
-        else:
-            with source.open("rb") as file:
-                start, size = file.read(HEADER_BYTES), source.stat().st_size
-    except (OSError, UnicodeEncodeError):
-        return False  # reading it will tell
-    return any(size < end for end in _ends(start))
-
-
-def _ends(start: bytes) -> Iterator[int]:
-    """Where a file that starts like this ends, as far as its header knows."""
-
-    def length(at: int, width: int, order: Literal["little", "big"]) -> int | None:
-        found = int.from_bytes(start[at : at + width], order)
-        return found if found < (STREAMED if width == 4 else 2**63) else None
-
-    if known := WHOLE.get(start[:4]):
-        at, width, order, before = known
-        if (whole := length(at, width, order)) is not None:
-            yield before + whole
-    if chunks := CHUNKS.get(start[:4]):
-        at, width, order, wanted = chunks
-        while at + 4 + width <= len(start) and (inside := length(at + 4, width, order)) is not None:
-            end = at + 4 + width + inside
-            if start[at : at + 4] == wanted:
-                yield end
-                return
-            at = end + (inside % 2 if width == 4 else 0)
-
-
 @dataclass(frozen=True, slots=True)  # there may be a million
 class Header:
     """What a recording says of itself: Hz, channels and seconds."""
@@ -185,6 +170,8 @@ def header(source: Path | bytes, name: str = "") -> Header:
         AudioError: the file is missing or not audio.
     """
     name = name or str(source)
+    if isinstance(source, Path) and (found := _wrong_with(source)):
+        raise AudioError(f"{_printable(name)}: {found}")
     try:
         info = soundfile.info(io.BytesIO(source) if isinstance(source, bytes) else str(source))
     except UNREADABLE as error:
@@ -194,26 +181,32 @@ def header(source: Path | bytes, name: str = "") -> Header:
 
 def _explain(source: Path | bytes, name: str, error: str) -> str:
     if isinstance(source, Path) and (found := _wrong_with(source)):
-        return f"{name.encode(errors='backslashreplace').decode()}: {found}"
+        return f"{_printable(name)}: {found}"
+    if (suffix := Path(name).suffix.lower()) in OTHER_SUFFIXES:
+        return f"{name}: libsndfile does not read {suffix}: convert it, `ffmpeg -i IN OUT.flac`"
     reason = error.rsplit(": ", 1)[-1].rstrip(".")
     return f"{name}: cannot be decoded ({reason}): is it audio, and whole?"
+
+
+def _printable(name: str) -> str:
+    return name.encode(errors="backslashreplace").decode()
 
 
 def _wrong_with(file: Path) -> str:
     """What the file system says; nothing if it has nothing to say."""
     try:
         stat = file.stat()
+        str(file).encode()
         with suppress(IsADirectoryError):
             os.close(os.open(file, os.O_RDONLY | os.O_NONBLOCK))
-        str(file).encode()
     except FileNotFoundError:
         return "no such file"
     except OSError as error:
         return error.strerror or "cannot be opened"
     except UnicodeEncodeError:
         return "a name that is not UTF-8: rename it"
-    if file.is_dir():
-        return "is a folder, not a recording"
     if file.is_fifo():
         return "is a pipe: give it on standard input, as `-`"
+    if not file.is_file():
+        return "is a folder, not a recording" if file.is_dir() else "is a device or a socket, not a recording"
     return "" if stat.st_size else "is empty"

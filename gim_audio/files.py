@@ -5,13 +5,14 @@ import glob
 import os
 import shutil
 import socket
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from gim_audio.errors import GimAudioError
 
-__all__ = ["absent", "free_bytes", "lock", "new_file", "new_folder", "replace_link", "umask", "write_text"]
+__all__ = ["absent", "free_bytes", "lock", "new_file", "new_folder", "replace_link", "umask", "walk", "write_text"]
 
 
 @contextmanager
@@ -97,6 +98,32 @@ def lock(folder: Path) -> Iterator[None]:
         file.write(f"process {os.getpid()} of {socket.gethostname()}\n")
         file.flush()
         yield
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """Yield the files of a folder and of all folders below it, and folders that cannot be read.
+
+    Links to folders are followed; a folder that is reached in two ways is entered once, by the shorter. Hidden files
+    and folders are passed over: archives made on a Mac hold a `._NAME` beside each file.
+    """
+    seen, folders = set(), deque([folder])
+    while folders:
+        here = folders.popleft()
+        try:
+            stat, entries = here.stat(), sorted(here.iterdir(), key=lambda entry: (entry.is_symlink(), entry))
+        except OSError:
+            yield here
+            continue
+        if (stat.st_dev, stat.st_ino) in seen:
+            continue
+        seen.add((stat.st_dev, stat.st_ino))
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                folders.append(entry)
+            else:
+                yield entry
 
 
 def umask() -> int:

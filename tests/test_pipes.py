@@ -82,7 +82,7 @@ def test_damaged_archives_keep_what_is_good(small, tmp_path):
     np.testing.assert_allclose(found["w8"], found["f"], atol=0.1)
     for junk in (b"hello, this is a text that is no archive", bytes(range(256)) * 9):
         done = piped([small, "ark:-", tmp_path / "no"], junk)
-        assert (done.returncode, b"no WAV follows this name" in done.stderr) == (2, True)
+        assert (done.returncode, b"no WAV begins there" in done.stderr) == (2, True)
         assert len(done.stderr.strip().splitlines()) == 1
 
 

@@ -1,19 +1,23 @@
 """What a person may name as audio: files, folders, a data directory, `scp:FILE`, an archive, standard input."""
 
 import os
-import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 import soundfile
 
 from gim_audio import audio
-from gim_audio.audio import AUDIO_SUFFIXES, Waveform
+from gim_audio.audio import AUDIO_SUFFIXES, OTHER_SUFFIXES, Waveform
+from gim_audio.containers import OggPages
 from gim_audio.errors import AudioError, DataError
-from gim_audio.kaldi import DataDir, locate, read_scp
+from gim_audio.files import walk
+from gim_audio.kaldi import DataDir, locate, read_scp, read_wave
+
+if TYPE_CHECKING:
+    from io import BufferedReader
 
 __all__ = ["Source", "gather", "one_by_one", "standard_input", "wave_archive"]
 
@@ -23,6 +27,7 @@ another."""
 
 UNKNOWN = 2**27
 """So many frames in the header of a pipe may mean that its writer did not know the length, and put a large number."""
+PIECE = 2**16
 LONGEST_KEY = 1000
 """Bytes of an utterance's name in an archive."""
 STREAMED = (b"RIFF", b".snd", b"OggS")
@@ -30,7 +35,10 @@ STREAMED = (b"RIFF", b".snd", b"OggS")
 
 
 def gather(inputs: Sequence[str]) -> DataDir:
-    """The utterances that the inputs stand for; a file's utterance is named by its stem.
+    """Return the utterances that the inputs stand for.
+
+    A file is named by its stem, a file in a folder by its path in there, without the suffix and with `-` for `/`. What
+    a folder holds that looks like audio but cannot be read is among them: it will fail, and say why.
 
     Raises:
         DataError: a folder has no audio, two files have one name, or a data directory is in a bad state.
@@ -43,22 +51,27 @@ def gather(inputs: Sequence[str]) -> DataDir:
         if not name or name.startswith(("scp:", "ark:")) or (Path(name) / "wav.scp").exists():
             raise DataError(f"INPUT {name or 'is empty'}: a data directory, scp:FILE or ark:FILE stands alone")
     files: dict[str, str] = {}
-    for name in dict.fromkeys(inputs):
-        for file in _files(Path(name)):
-            if other := files.get(file.stem):
-                raise DataError(f"{file} and {other} would both be {file.stem}: rename one, or name them in scp:FILE")
-            files[file.stem] = str(file)
+    for given in dict.fromkeys(inputs):
+        for name, file in _files(Path(given)):
+            if other := files.get(name):
+                raise DataError(f"{file} and {other} would both be {name}: rename one, or name them in scp:FILE")
+            files[name] = str(file)
     names = sorted(files)
     return DataDir({name: files[name] for name in names}, {name: name for name in names}, path=Path(inputs[0]))
 
 
-def _files(path: Path) -> list[Path]:
+def _files(path: Path) -> list[tuple[str, Path]]:
     if not path.is_dir():
-        return [path]
-    found = sorted(file for file in path.rglob("*") if file.suffix.lower() in AUDIO_SUFFIXES)
+        return [(path.stem, path)]
+    found = [
+        file
+        for file in walk(path)
+        if file.suffix.lower() in (*AUDIO_SUFFIXES, *OTHER_SUFFIXES) or file.is_dir()  # one that cannot be read
+    ]
     if not found:
         raise DataError(f"{path}: neither a data directory nor a folder with audio ({' '.join(AUDIO_SUFFIXES)})")
-    return found
+    names = (file.relative_to(path) for file in found)
+    return [("-".join(name.with_suffix("").parts) or path.name, file) for name, file in zip(names, found, strict=True)]
 
 
 def one_by_one(data: DataDir, *, allow_pipes: bool) -> Source:
@@ -111,26 +124,36 @@ def _stream(file: BinaryIO, rate: int, where: str, pcm: int | None) -> Iterator[
         if magic not in STREAMED:
             yield from audio.blocks(magic + file.read(), rate, where)
             return
-        pipe = _with(magic, file)
+        pages = OggPages() if magic == b"OggS" else None
+        pipe = _with(magic, file, pages)
         with os.fdopen(pipe, "rb", buffering=0), soundfile.SoundFile(pipe, closefd=False) as stream:
             yield from audio.decode(stream, rate, where, stream.frames if stream.frames < UNKNOWN else 0)
             if os.read(pipe, 4) == b"RIFF":
                 raise AudioError(f"{where}: another recording follows the first: send one, or an archive to ark:-")
+            while os.read(pipe, PIECE):
+                pass  # a writer with something left would be killed by SIGPIPE
+            if pages and (found := pages.problem(whole=True)):
+                raise AudioError(f"{where}: {found}")
     except (soundfile.LibsndfileError, OSError) as error:
         raise AudioError(f"{where}: cannot be decoded ({str(error).rsplit(': ', 1)[-1]}): is it audio?") from error
 
 
-def _with(magic: bytes, file: BinaryIO) -> int:
-    """A pipe that gives what was read of a file already, and then the file."""
+def _with(magic: bytes, file: BinaryIO, pages: OggPages | None) -> int:
+    """Return a pipe that gives what was read of a file already, and then the file; `pages` follows it."""
     out, into = os.pipe()
 
     def pump() -> None:
         with os.fdopen(into, "wb") as pipe:
-            try:
-                pipe.write(magic)
-                shutil.copyfileobj(file, pipe)
-            except BrokenPipeError:
-                return  # an error has ended the reading
+            block = magic
+            while block:
+                if pages:
+                    pages.push(block)
+                try:
+                    pipe.write(block)
+                    pipe.flush()
+                except BrokenPipeError:
+                    return  # an error has ended the reading
+                block = cast("BufferedReader", file).read1(PIECE)  # what is there, without waiting
 
     threading.Thread(target=pump, daemon=True).start()
     return out
@@ -145,11 +168,11 @@ def wave_archive(name: str) -> Source:
         with sys.stdin.buffer if name == "-" else Path(name).open("rb") as file:
             while key := _word(file):
                 utterance, where = key.decode(errors="replace"), f"ark:{name}: {key.decode(errors='replace')}"
-                start = file.read(8)
-                if start[:4] != b"RIFF":
-                    yield utterance, where, _raise_or(DataError(f"{where}: no WAV follows this name"))
+                try:
+                    recording = read_wave(file, where)
+                except DataError as error:
+                    yield utterance, where, _raise_or(error)
                     return
-                recording = start + file.read(int.from_bytes(start[4:], "little"))
                 yield utterance, where, audio.blocks(recording, rate, where)
 
     return source

@@ -6,12 +6,14 @@ import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import BinaryIO
 
 from gim_audio import audio
+from gim_audio.containers import STREAMED
 from gim_audio.errors import AudioError, DataError
 from gim_audio.files import write_text
 
-__all__ = ["DataDir", "Segment", "locate", "read_table", "write_table"]
+__all__ = ["DataDir", "Segment", "locate", "read_table", "read_wave", "write_table"]
 
 OVERSHOOT = 0.5
 """Seconds that a segment may reach beyond its recording, and is cut there, as in Kaldi."""
@@ -155,12 +157,23 @@ def locate(extended: str, *, allow_pipes: bool = False) -> Path | bytes:
     try:
         with Path(archive[1]).open("rb") as file:
             file.seek(int(archive[2]))
-            header = file.read(8)
-            if header[:4] != b"RIFF":
-                raise DataError(f"{extended}: no WAV begins at this offset")
-            return header + file.read(int.from_bytes(header[4:], "little"))
-    except OSError as error:
-        raise DataError(f"{archive[1]}: {error.strerror}") from error
+            return read_wave(file, extended)
+    except (OSError, OverflowError) as error:
+        raise DataError(f"{archive[1]}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def read_wave(file: BinaryIO, name: str) -> bytes:
+    """Return the WAV that lies next in an archive.
+
+    Raises:
+        DataError: There is none, or it does not say how long it is: what follows would be taken for it.
+    """
+    start = file.read(8)
+    if start[:4] != b"RIFF":
+        raise DataError(f"{name}: no WAV begins there")
+    if not 0 < (length := int.from_bytes(start[4:], "little")) < STREAMED:
+        raise DataError(f"{name}: a WAV of unknown length in an archive: nobody knows where it ends")
+    return start + file.read(length)
 
 
 def identity(extended: str) -> tuple[int, int] | None:

@@ -1,0 +1,229 @@
+"""Decoders that stop early, and folders that hold more than they show: all of the audio, or a line that says why not."""
+
+import io
+import struct
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+import soundfile
+
+from gim_audio import audio, containers
+from gim_audio.errors import AudioError, DataError
+from gim_audio.featurize import gather
+from gim_audio.files import walk
+from gim_audio.kaldi import locate
+
+
+def loud_and_quiet(seconds=12):
+    """What makes a variable bit rate vary."""
+    generator = np.random.default_rng(0)
+    level = np.repeat([0.001, 0.5], 2 * 16000)
+    return np.tile(level, seconds // 4)[: seconds * 16000] * generator.uniform(-1, 1, seconds * 16000)
+
+
+def encoded(samples, form, rate=16000, **options):
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate, format=form, **options)
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def mp3():
+    """An MP3 of 12 s with a Xing header."""
+    return encoded(loud_and_quiet(), "MP3", bitrate_mode="VARIABLE", compression_level=0.4)
+
+
+def without_first_frame(mp3):
+    second = mp3.index(mp3[:2], 100)
+    assert b"Xing" in mp3[:second]
+    return mp3[second:]
+
+
+@pytest.mark.parametrize("source", ["file", "bytes"])
+def test_an_mp3_that_does_not_say_how_long_it_is(tmp_path, mp3, source):
+    """libsndfile believes the bit rate of the first frame, and stops at half of this one."""
+    streamed = without_first_frame(mp3)
+    assert soundfile.SoundFile(io.BytesIO(streamed)).frames < 0.8 * 12 * 16000
+    (tmp_path / "a.mp3").write_bytes(streamed)
+    samples = audio.read(tmp_path / "a.mp3" if source == "file" else streamed, 16000, "a")
+    assert len(samples) == pytest.approx(12 * 16000, abs=3 * 1152)
+    whole = audio.read(mp3, 16000, "b")
+    assert len(whole) == 12 * 16000
+    offset = int(np.argmax(np.correlate(samples[30000:40000], whole[30000:36000], "valid")))
+    np.testing.assert_allclose(samples[40000 + offset : 180000], whole[40000 : 180000 - offset], atol=1e-5)
+
+
+def test_tags_of_an_mp3_are_no_recording(tmp_path, mp3):
+    id3 = b"ID3\x03\x00\x00" + bytes([0, 0, 3, 5]) + bytes(3 * 128 + 5)
+    for tagged in (id3 + mp3, mp3 + b"TAG" + bytes(125), id3 + mp3 + b"APETAGEX" + bytes(3000)):
+        assert len(audio.read(tagged, 16000, "a")) == 12 * 16000
+    assert containers.has_length(id3 + mp3)
+    assert not containers.has_length(without_first_frame(mp3))
+
+
+@pytest.mark.parametrize("form", ["MP3", "WAV", "FLAC", "OGG", "OPUS", "AU"])
+@pytest.mark.parametrize("kind", ["twice", "half", "damaged"])
+def test_the_whole_or_an_error(form, kind):
+    """Of two recordings in one file, of half a file, and of one with a hole, no part is taken for the whole."""
+    options = {"OPUS": {"subtype": "OPUS"}}.get(form, {})
+    whole = encoded(loud_and_quiet(), "OGG" if form == "OPUS" else form, **options)
+    if form in {"WAV", "AU"} and kind == "damaged":
+        pytest.skip("other samples, but as many")
+    middle = len(whole) // 2
+    hole = np.random.default_rng(1).bytes(900)
+    broken = {"twice": 2 * whole, "half": whole[:middle], "damaged": whole[:middle] + hole + whole[middle + 900 :]}
+    with pytest.raises(AudioError) as error:
+        found = audio.read(broken[kind], 16000, "a")
+        assert len(found) < (2 if kind == "twice" else 1) * 12 * 16000  # what would be a loss
+        pytest.fail(f"{len(found)} samples")
+    assert str(error.value).startswith("a: ")
+    assert len(audio.read(whole, 16000, "a")) == 12 * 16000
+
+
+def test_an_mp3_in_a_wav_is_refused(tmp_path, mp3):
+    """As ffmpeg writes it, with the fact chunk; libsndfile reads about half of the frames of a variable bit rate."""
+    form = struct.pack("<HHIIHHHHIHHH", 0x55, 1, 16000, 8000, 1, 0, 12, 1, 2, 576, 1, 1393)
+    body = b"WAVEfmt " + struct.pack("<I", len(form)) + form + b"data" + struct.pack("<I", len(mp3)) + mp3
+    (tmp_path / "a.wav").write_bytes(b"RIFF" + struct.pack("<I", len(body)) + body)
+    with pytest.raises(AudioError, match=r"a\.wav: is an MP3 in a WAV file"):
+        audio.read(tmp_path / "a.wav", 16000)
+
+
+@pytest.mark.parametrize("length", [0, 0xFFFFFFFF, 0x7FFFFFFF])
+def test_a_wav_of_unknown_length_in_an_archive(tmp_path, length):
+    """As ffmpeg and sox write it to a pipe: what follows in the archive would be heard too."""
+    wav = encoded(loud_and_quiet(4), "WAV")
+    streamed = wav[:4] + struct.pack("<I", length) + wav[8:40] + struct.pack("<I", length) + wav[44:]
+    (tmp_path / "a.ark").write_bytes(b"u0 " + streamed + b"u1 " + wav)
+    with pytest.raises(DataError, match="unknown length"):
+        locate(f"{tmp_path}/a.ark:3")
+    assert len(audio.read(locate(f"{tmp_path}/a.ark:{6 + len(streamed)}"), 16000, "u1")) == 4 * 16000
+
+
+@pytest.mark.parametrize("rate", [1, 50, 2**31 - 1])
+def test_a_rate_that_is_none(rate):
+    wav = encoded(loud_and_quiet(4), "WAV")
+    with pytest.raises(AudioError, match=f"says {rate} Hz"):
+        audio.read(wav[:24] + struct.pack("<I", rate) + wav[28:], 16000, "a")
+
+
+def test_samples_that_are_none_after_resampling():
+    with pytest.raises(AudioError, match="give none at 16000 Hz"):
+        audio.read(encoded(np.zeros(1), "WAV", 192000), 16000, "a")
+
+
+@pytest.mark.parametrize("level", [32768.0, 40.0])
+def test_floats_that_are_no_samples(level):
+    with pytest.raises(AudioError, match="where full scale is 1"):
+        audio.read(encoded(level * loud_and_quiet(4), "WAV", subtype="FLOAT"), 16000, "a")
+    assert np.abs(audio.read(encoded(6 * loud_and_quiet(4), "WAV", subtype="FLOAT"), 16000, "a")).max() > 2
+
+
+def featurize(*arguments, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "gim_audio", "featurize", "mfcc", *map(str, arguments)],
+        capture_output=True,
+        timeout=120,
+        check=False,
+        **options,
+    )
+
+
+def test_two_oggs_on_standard_input(tmp_path):
+    one = encoded(loud_and_quiet(4), "OGG")
+    done = featurize("-", tmp_path / "two", input=2 * one)
+    assert (done.returncode, b"another recording follows the first" in done.stderr) == (2, True)
+    done = featurize("-", tmp_path / "one", input=one)
+    assert (done.returncode, (tmp_path / "one/utt2num_frames").read_text()) == (0, "stdin 398\n")
+
+
+def test_a_writer_is_heard_to_the_end(tmp_path):
+    """One that writes a chunk behind the samples is not killed by SIGPIPE, which a script with pipefail would see."""
+    wav = encoded(loud_and_quiet(4), "WAV")
+    command = [sys.executable, "-m", "gim_audio", "featurize", "mfcc", "-", str(tmp_path / "out")]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    failures = []
+
+    def write():
+        try:
+            process.stdin.write(wav + b"LIST" + bytes(5_000_000))
+            process.stdin.close()
+        except BrokenPipeError as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    assert process.wait(timeout=120) == 0, process.stderr.read()
+    thread.join(timeout=10)
+    assert not failures
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A folder with all that such a folder may hold."""
+    root = tmp_path / "tree"
+    (root / "sub/deep").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    wav = encoded(loud_and_quiet(4), "WAV")
+    for name in ("tree/a.wav", "tree/sub/a.WAV", "tree/sub/deep/a.wave", "elsewhere/b.wav", "tree/.hidden.wav"):
+        (tmp_path / name).write_bytes(wav)
+    (root / "._a.wav").write_bytes(b"\0\5\26\7Mac OS X")
+    (root / ".Trash").mkdir()
+    (root / ".Trash/c.wav").write_bytes(wav)
+    for name, form in (("d.oga", "OGG"), ("e.snd", "AU"), ("f.aifc", "AIFF"), ("g.sph", "NIST")):
+        (root / name).write_bytes(encoded(loud_and_quiet(4), form))
+    (root / "notes.txt").write_text("not audio")
+    (root / "linked").symlink_to("../elsewhere")
+    (root / "sub/loop").symlink_to("..")
+    (root / "sub/again").symlink_to("../../elsewhere")
+    return root
+
+
+def test_a_folder_is_walked_with_open_eyes(tree):
+    """Links are followed once, hidden files are none, and names are those of the path."""
+    names = gather([str(tree)]).utterances
+    assert names == ["a", "d", "e", "f", "g", "linked-b", "sub-a", "sub-deep-a"]
+    assert featurize(tree, tree.parent / "out").returncode == 0
+    assert sorted(file.stem for file in (tree.parent / "out").glob("*.npy")) == names
+
+
+def test_what_a_folder_holds_in_vain_is_named(tree, monkeypatch):
+    """Audio that libsndfile does not read, a link to nothing and a folder that may not be read: the others are done."""
+    (tree / "h.m4a").write_bytes(b"\0\0\0\x20ftypM4A ")
+    (tree / "i.wav").symlink_to("nowhere.wav")
+    done = featurize(tree, tree.parent / "out")
+    error = done.stderr.decode()
+    assert done.returncode == 2
+    assert "h.m4a: libsndfile does not read .m4a: convert it" in error
+    assert "i.wav: no such file" in error
+    assert "2 of 10 utterances failed, 8 are in" in error
+    closed = tree / "sub"
+    iterdir = type(tree).iterdir
+
+    def refuse(path):
+        if path == closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return iterdir(path)
+
+    monkeypatch.setattr(type(tree), "iterdir", refuse)
+    assert closed in list(walk(tree))
+    assert gather([str(tree)]).recordings["sub"] == str(closed)
+
+
+def test_two_files_of_one_name(tree):
+    (tree / "a.flac").write_bytes(encoded(loud_and_quiet(4), "FLAC"))
+    with pytest.raises(DataError, match=r"a\.wav and .*a\.flac would both be a"):
+        gather([str(tree)])
+
+
+def test_a_named_pipe_is_refused_at_once(tree):
+    import os
+
+    os.mkfifo(tree / "p.wav")
+    done = featurize(tree, tree.parent / "out")
+    assert (done.returncode, b"p.wav: is a pipe: give it on standard input" in done.stderr) == (2, True)
+    assert len(list((tree.parent / "out").glob("*.npy"))) == 8
+    assert featurize(tree / "p.wav", tree.parent / "none").returncode == 2
