@@ -10,9 +10,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from gim_audio.errors import GimAudioError
+from gim_audio.errors import DataError, GimAudioError
 
-__all__ = ["absent", "free_bytes", "lock", "new_file", "new_folder", "replace_link", "umask", "walk", "write_text"]
+__all__ = [
+    "absent",
+    "free_bytes",
+    "lock",
+    "new_file",
+    "new_folder",
+    "read_text",
+    "replace_link",
+    "umask",
+    "walk",
+    "write_text",
+]
 
 
 @contextmanager
@@ -65,6 +76,26 @@ def absent(path: Path) -> None:
         raise GimAudioError(f"{path}: {place} is a file, not a folder: choose another place")
     if not os.access(place, os.W_OK | os.X_OK, effective_ids=True):
         raise GimAudioError(f"{path}: {place} may not be written in: choose another place")
+
+
+def read_text(path: Path) -> str:
+    """Return what a text file in UTF-8 holds, without a byte order mark.
+
+    Raises:
+        DataError: It is not text in UTF-8; names the line.
+        OSError: It cannot be opened.
+    """
+    data = path.read_bytes()
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise DataError(f"{path}, line {line}: not UTF-8 text") from error
+    if "\0" in text:
+        raise DataError(
+            f"{path}, line {text.count(chr(10), 0, text.index(chr(0))) + 1}: not text: it holds a zero byte"
+        )
+    return text
 
 
 def write_text(path: Path, text: str) -> None:

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gim_audio.errors import DataError
-from gim_audio.files import write_text
-from gim_audio.kaldi import DataDir
+from gim_audio.files import read_text, walk, write_text
+from gim_audio.kaldi import LONGEST, DataDir
 
 __all__ = [
     "LABEL_SECONDS",
@@ -75,8 +75,11 @@ def normalise(name: str) -> int:
     Raises:
         DataError: it is none of the 41.
     """
-    plain = name.lower().split("_")[0].rstrip("012")
-    index = _BY_NAME.get(plain, _ALIASES.get(plain))
+    plain = name.lower().split("_")[0] if name else ""
+    plain = plain.rstrip("012") or plain  # a stress mark, but no number
+    index = _BY_NAME.get(plain, _ALIASES.get(plain) if plain or not name else None)
+    if index is None and plain.lstrip("-").isdecimal():
+        raise DataError(f"phone `{name}` is a number: `utils/int2sym.pl -f 5 phones.txt` gives its name")
     if index is None:
         raise DataError(f"phone `{name}` is none of the 41: {' '.join(PHONES)}")
     return index
@@ -85,31 +88,42 @@ def normalise(name: str) -> int:
 def read_ctm(path: Path) -> dict[str, Alignment]:
     """Alignments of a CTM file: `utterance channel start duration phone` a line, times in seconds.
 
+    Lines that are empty or begin with `;;` are passed over, as in NIST's format.
+
     Raises:
         DataError: a line has not five fields, times overlap, or a phone is unknown.
     """
     rows: dict[str, list[tuple[float, float, int]]] = {}
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = _lines_of(path)
     except FileNotFoundError as error:
         raise DataError(
             f"{path}: no such file: `gim-audio data align` makes it, or `gim-audio data labels` of an alignment"
         ) from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text") from error
-    for number, line in enumerate(lines, start=1):
+    for number, line in lines:
         try:
             utterance, _, start, length, phone = line.split()[:5]
-            rows.setdefault(utterance, []).append((float(start), float(start) + float(length), normalise(phone)))
+            begin, end = float(start), float(start) + float(length)
+            if not 0 <= begin <= end <= LONGEST:
+                raise DataError(f"from {start} s for {length} s is not a stretch of time")
+            rows.setdefault(utterance, []).append((begin, end, normalise(phone)))
         except (ValueError, DataError) as error:
             reason = error if isinstance(error, DataError) else "expected `utterance channel start duration phone`"
             raise DataError(f"{path}, line {number}: {reason}") from error
     return {name: _alignment(path, name, sorted(phones)) for name, phones in sorted(rows.items())}
 
 
+def _lines_of(path: Path) -> list[tuple[int, str]]:
+    """Return the lines of a text file that say something, with their numbers."""
+    lines = enumerate(read_text(path).split("\n"), start=1)
+    return [(number, line) for number, line in lines if line.strip() and not line.startswith(";;")]
+
+
 def _alignment(path: Path, name: str, phones: list[tuple[float, float, int]]) -> Alignment:
     starts = np.array([start for start, _, _ in phones], dtype=np.float64)
     ends = np.array([end for _, end, _ in phones], dtype=np.float64)
+    if not (np.isfinite(ends).all() and (starts >= 0).all()) or (ends > LONGEST).any():
+        raise DataError(f"{path}: {name}: has times that are none")
     if (ends <= starts).any() or (starts[1:] < ends[:-1] - LABEL_SECONDS / 2).any():
         raise DataError(f"{path}: {name}: phones overlap or have no duration")
     return Alignment(starts, ends, np.array([label for _, _, label in phones], dtype=np.int64))
@@ -124,11 +138,13 @@ def read_alignments(path: Path) -> dict[str, Alignment]:
     if path.is_dir():
         return read_textgrids(path)
     try:
-        with path.open(encoding="utf-8") as file:
-            first = file.readline().split()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as text ({getattr(error, 'strerror', 'not UTF-8')})") from error
-    return read_cpc(path) if len(first) > 1 and all(field.isdigit() for field in first[1:]) else read_ctm(path)
+        lines = _lines_of(path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read as text ({error.strerror})") from error
+    names, first = [line.split()[0] for _, line in lines], lines[0][1].split()[1:] if lines else []
+    numbers = bool(first) and all(field.lstrip("-").isdecimal() for field in first)
+    once = len(set(names)) == len(names)  # in a CTM, each phone has a line
+    return read_cpc(path) if numbers and once else read_ctm(path)
 
 
 def read_textgrids(folder: Path) -> dict[str, Alignment]:
@@ -141,7 +157,7 @@ def read_textgrids(folder: Path) -> dict[str, Alignment]:
     from praatio.utilities.errors import PraatioException
 
     alignments = {}
-    for path in sorted(folder.rglob("*.TextGrid")):
+    for path in sorted(path for path in walk(folder) if path.suffix == ".TextGrid"):
         if path.stem in alignments:
             raise DataError(f"{path}: a second TextGrid of utterance {path.stem}")
         try:
@@ -186,13 +202,15 @@ def read_cpc(path: Path) -> dict[str, Alignment]:
     spoken noise, then the alphabet). Only the names depend on it: accuracies do not.
     """
     alignments = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        utterance, *fields = line.split() or [""]
+    for number, line in _lines_of(path):
+        utterance, *fields = line.split()
         try:
             labels = np.array([int(label) for label in fields], dtype=np.int64)
+            if utterance in alignments:
+                raise DataError(f"{path}, line {number}: {utterance} stands twice")
             if not len(labels) or labels.min() < 0 or labels.max() >= len(PHONES):
                 raise ValueError
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise DataError(f"{path}, line {number}: expected an utterance and numbers from 0 to 40") from error
         first = np.flatnonzero(np.r_[True, labels[1:] != labels[:-1]])
         last = np.r_[first[1:], len(labels)]

@@ -6,6 +6,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from gim_audio.errors import DataError
+from gim_audio.files import read_text
+from gim_audio.kaldi import LONGEST
 from gim_audio.phones import LABEL_SECONDS, PHONES, Alignment
 
 __all__ = ["Item", "items_of", "read_items"]
@@ -60,14 +62,19 @@ def read_items(path: Path) -> list[Item]:
         DataError: the file is missing or a line is none of these.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as text ({getattr(error, 'strerror', 'not UTF-8')})") from error
+        lines = read_text(path).split("\n")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read as text ({error.strerror})") from error
     items = []
     for number, line in enumerate(lines[1:], start=2):
+        if not line.strip():
+            continue
         try:
             utterance, onset, offset, phone, before, after, speaker = line.split()
-            items.append(Item(utterance, float(onset), float(offset), phone, (before, after), speaker))
+            begin, end = float(onset), float(offset)
+            if not 0 <= begin < end <= LONGEST:
+                raise DataError(f"{path}, line {number}: from {onset} to {offset} s is not a stretch of time")
+            items.append(Item(utterance, begin, end, phone, (before, after), speaker))
         except ValueError as error:
             raise DataError(
                 f"{path}, line {number}: expected `file onset offset phone before after speaker`"

@@ -2,6 +2,7 @@
 
 import re
 import tempfile
+import unicodedata
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -35,13 +36,27 @@ BEAMS: tuple[dict[str, float], ...] = ({}, WIDE)
 SHORTEST = 410
 """Samples: a window."""
 
-_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*['’]?")
+_APOSTROPHES = str.maketrans(dict.fromkeys("’‘ʼ＇`´′", "'"))
+_MARKUP = re.compile(r"<[^<>]*>|\[[^\[\]]*\]|\{[^{}]*\}|(?<!\S)![^\W_]\S*")
+_SILENCE = {"sil", "silence", "s", "/s", "eps", "sp", "pau", "pause"}
+_WORD = re.compile(r"\+SPN\+|[^\W_]+(?:'[^\W_]+)*'?")
 _NAME = "the_whole_utterance"
+
+SPOKEN_NOISE = "+SPN+"
+"""Stands for markup among the words, and for its phone."""
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a transcript, in lower case, without punctuation."""
-    return [word.replace("’", "'") for word in _WORD.findall(text.lower())]
+    """Return the words of a transcript, in lower case, without punctuation.
+
+    What stands in <>, [] or {} or after ! is no word: names of silence are left out, as there may be a pause anywhere,
+    and what else somebody uttered (<UNK>, [LAUGHTER]) is `SPOKEN_NOISE`.
+    """
+
+    def marked(found: re.Match[str]) -> str:
+        return " " if found[0].strip("<>[]{}!") in _SILENCE else f" {SPOKEN_NOISE} "
+
+    return _WORD.findall(_MARKUP.sub(marked, text.lower().translate(_APOSTROPHES)))
 
 
 class Aligner:
@@ -75,7 +90,7 @@ class Aligner:
             DataError: there are no words, or they do not fit the audio.
         """
         words = words_of(text)
-        if not words:
+        if not set(words) - {SPOKEN_NOISE}:
             raise DataError("no words in its transcript")
         if len(waveform) < SHORTEST:
             raise DataError(f"{len(waveform)} samples are too short to align")
@@ -105,7 +120,8 @@ class Aligner:
         _hear(decoder, pcm)
         found: list[tuple[int, int]] = []
         for entry in decoder.get_alignment().phones():
-            label = normalise("SIL" if entry.name.startswith("+") else entry.name)
+            name = entry.name if not entry.name.startswith("+") else "SPN" if entry.name == SPOKEN_NOISE else "SIL"
+            label = normalise(name)
             if not (found and found[-1][1] == label == normalise("SIL")):
                 found.append((entry.start, label))
         return found
@@ -115,12 +131,14 @@ def _pronounced(decoder: Any, words: Sequence[str], pcm: bytes) -> list[str]:
     """The phones of the words as they are said, with a pause where there is one."""
     for word in words:
         if decoder.lookup_word(word) is None:
-            decoder.add_word(word, " ".join(_pronounce(word)), True)
+            decoder.add_word(word, SPOKEN_NOISE if word == SPOKEN_NOISE else " ".join(_pronounce(word)), True)
     decoder.set_align_text(" ".join(words))
     _hear(decoder, pcm)
     phones: list[str] = []
     for segment in decoder.seg():
-        if segment.word.startswith(("<", "[", "+")):
+        if segment.word == SPOKEN_NOISE:
+            phones.append(SPOKEN_NOISE)
+        elif segment.word.startswith(("<", "[", "+")):
             phones += ["SIL"] if phones[-1:] != ["SIL"] else []
         else:
             phones += decoder.lookup_word(segment.word).split()
@@ -142,8 +160,10 @@ def _pronounce(word: str) -> list[str]:
     """As eSpeak NG says it.
 
     Raises:
-        DataError: it says nothing.
+        DataError: it says nothing, or would name the letters.
     """
+    if not all(letter.isascii() or unicodedata.name(letter, "").startswith("LATIN") for letter in word):
+        raise DataError(f"nobody knows how to say `{word}`")
     speech = _espeak().say(word, variant="m1", words_a_minute=160, pitch=50, pitch_range=50, noise_seed=1)
     silence = normalise("SIL")
     phones = [PHONES[label].upper() for label in phones_of(speech).labels if label != silence]

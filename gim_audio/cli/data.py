@@ -30,7 +30,7 @@ def librispeech(
     """A LibriSpeech tree in its own layout to a data directory. CORPUS is the folder that holds LibriSpeech/."""
     from gim_audio.corpora import librispeech as corpora
     from gim_audio.errors import DataError
-    from gim_audio.files import absent, new_folder
+    from gim_audio.files import absent, new_folder, read_text
 
     absent(out)
     if download and corpora.find(corpus, subset) is None:
@@ -43,7 +43,7 @@ def librispeech(
                 mirror=mirror or corpora.MIRROR,
                 progress=lambda done, total: update(done / max(done, total), f"{done / 1e6:.0f} MB"),
             )
-    listed = utterances.read_text(encoding="utf-8").split() if utterances else None
+    listed = read_text(utterances).split() if utterances else None
     found = corpora.read_tree(corpus, subset, listed)
     with new_folder(out) as folder:
         found.write(folder)
@@ -169,6 +169,8 @@ def split(
     from gim_audio.kaldi import split as cut
     from gim_audio.phones import labels_of, read_ctm, write_ctm
 
+    if first.resolve() == rest.resolve():
+        raise click.UsageError(f"{first} is named twice: the two parts need two folders")
     absent(first)
     absent(rest)
     alignments = read_ctm(path / "phones.ctm") if (path / "phones.ctm").exists() else None

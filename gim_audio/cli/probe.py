@@ -294,6 +294,6 @@ def chosen(encoder: "Encoder", modules: str) -> list[int]:
         return list(range(1, len(encoder.modules) + 1))
     if modules == "last":
         return [len(encoder.modules)]
-    if not modules.isdigit():
+    if not modules.isdecimal():
         raise ConfigError(f"--module {modules}: a number, last, or all")
     return [encoder.pick(int(modules))]

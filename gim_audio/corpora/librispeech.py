@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gim_audio.errors import DataError
-from gim_audio.files import free_bytes
+from gim_audio.files import free_bytes, read_text, walk
 from gim_audio.kaldi import DataDir
 
 __all__ = ["SUBSETS", "download", "read_tree"]
@@ -53,15 +53,14 @@ def read_tree(corpus: Path, subset: str, listed: Collection[str] | None = None) 
     root = find(corpus, subset)
     if root is None:
         raise DataError(f"{corpus}: no folder LibriSpeech/{subset} in it: give the corpus's folder, or --download")
-    files = {file.stem: file.resolve() for file in root.glob("*/*/*.flac")}
+    inside = [file for file in walk(root) if len(file.relative_to(root).parts) == len(("SPEAKER", "CHAPTER", "FILE"))]
+    files = {file.stem: file.resolve() for file in inside if file.suffix == ".flac"}
     names = sorted(files if listed is None else files.keys() & set(listed))
     if not names:
         raise DataError(f"{root}: none of its {len(files)} utterances is listed" if files else f"{root}: no FLAC files")
+    transcripts = (file for file in inside if file.name.endswith(".trans.txt"))
     text = dict(
-        line.split(maxsplit=1)
-        for transcripts in root.glob("*/*/*.trans.txt")
-        for line in transcripts.read_text(encoding="utf-8").splitlines()
-        if " " in line
+        line.split(maxsplit=1) for file in transcripts for line in read_text(file).split("\n") if " " in line.strip()
     )
     return DataDir(
         recordings={name: str(files[name]) for name in names},

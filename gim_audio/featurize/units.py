@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -65,7 +66,7 @@ def units(data: DataDir, known: Mapping[str, audio.Header], device: str) -> list
         for name, cut in data.segments.items():
             cuts.setdefault(cut.recording, {})[name] = cut
         found = [
-            Unit({name: data.recordings[name]}, of_it, sum(cut.end - cut.start for cut in of_it.values()))
+            Unit({name: data.recordings[name]}, of_it, sum(_length(cut, known.get(name)) for cut in of_it.values()))
             for name, of_it in cuts.items()
         ]
     else:
@@ -75,6 +76,11 @@ def units(data: DataDir, known: Mapping[str, audio.Header], device: str) -> list
             for names in batches(length, device)
         ]
     return sorted(found, key=lambda unit: (-unit.seconds, unit.names))
+
+
+def _length(cut: Segment, header: audio.Header | None) -> float:
+    end = (header.seconds if header else cut.start) if math.isinf(cut.end) else cut.end
+    return end - cut.start
 
 
 def batches(length: Mapping[str, float], device: str) -> list[list[str]]:

@@ -1,5 +1,6 @@
 """Kaldi's specifiers of recordings and of feature archives."""
 
+from collections import Counter
 from pathlib import Path
 
 from gim_audio.errors import DataError, GimAudioError
@@ -17,8 +18,7 @@ def read_scp(path: Path) -> DataDir:
     rows = read_table(path)
     recordings = dict(sorted(rows))
     if not rows or len(recordings) < len(rows):
-        names = [name for name, _ in rows]
-        twice = next((name for name in names if names.count(name) > 1), "")
+        twice = next((name for name, count in Counter(name for name, _ in rows).items() if count > 1), "")
         raise DataError(f"{path}: {f'the name {twice} stands twice' if rows else 'lists no recordings'}")
     return DataDir(recordings, {name: name for name in recordings}, path=path)
 

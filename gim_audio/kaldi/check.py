@@ -1,6 +1,7 @@
 """What is wrong with a data directory, and how to put it right."""
 
 import re
+import shutil
 from itertools import pairwise
 from pathlib import Path
 
@@ -95,7 +96,7 @@ def fix(path: Path) -> list[str]:
     backup.mkdir(exist_ok=True)
     for name in TABLES:
         if (path / name).exists():
-            write_text(backup / name, (path / name).read_text(encoding="utf-8"))
+            shutil.copyfile(path / name, backup / name)
     mended.write(path)
     if tables["phones.ctm"]:
         labelled = keep | set(mended.recordings)  # a CTM may name recordings

@@ -1,5 +1,6 @@
 """A Kaldi data directory: which utterances there are, where their audio lies, who speaks."""
 
+import math
 import os
 import re
 import subprocess
@@ -11,17 +12,19 @@ from typing import BinaryIO
 from gim_audio import audio
 from gim_audio.containers import STREAMED
 from gim_audio.errors import AudioError, DataError
-from gim_audio.files import write_text
+from gim_audio.files import read_text, write_text
 
-__all__ = ["DataDir", "Segment", "locate", "read_table", "read_wave", "write_table"]
+__all__ = ["LONGEST", "DataDir", "Segment", "locate", "read_table", "read_wave", "write_table"]
 
+LONGEST = 1e6
+"""Seconds, eleven days: no recording lasts longer."""
 OVERSHOOT = 0.5
 """Seconds that a segment may reach beyond its recording, and is cut there, as in Kaldi."""
 
 
 @dataclass(frozen=True, slots=True)  # there may be a million
 class Segment:
-    """A stretch of a recording, in seconds."""
+    """A stretch of a recording, in seconds; an infinite end is that of the recording, which Kaldi writes as -1."""
 
     recording: str
     start: float
@@ -55,7 +58,7 @@ class DataDir:
         problems = check(path)
         if problems:
             more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-            raise DataError(f"{problems[0]}{more}: `gim-audio data check {path}` lists all, --fix mends them")
+            raise DataError(f"{problems[0]}{more}: `gim-audio data check {path}` lists all, --fix mends what it can")
         return cls.tables(path)
 
     @classmethod
@@ -100,7 +103,10 @@ class DataDir:
         write_table(path / "utt2spk", self.speakers)
         write_table(path / "spk2utt", speakers_to_utterances(self.speakers))
         if self.segments:
-            lines = {name: f"{s.recording} {s.start:.6f} {s.end:.6f}" for name, s in self.segments.items()}
+            lines = {
+                name: f"{s.recording} {s.start:.6f} {'-1' if math.isinf(s.end) else format(s.end, '.6f')}"
+                for name, s in self.segments.items()
+            }
             write_table(path / "segments", lines)
         if self.text:
             write_table(path / "text", self.text)
@@ -132,9 +138,10 @@ class DataDir:
 
 def _cut(samples: "audio.Waveform", rate: int, name: str, cut: Segment) -> "audio.Waveform":
     seconds = len(samples) / rate
-    if cut.end > seconds + OVERSHOOT or cut.start >= seconds:
+    end = seconds if math.isinf(cut.end) else cut.end
+    if end > seconds + OVERSHOOT or cut.start >= seconds:
         raise DataError(f"{name}: segment {cut.start}-{cut.end} s of {cut.recording}, which lasts {seconds:.2f} s")
-    return samples[round(cut.start * rate) : round(cut.end * rate)]
+    return samples[round(cut.start * rate) : round(end * rate)]
 
 
 def locate(extended: str, *, allow_pipes: bool = False) -> Path | bytes:
@@ -189,8 +196,11 @@ def identity(extended: str) -> tuple[int, int] | None:
 def segment(path: Path, name: str, value: str) -> Segment:
     """One line of `segments`."""
     try:
-        recording, start, end = value.split()
-        return Segment(recording, float(start), float(end))
+        recording, *edges = value.split()
+        start, end = map(float, edges)
+        if not (abs(start) <= LONGEST and abs(end) <= LONGEST):
+            raise ValueError
+        return Segment(recording, start, math.inf if end == -1 else end)
     except ValueError as error:
         raise DataError(f"{path}/segments: {name}: expected `recording start end`, found `{value}`") from error
 
@@ -207,22 +217,26 @@ def read_table(path: Path, *, optional: bool = False) -> list[tuple[str, str]]:
     """The lines of a Kaldi table: a key, white space, the rest.
 
     Raises:
-        DataError: the file is missing (unless `optional`), not UTF-8, or a line has no value.
+        DataError: the file is missing (unless `optional`), not UTF-8, or a line has no value, or a speaker's name has
+            a space in it.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
     except FileNotFoundError as error:
         if optional:
             return []
         raise DataError(f"{path}: no such file") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text") from error
     rows = []
     # Not splitlines: a transcript may hold other characters that Python takes for the end of a line.
     for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], start=1):
         key, value = [*line.split(maxsplit=1), "", ""][:2]
         if not key or (not value and path.name != "text"):
             raise DataError(f"{path}, line {number}: expected a name and a value, found `{line}`")
+        if path.name == "utt2spk" and len(value.split()) > 1:  # spk2utt could not say it
+            raise DataError(
+                f"{path}, line {number}: `{value.strip()}`: a name of a speaker with a space in it: write "
+                f"`{'_'.join(value.split())}`"
+            )
         rows.append((key, value.strip()))
     return rows
 

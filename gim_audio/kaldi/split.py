@@ -1,5 +1,6 @@
 """Cut a data directory in two: by utterances of each speaker, by speakers, or each utterance in time."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
@@ -52,27 +53,30 @@ def _some(names: list[str], share: float, generator: np.random.Generator) -> lis
 
 
 def _by_time(data: DataDir, share: float) -> tuple[DataDir, DataDir]:
-    commands = [name for name, extended in data.recordings.items() if extended.endswith("|")]
-    if commands and not data.segments:
-        raise DataError(f"{data.path}: {commands[0]} is a command, whose length nobody knows: pack it and cut that")
     cuts = {name: (cut.recording, cut.start, cut.end) for name, cut in data.segments.items()} or {
-        name: (name, 0.0, audio.header(locate(where), where).seconds) for name, where in data.recordings.items()
+        name: (name, 0.0, math.inf) for name in data.recordings
     }
+    whole = sorted({recording for recording, _, end in cuts.values() if math.isinf(end)})
+    commands = [name for name in whole if data.recordings[name].endswith("|")]
+    if commands:
+        raise DataError(f"{data.path}: {commands[0]} is a command, whose length nobody knows: pack it and cut that")
+    places = {name: data.recordings[name] for name in whole}
+    lengths = {name: audio.header(locate(where), where).seconds for name, where in places.items()}
 
-    def part(suffix: str, between: Callable[[float, float], tuple[float, float]]) -> DataDir:
+    def part(suffix: str, between: Callable[[str, float, float], tuple[float, float]]) -> DataDir:
         return replace(
             data,
             segments={
-                f"{name}-{suffix}": Segment(rec, *between(start, end)) for name, (rec, start, end) in cuts.items()
+                f"{name}-{suffix}": Segment(rec, *between(rec, start, end)) for name, (rec, start, end) in cuts.items()
             },
             speakers={f"{name}-{suffix}": speaker for name, speaker in data.speakers.items()},
             text={},  # nobody knows which words fall into which part
         )
 
-    def middle(start: float, end: float) -> float:
-        return round(start + share * (end - start), 2)
+    def middle(recording: str, start: float, end: float) -> float:
+        return round(start + share * (min(end, lengths.get(recording, end)) - start), 2)
 
     return (
-        part("a", lambda start, end: (start, middle(start, end))),
-        part("b", lambda start, end: (middle(start, end), end)),
+        part("a", lambda recording, start, end: (start, middle(recording, start, end))),
+        part("b", lambda recording, start, end: (middle(recording, start, end), end)),
     )

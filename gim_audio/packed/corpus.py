@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gim_audio.errors import DataError
+from gim_audio.files import read_text
 
 __all__ = ["PackedCorpus"]
 
@@ -37,7 +38,7 @@ class PackedCorpus:
         if not (path / "fingerprint").exists():
             raise DataError(f"{path}: not a packed corpus: `gim-audio pack DATA {path}` makes one")
         self.path = path
-        self.fingerprint = (path / "fingerprint").read_text(encoding="utf-8").strip()
+        self.fingerprint = read_text(path / "fingerprint").strip()
         self.speakers, lengths, places = (_read(path / name) for name in ("utt2spk", "utt2num_samples", "wav.scp"))
         self.utterances = list(self.speakers)
         try:
@@ -99,7 +100,7 @@ class PackedCorpus:
 def _read(path: Path) -> dict[str, str]:
     """A table that `pack` wrote: lines of a name, a space and a value."""
     try:
-        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+        lines = read_text(path).removesuffix("\n").split("\n")
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file: pack the corpus again") from error
     return {name: value for name, _, value in (line.partition(" ") for line in lines)}
