@@ -48,7 +48,7 @@ class Estimate:
         interval: 95% interval, lower edge first; None where there are too few speakers.
         halves: The figure on each random half, for paired comparisons, with None where a half does not
             determine it; empty where there is no interval.
-        slack: The bias that may be left after a correction; 0 without one.
+        slack: How much the biases that a correction leaves in two systems may differ; 0 without one.
         pair_halves: As `halves`, on random halves of the pairs; empty for a figure that is not of pairs.
     """
 
@@ -75,8 +75,8 @@ def estimate(
         speakers: The number of speakers n.
         biased: True for a figure that falls with the amount of data, as mutual information of counts
             does. Its values for n, n/2 and n/4 speakers are then extrapolated to infinitely many by a
-            parabola in 1/n (Strong et al. 1998). The lower edge of the interval is lowered by twice the
-            last step of the extrapolation: so much bias is left where there are few frames.
+            parabola in 1/n (Strong et al. 1998). The lower edge of the interval is lowered by four times
+            the last step of the extrapolation: so much bias is left where there are few frames.
         most: The largest value that the figure can take; infinite for a rate of errors, of which there
             may be more than phones.
         pairs: True for a figure of pairs of speakers, a function of the pairs that count.
@@ -94,7 +94,7 @@ def estimate(
     if biased:
         value, slack = _extrapolated(of_speakers, speakers, uncorrected, float(np.nanmean(values)))
     low, high = _interval(value, _deviation(values, of_pairs, speakers), speakers, most)
-    return Estimate(value, uncorrected, [low - slack, high], _kept(values), slack, _kept(of_pairs))
+    return Estimate(value, uncorrected, [low - 2 * slack, high], _kept(values), slack, _kept(of_pairs))
 
 
 def difference(first: Estimate, second: Estimate, speakers: int) -> float:

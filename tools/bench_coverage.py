@@ -195,8 +195,8 @@ def main() -> None:
         "Every run has new speakers; all in per cent. The standard error of a coverage of 95% is "
         f"{100 * np.sqrt(0.95 * 0.05 / options.runs):.1f} with {options.runs} runs. The "
         "differences are of two systems on the same speakers. Units that most speakers never use, as in "
-        "the row of 14 speakers and 100 units, leave a bias that no correction finds: the corrected PNMI "
-        "of so little speech is still too high.\n",
+        "the row of 14 speakers and 100 units, leave a bias that no correction finds; the lower edge of the interval "
+        "allows for it.\n",
         table(
             ["figure", "speakers", "runs", "truth", "covered", "mean width", "difference covered", "mean width of it"],
             rows,
