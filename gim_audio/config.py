@@ -16,7 +16,8 @@ from pydantic import (
     model_validator,
 )
 
-from gim_audio.errors import ConfigError
+from gim_audio.errors import ConfigError, DataError
+from gim_audio.files import read_text
 
 __all__ = [
     "Config",
@@ -31,9 +32,17 @@ __all__ = [
     "StopConfig",
     "TrainingConfig",
     "load",
+    "read_yaml",
+    "short",
 ]
 
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, lt=2**31)]
+SHOWN = 100
+"""Letters of a wrong value, and …"""
+PROBLEMS = 5
+"""… wrong values that a message shows."""
+LONGEST = 2**20
+"""Letters of a configuration."""
 Precision = Literal["auto", "fp32", "tf32", "bf16", "bf16-emulated"]
 
 
@@ -86,7 +95,7 @@ class ModelConfig(Section):
     added: tuple[ConvolutionConfig | ContextConfig, ...] = ()
     """More modules on top: a convolution takes the frames below; a context takes them too, or the contexts of a
     module that is a context alone."""
-    rate: Positive = 16000
+    rate: Annotated[int, Field(ge=1, le=2_000_000)] = 16000
     mean: float | Literal["auto"] = -0.000678111
     deviation: Annotated[float, Field(gt=0)] | Literal["auto"] = 0.0630056
 
@@ -163,7 +172,7 @@ class ObjectiveConfig(Section):
     kind: Literal["infonce", "phones", "speakers"] = "infonce"
     classes: Positive | None = None
     """Of phones and speakers; None: as many as there are, which `train` finds out."""
-    shift: int = 1
+    shift: Annotated[int, Field(ge=-1000, le=1000)] = 1
     """Of phone labels, in steps of 10 ms: see `gim_audio.phones.frame_labels`."""
     steps_ahead: Positive = 12
     negatives: NegativesConfig = NegativesConfig()
@@ -295,17 +304,17 @@ class Config(Section):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, default_flow_style=None)
 
 
-def load(path: Path | None = None, overrides: Iterable[str] = ()) -> Config:
+def load(path: Path | str | None = None, overrides: Iterable[str] = ()) -> Config:
     """Read a configuration file and apply `key=value` overrides such as `training.steps=500`.
 
     Raises:
         ConfigError: a key is unknown, a value has the wrong type or is impossible; names all of them.
     """
-    settings = _read(path) if path else {}
+    settings = _read(Path(path)) if path else {}
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals or not key:
-            raise ConfigError(f"{override}: not of the form key=value, such as training.steps=500")
+            raise ConfigError(f"{short(override)}: not of the form key=value, such as training.steps=500")
         *sections, name = key.split(".")
         section = settings
         for part in sections:
@@ -313,9 +322,9 @@ def load(path: Path | None = None, overrides: Iterable[str] = ()) -> Config:
             if not isinstance(section, dict):
                 raise ConfigError(f"{override}: {part} is a value, not a section")
         try:
-            section[name] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{override}: {value} is not YAML") from error
+            section[name] = _parse(value)
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            raise ConfigError(f"{short(override)}: {short(value)} is not YAML") from error
     try:
         return Config.model_validate(settings)
     except ValidationError as error:
@@ -324,16 +333,72 @@ def load(path: Path | None = None, overrides: Iterable[str] = ()) -> Config:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return read_yaml(read_text(path), str(path))
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    except DataError as error:
+        raise ConfigError(str(error)) from error
+
+
+def read_yaml(text: str, name: str) -> dict[str, Any]:
+    """Return the sections of a configuration as they stand.
+
+    Args:
+        text: YAML. Aliases are refused, which can make a file of a few lines fill the memory.
+        name: What an error message calls it.
+
+    Raises:
+        ConfigError: It is not YAML, a key stands twice, or it is nothing with sections.
+    """
+    try:
+        settings = _parse(text)
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a number or date that Python does not take
+        problem = error.problem if isinstance(error, yaml.MarkedYAMLError) else None
+        if problem and problem.startswith(TWICE):
+            raise ConfigError(f"{name}: {problem.removeprefix(TWICE)}") from error
+        raise ConfigError(f"{name}: not YAML: {short(' '.join(str(error).split()))}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{name}: not a configuration: its brackets lie too deep in each other") from error
     if settings is None:
         return {}
     if not isinstance(settings, dict):
-        raise ConfigError(f"{path}: expected sections (model, objective, data, training), found {settings!r}")
+        found = short(repr(settings))
+        raise ConfigError(f"{name}: expected sections (model, objective, data, training), found {found}")
     return settings
+
+
+TWICE = "twice: "
+
+
+class _Loader(yaml.SafeLoader):
+    """As YAML has it, but without aliases, and with keys that stand once."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(problem="aliases are not taken")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        lines: dict[Any, int] = {}
+        for key, _ in node.value:
+            name, line = key.value, key.start_mark.line + 1
+            if isinstance(name, str) and name in lines:
+                where = f"lines {lines[name]} and {line}" if lines[name] != line else f"line {line}"
+                raise yaml.MarkedYAMLError(problem=f"{TWICE}{short(name)} stands twice, in {where}")
+            if isinstance(name, str):
+                lines[name] = line
+        return super().construct_mapping(node, deep)
+
+
+def _parse(text: str) -> Any:
+    if len(text) > LONGEST:
+        raise ValueError(f"it has {len(text)} letters, more than any configuration")
+    return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+
+
+def short(text: str) -> str:
+    """Return the beginning of a text that may be long."""
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
 def _explain(error: ValidationError) -> str:
@@ -345,6 +410,19 @@ def _explain(error: ValidationError) -> str:
         what = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             what = "unknown key"
-        given = "" if problem["type"] in {"extra_forbidden", "value_error"} else f" (given {problem['input']!r})"
+        given = f" (given {short(_written(problem['input']))})"
+        if problem["type"] in {"extra_forbidden", "value_error"}:
+            given = ""
+        where = short(where)
         found.setdefault(where, f"{where}: {what}{given}" if where else what)
-    return "; ".join(line for key, line in found.items() if not any(other.startswith(f"{key}.") for other in found))
+    lines = [line for key, line in found.items() if not any(other.startswith(f"{key}.") for other in found)]
+    more = [f"and {len(lines) - PROBLEMS} more"] if len(lines) > PROBLEMS else []
+    return "; ".join(lines[:PROBLEMS] + more)
+
+
+def _written(value: object) -> str:
+    """Return a value as a person wrote it, as far as it is shown."""
+    try:
+        return repr(value)
+    except ValueError:  # an integer of more digits than Python prints
+        return "a number of thousands of digits"

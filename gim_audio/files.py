@@ -1,29 +1,40 @@
 """Write under a temporary name, then rename: a killed process leaves the old file or the new one."""
 
+import errno
 import fcntl
 import glob
 import os
 import shutil
 import socket
+import sys
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 from gim_audio.errors import DataError, GimAudioError
 
 __all__ = [
     "absent",
+    "follow",
     "free_bytes",
     "lock",
     "new_file",
     "new_folder",
     "read_text",
     "replace_link",
+    "set_mode",
     "umask",
     "walk",
     "write_text",
 ]
+
+LACKS = {errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM}
+"""What a file system says that cannot do something."""
+LOCKS = (".lock", ".locked")
+"""A file that is locked and, where there are no locks, one that is a lock by being there."""
+_OWN = f"process {os.getpid()} of {socket.gethostname()}\n"
 
 
 @contextmanager
@@ -33,7 +44,7 @@ def new_file(path: Path) -> Iterator[Path]:
     temporary = _temporary(path)
     try:
         yield temporary
-        with temporary.open("rb") as file:
+        with temporary.open("rb") as file, _if_it_can():
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
@@ -68,7 +79,7 @@ def absent(path: Path) -> None:
     Raises:
         GimAudioError: `path` is there, and not as a folder that holds nothing but a lock; or its folder is closed.
     """
-    empty = path.is_dir() and all(inside.name == ".lock" for inside in path.iterdir())
+    empty = path.is_dir() and all(inside.name in LOCKS for inside in path.iterdir())
     if os.path.lexists(path) and not empty:
         raise GimAudioError(f"{path} exists already: remove it or choose another name")
     place = _nearest(path)
@@ -105,10 +116,48 @@ def write_text(path: Path, text: str) -> None:
 
 
 def replace_link(link: Path, target: str) -> None:
-    """Point the symbolic link `link` at `target`, without a moment in which it is missing."""
+    """Point the symbolic link `link` at `target`, without a moment in which it is missing.
+
+    Where the file system has no links, it is a text file with the name of the target: see `follow`.
+    """
     temporary = _temporary(link)
-    temporary.symlink_to(target)
-    temporary.replace(link)
+    try:
+        temporary.symlink_to(target)
+        temporary.replace(link)
+    except OSError as error:
+        if error.errno not in LACKS:
+            raise
+        _note(f"{link}: the file system has no links: it is a file with the name of the target")
+        write_text(link, f"{target}\n")
+
+
+def follow(link: Path) -> Path:
+    """Return what a link of `replace_link` points at; another path is itself."""
+    if link.is_symlink() or not link.is_file():
+        return link.resolve()
+    return link.parent / read_text(link).strip()
+
+
+@cache
+def _note(text: str) -> None:
+    """Tell the user once."""
+    print(f"note: {text}", file=sys.stderr)  # noqa: T201 - the command line stands above this file
+
+
+def set_mode(path: Path, mode: int) -> None:
+    """Set permissions, where the file system has such."""
+    with _if_it_can():
+        path.chmod(mode)
+
+
+@contextmanager
+def _if_it_can() -> Iterator[None]:
+    """Pass over what the file system cannot do: some of networks and of removable disks lack locks, links or modes."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in LACKS:
+            raise
 
 
 @contextmanager
@@ -119,16 +168,43 @@ def lock(folder: Path) -> Iterator[None]:
         GimAudioError: another process is in it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a+", encoding="utf-8") as file:
+    with ExitStack() as held:
+        file = held.enter_context((folder / LOCKS[0]).open("a+", encoding="utf-8"))
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.seek(0)
             raise GimAudioError(f"{folder}: {file.read().strip()} is at work there: wait for it") from error
+        except OSError as error:
+            if error.errno not in LACKS:
+                raise
+            _note(f"{folder}: the file system has no locks: the file {LOCKS[1]} is one while this process runs")
+            held.enter_context(_lock_by_name(folder / LOCKS[1]))
         file.truncate(0)
-        file.write(f"process {os.getpid()} of {socket.gethostname()}\n")
+        file.write(_OWN)
         file.flush()
         yield
+
+
+@contextmanager
+def _lock_by_name(path: Path) -> Iterator[None]:
+    """Keep others out by a file that is there, for file systems without locks; it may outlive its process."""
+    process, _, host = "", "", ""
+    with suppress(OSError, DataError):
+        process, _, host = read_text(path).removeprefix("process ").strip().partition(" of ")
+    if host == socket.gethostname() and not Path("/proc", process).exists():
+        path.unlink()
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(_OWN)
+    except FileExistsError as error:
+        raise GimAudioError(
+            f"{path.parent}: process {process} of {host} is at work there; if it is not, remove {path}"
+        ) from error
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def walk(folder: Path) -> Iterator[Path]:

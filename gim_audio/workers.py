@@ -2,29 +2,45 @@
 
 import ctypes
 import signal
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from multiprocessing import get_context
+from typing import Any, TypeVar
 
 from gim_audio.errors import GimAudioError
 
-__all__ = ["workers"]
+__all__ = ["each"]
+
+Job = TypeVar("Job", bound=tuple[Any, ...])
+Result = TypeVar("Result")
 
 _PDEATHSIG = 1  # <sys/prctl.h>
 
 
-@contextmanager
-def workers(count: int) -> Iterator[ProcessPoolExecutor]:
-    """Some processes. When the block is left by an error, what has begun is finished and nothing else is.
+def each(function: Callable[..., Result], jobs: Iterable[Job], count: int) -> Generator[tuple[Job, Result]]:
+    """Call a function with each job's arguments, and yield the job and its result as soon as one is done.
+
+    One process is this one: a script that asks for no more needs no guard of its main part. When the iterator is closed
+    or left by an error, what has begun is finished and nothing else is: close it.
+
+    Args:
+        function: Something that can be pickled by name.
+        jobs: Arguments.
+        count: The number of processes.
 
     Raises:
-        GimAudioError: one of them was killed.
+        GimAudioError: A process was killed.
     """
+    if count == 1:
+        for job in jobs:
+            yield job, function(*job)
+        return
     with ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_begin) as pool:
         try:
-            yield pool
+            futures = {pool.submit(function, *job): job for job in jobs}
+            for future in as_completed(futures):
+                yield futures[future], future.result()
         except BrokenProcessPool as error:
             raise GimAudioError(
                 "one of the processes was killed, for want of memory perhaps: the same command goes on where it was"

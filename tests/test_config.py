@@ -76,7 +76,8 @@ def test_bad_settings_are_one_line(override, message):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("a: [", "not YAML"), ("just words", "expected sections"), ("\xff", "not YAML"), ("", None)]
+    ("text", "message"),
+    [("a: [", "not YAML"), ("just words", "expected sections"), ("\xff", "line 1: not UTF-8 text"), ("", None)],
 )
 def test_bad_files(tmp_path, text, message):
     path = tmp_path / "c.yaml"

@@ -247,7 +247,7 @@ def test_wrong_settings(small, noise, tmp_path, run):
     many_modules = ["--module", 1, "--module", 2]
     for arguments, message in [
         (["o", "--pool", "median"], "pool median: expected mean, mean+std, stack:K or subsample:K"),
-        (["o", "--pool", "stack:1"], "with K of 2 or more"),
+        (["o", "--pool", "stack:1"], "with K from 2 to 9999"),
         (["o", *many_modules], "put MODULE into the name"),
         (["ark:o", "--dtype", "float16"], "Kaldi has no float16"),
         (["o", "--compress"], "--compress is Kaldi's"),

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import as_completed
+from contextlib import closing
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from gim_audio.errors import DataError, GimAudioError
 from gim_audio.files import absent, write_text
 from gim_audio.kaldi import DataDir, identity
 from gim_audio.phones import Alignment, write_ctm
-from gim_audio.workers import workers
+from gim_audio.workers import each
 
 __all__ = ["align"]
 
@@ -55,10 +55,10 @@ def align(
     write_text(kept, "".join(json.dumps(row) + "\n" for row in done.values()))
     left = [name for name in data.utterances if name not in done]
     parts = [left[start : start + TOGETHER] for start in range(0, len(left), TOGETHER)]
-    with kept.open("a", encoding="utf-8", buffering=1) as file, workers(nj) as pool:
-        futures = [pool.submit(_align_part, data.select(part), allow_pipes) for part in parts]
-        for future in as_completed(futures):
-            for row in future.result():
+    jobs = ((data.select(part), allow_pipes) for part in parts)
+    with kept.open("a", encoding="utf-8", buffering=1) as file, closing(each(_align_part, jobs, nj)) as results:
+        for _, rows in results:
+            for row in rows:
                 row["source"] = plan[row["utterance"]]
                 done[row["utterance"]] = row
                 file.write(json.dumps(row) + "\n")

@@ -7,7 +7,7 @@ from importlib import import_module
 
 import click
 
-from gim_audio.errors import GimAudioError
+from gim_audio.errors import GimAudioError, is_out_of_memory
 
 __all__ = ["main"]
 
@@ -62,7 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         cli.main(arguments, standalone_mode=False)
     except click.UsageError as error:
-        error.show()
+        command = error.ctx.command_path if error.ctx else "gim-audio"
+        _fail(f"{error.format_message().rstrip('.')}: see `{command} --help`")
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
         _fail("stopped")
@@ -73,11 +74,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (GimAudioError, click.ClickException) as error:
         _fail(str(error))
         sys.exit(2)
-    except UnicodeDecodeError as error:
-        _fail(f"a file that should be text is not UTF-8: {error}")
+    except UnicodeError as error:
+        _fail(f"a file or a name that should be text is not UTF-8: {error}")
         sys.exit(2)
     except OSError as error:
         _fail(": ".join(str(part) for part in (error.filename, error.strerror or error) if part))
+        sys.exit(2)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        reason = " ".join(str(error).split())[:200] or "it was refused"
+        _fail(f"the memory is not enough ({reason}): take smaller batches, crops or models")
         sys.exit(2)
 
 

@@ -5,12 +5,11 @@ from typing import Literal
 
 import click
 
+from gim_audio.cli.options import COUNT, JOBS, PATH, RATE, SEED, Finite, Group, command
 from gim_audio.cli.progress import progress, say
 
-PATH = click.Path(path_type=Path)
 
-
-@click.group()
+@click.group(cls=Group)
 def data() -> None:
     """Make, check, label and split Kaldi data directories."""
 
@@ -54,9 +53,9 @@ def librispeech(
 
 @data.command(epilog="Example: gim-audio data synthetic data/toy --hours 0.5 --speakers 24 --seed 1")
 @click.argument("out", metavar="DATA", type=PATH)
-@click.option("--hours", required=True, type=click.FloatRange(0, min_open=True))
-@click.option("--speakers", required=True, type=click.IntRange(1))
-@click.option("--seed", default=1, show_default=True, type=click.IntRange(0))
+@click.option("--hours", required=True, type=Finite(0, 100_000, min_open=True))
+@click.option("--speakers", required=True, type=COUNT)
+@click.option("--seed", default=1, show_default=True, type=SEED)
 def synthetic(out: Path, hours: float, speakers: int, seed: int) -> None:
     """Make the built-in spoken corpus, with exact phone times; the same bytes for the same seed."""
     from gim_audio.corpora.synthetic import make
@@ -107,7 +106,7 @@ def labels(path: Path, alignments: Path) -> None:
 @data.command(epilog="Example: gim-audio data align data/train --nj 4")
 @click.argument("path", metavar="DATA", type=PATH)
 @click.option("--out", type=PATH, help="The CTM to write.  [default: DATA/phones.ctm]")
-@click.option("--nj", default=1, show_default=True, type=click.IntRange(1), help="Processes.")
+@click.option("--nj", default=1, show_default=True, type=JOBS, help="Processes.")
 @click.option("--allow-pipes", is_flag=True, help="Run the commands in wav.scp.")
 def align(path: Path, out: Path | None, nj: int, allow_pipes: bool) -> None:
     """Find the phones of read English by forced alignment of DATA/text, to DATA/phones.ctm, in true time.
@@ -149,8 +148,8 @@ def agreement(first: Path, second: Path) -> None:
 @click.argument("first", type=PATH)
 @click.argument("rest", type=PATH)
 @click.option("--by", type=click.Choice(["utterances", "speakers", "time"]), required=True)
-@click.option("--share", default=0.75, show_default=True, type=click.FloatRange(0, 1, min_open=True, max_open=True))
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
+@click.option("--share", default=0.75, show_default=True, type=Finite(0, 1, min_open=True, max_open=True))
+@click.option("--seed", default=0, show_default=True, type=SEED)
 def split(
     path: Path,
     first: Path,
@@ -202,11 +201,11 @@ def combine(out: Path, paths: tuple[Path, ...]) -> None:
     say(f"{out}: {len(joined.utterances)} utterances, {len(set(joined.speakers.values()))} speakers")
 
 
-@click.command(epilog="Example: gim-audio pack data/train packed/train --nj 4")
+@command(epilog="Example: gim-audio pack data/train packed/train --nj 4")
 @click.argument("path", metavar="DATA", type=PATH)
 @click.argument("packed", type=PATH)
-@click.option("--nj", default=1, show_default=True, type=click.IntRange(1), help="Processes.")
-@click.option("--rate", default=16000, show_default=True, type=click.IntRange(1), help="Hz.")
+@click.option("--nj", default=1, show_default=True, type=JOBS, help="Processes.")
+@click.option("--rate", default=16000, show_default=True, type=RATE, help="Hz.")
 @click.option("--allow-pipes", is_flag=True, help="Run the commands in wav.scp.")
 @click.option("--skip-bad", is_flag=True, help="Leave out utterances that cannot be decoded, and list them.")
 def pack(path: Path, packed: Path, nj: int, rate: int, allow_pipes: bool, skip_bad: bool) -> None:

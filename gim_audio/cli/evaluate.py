@@ -5,14 +5,13 @@ from typing import Any
 
 import click
 
+from gim_audio.cli.options import COUNT, EXPERIMENT, PATH, SEED, SHIFT, command
 from gim_audio.cli.probe import alignments, chosen
 from gim_audio.cli.progress import progress, say
 
-PATH = click.Path(path_type=Path)
 
-
-@click.command(epilog="Example: gim-audio abx exp/gim packed/test --out abx.json")
-@click.argument("exp")
+@command(epilog="Example: gim-audio abx exp/gim packed/test --out abx.json")
+@click.argument("exp", type=EXPERIMENT)
 @click.argument("path", metavar="DATA", type=PATH)
 @click.option("--out", required=True, type=PATH, help="The results, as JSON.")
 @click.option(
@@ -20,11 +19,15 @@ PATH = click.Path(path_type=Path)
 )
 @click.option("--module", "modules", default="all", show_default=True, help="A number from 1, last, or all.")
 @click.option(
-    "--most", default=10, show_default=True, type=click.IntRange(2), help="Tokens of a phone, context, speaker."
+    "--most",
+    default=10,
+    show_default=True,
+    type=click.IntRange(2, 2**31 - 1),
+    help="Tokens of a phone, context, speaker.",
 )
-@click.option("--most-speakers", default=5, show_default=True, type=click.IntRange(1), help="Of X, across speakers.")
-@click.option("--utterances", type=click.IntRange(1), help="Of more, so many by chance.  [default: all]")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of those that are taken.")
+@click.option("--most-speakers", default=5, show_default=True, type=COUNT, help="Of X, across speakers.")
+@click.option("--utterances", type=COUNT, help="Of more, so many by chance.  [default: all]")
+@click.option("--seed", default=0, show_default=True, type=SEED, help="Of those that are taken.")
 @click.option("--device", default="auto", show_default=True)
 @click.option("--allow-pipes", is_flag=True, help="Run the commands in wav.scp.")
 def abx(
@@ -98,13 +101,13 @@ def _error(score: "dict[str, Any] | None") -> str:
     return f"{score['error']:.1%}{interval}"
 
 
-@click.command(epilog="Example: gim-audio draw exp/gim packed/test --out exp/gim/figures")
-@click.argument("exp")
+@command(epilog="Example: gim-audio draw exp/gim packed/test --out exp/gim/figures")
+@click.argument("exp", type=EXPERIMENT)
 @click.argument("path", metavar="DATA", type=PATH)
 @click.option("--out", required=True, type=PATH, help="A folder; EXP/figures is shown in reports.")
 @click.option("--module", "modules", default="last", show_default=True, help="Of the map: a number from 1, or last.")
 @click.option("--utterance", help="To draw.  [default: the first of DATA]")
-@click.option("--shift", default=1, show_default=True, help="Of the phone labels: see `gim-audio probe`.")
+@click.option("--shift", default=1, show_default=True, type=SHIFT, help="Of the phone labels: see `gim-audio probe`.")
 @click.option("--layers", is_flag=True, help="Each layer counts as a module, also inside modules.")
 def draw(exp: str, path: Path, out: Path, modules: str, utterance: str | None, shift: int, layers: bool) -> None:
     """Draw features: an utterance as waveform, spectrogram and activations on one time axis, and t-SNE maps.
@@ -137,14 +140,19 @@ def draw(exp: str, path: Path, out: Path, modules: str, utterance: str | None, s
     say(f"wrote {out}/utterance.png and {out}/map.png")
 
 
-@click.command(epilog="Example: gim-audio report exp/gim --out exp/gim/report.html --markdown RESULTS.md")
+@command(epilog="Example: gim-audio report exp/gim --out exp/gim/report.html --markdown RESULTS.md")
 @click.argument("experiments", metavar="EXP...", nargs=-1, required=True, type=PATH)
 @click.option("--out", required=True, type=PATH, help="One HTML file; its figures are also written beside it as PNGs.")
 @click.option("--markdown", type=PATH, help="The tables, as Markdown.")
 @click.option("--title", default="gim-audio", show_default=True)
 def report(experiments: tuple[Path, ...], out: Path, markdown: Path | None, title: str) -> None:
     """Tables and figures of experiments: metrics.jsonl, and the probes' results in EXP/results/*.json."""
+    from gim_audio.errors import ConfigError
     from gim_audio.report import write_report
 
+    # Other files of an experiment have other endings: none of them is overwritten.
+    for option, name, suffixes in (("--out", out, (".html", ".htm")), ("--markdown", markdown, (".md",))):
+        if name and (name.suffix.lower() not in suffixes or name.is_dir()):
+            raise ConfigError(f"{option} {name}: name a file that ends in {suffixes[0]}")
     for file in write_report(list(experiments), out, markdown, title):
         say(f"wrote {file}")

@@ -4,12 +4,11 @@ from pathlib import Path
 
 import click
 
+from gim_audio.cli.options import EXPERIMENT, MODULE, PATH, command
 from gim_audio.cli.progress import say
 
-PATH = click.Path(path_type=Path)
 
-
-@click.command("import", epilog="Example: gim-audio import logs/audio_experiment/model_299.ckpt exp/published")
+@command("import", epilog="Example: gim-audio import logs/audio_experiment/model_299.ckpt exp/published")
 @click.argument("checkpoint", type=PATH)
 @click.argument("exp", type=PATH)
 def import_(checkpoint: Path, exp: Path) -> None:
@@ -34,10 +33,10 @@ def import_(checkpoint: Path, exp: Path) -> None:
     say(f"{exp}: {', '.join(module_names(load_model(exp)[1]))}")
 
 
-@click.command(epilog="Example: gim-audio export exp/gim gim.onnx    Example: gim-audio export exp/gim small/ --half")
-@click.argument("exp")
+@command(epilog="Example: gim-audio export exp/gim gim.onnx    Example: gim-audio export exp/gim small/ --half")
+@click.argument("exp", type=EXPERIMENT)
 @click.argument("out", type=PATH)
-@click.option("--module", type=click.IntRange(1), help="ONNX: from 1; the last one by default.")
+@click.option("--module", type=MODULE, help="ONNX: from 1; the last one by default.")
 @click.option("--stream", is_flag=True, help="ONNX: for sound that is going on; states go in and come out.")
 @click.option("--half", is_flag=True, help="Weights in float16, half the size; products stay in float32.")
 def export(exp: str, out: Path, module: int | None, stream: bool, half: bool) -> None:

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Literal, cast
 
 import click
 
-from gim_audio.cli.precision import PRECISION_HELP, PRECISIONS
+from gim_audio.cli.options import COUNT, EXPERIMENT, JOBS, MODULE, OUTPUT, PRECISION_HELP, PRECISIONS, RATE, command
 from gim_audio.cli.progress import Update, progress, say
 
 if TYPE_CHECKING:
     from gim_audio.featurize import EncodingPrecision
 
+DIGITS = 18
 SHOWN = 5
 """Notes and failures that are told one by one."""
 
@@ -24,25 +25,25 @@ class Job(click.ParamType[tuple[int, int]]):
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
         """To two numbers."""
         number, _, count = str(value).partition("/")
-        if not (number.isdecimal() and count.isdecimal() and int(count)):
+        if not (number.isdecimal() and count.isdecimal() and len(number + count) < DIGITS and int(count)):
             self.fail(f"{value} is not of the form 3/16, the third of sixteen", param, ctx)
         if not 1 <= int(number) <= int(count):
             self.fail(f"{value}: jobs are numbered from 1/{count} to {count}/{count}", param, ctx)
         return int(number), int(count)
 
 
-@click.command(
+@command(
     epilog="Example: gim-audio featurize exp/gim speech.flac features/    "
     "Example: gim-audio featurize mfcc data/test ark,scp:mfcc/feats.ark,mfcc/feats.scp    "
-    "Example: sox talk.mp3 -t wav - | gim-audio featurize exp/gim - ark:- | copy-feats ark:- ark,t:-"
+    "Example: sox talk.mp3 -t wav - | gim-audio featurize exp/gim - ark:- | copy-feats ark:- ark,t:-",
 )
-@click.argument("exp")
+@click.argument("exp", type=EXPERIMENT)
 @click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
-@click.argument("output")
+@click.argument("output", type=OUTPUT)
 @click.option(
     "--module",
     "modules",
-    type=click.IntRange(1),
+    type=MODULE,
     multiple=True,
     help="From 1, or several; the last one by default.",
 )
@@ -57,9 +58,9 @@ class Job(click.ParamType[tuple[int, int]]):
     help="Of the files in a folder.",
 )
 @click.option("--compress", is_flag=True, help="A Kaldi archive, as Kaldi does: a byte a number, not exact.")
-@click.option("--pcm", type=click.IntRange(1), metavar="HZ", help="INPUT - is 16-bit mono samples without a header.")
-@click.option("--check", type=click.IntRange(1), metavar="N", help="Featurize N again, each alone, on the CPU in fp32.")
-@click.option("--nj", default=1, show_default=True, type=click.IntRange(1), help="Processes; each takes a GPU.")
+@click.option("--pcm", type=RATE, metavar="HZ", help="INPUT - is 16-bit mono samples without a header.")
+@click.option("--check", type=COUNT, metavar="N", help="Featurize N again, each alone, on the CPU in fp32.")
+@click.option("--nj", default=1, show_default=True, type=JOBS, help="Processes; each takes a GPU.")
 @click.option("--job", type=Job(), metavar="N/M", help="Only this share; JOB in OUTPUT becomes N.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, …")
 @click.option(
@@ -106,6 +107,7 @@ def featurize(
         Target,
         Task,
         gather,
+        numbered,
         one_by_one,
         pipe,
         standard_input,
@@ -121,14 +123,14 @@ def featurize(
     if precision == "auto" and exp not in BASELINES:  # once for all processes, and for the run that goes on
         precision = cast("EncodingPrecision", set_precision(precision, where))
     task = Task(exp, modules, pooling, dtype, where.type if shared else str(where), precision, allow_pipes)
-    target = Target(output.replace("JOB", str(job[0])) if job else output, form, compress)
+    target = Target(numbered(output, "JOB", job[0]) if job else output, form, compress)
     keep_freed_memory()
     streams = inputs[0] == "-" or inputs[0].startswith("ark:")
     if streams and (len(inputs) > 1 or job or nj > 1 or check):
         raise ConfigError(f"{inputs[0]} is read once, from front to back: one INPUT, no --job, --nj or --check")
     if pcm and inputs[0] != "-":
         raise ConfigError(f"--pcm {pcm}: is for INPUT -")
-    if job and "JOB" not in output:
+    if job and target.specifier == output:
         raise ConfigError(f"--job {job[0]}/{job[1]}: put JOB into OUTPUT, where the number goes: {output}")
     with progress("featurizing", None) as update:
         show = _in_seconds(update)
@@ -156,10 +158,11 @@ def featurize(
             if report.check
             else "check: all utterances are longer than 5 minutes, none was checked"
         )
+    written = numbered(target.specifier, "MODULE", modules[0]) if len(set(modules)) == 1 else target.specifier
     if report.failed:
         count = len(report.failed)
-        raise AudioError(f"{count} of {count + report.good} utterances failed, {report.good} are in {target.specifier}")
-    say(f"{target.specifier}: {report.good} utterances")
+        raise AudioError(f"{count} of {count + report.good} utterances failed, {report.good} are in {written}")
+    say(f"{written}: {report.good} utterances")
 
 
 def _in_seconds(update: Update) -> Callable[[float, float | None], None]:

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import click
 
+from gim_audio.cli.options import PATH, command
 
-@click.command(epilog="Example: gim-audio info exp/gim")
-@click.argument("experiment", type=click.Path(path_type=Path))
+
+@command(epilog="Example: gim-audio info exp/gim")
+@click.argument("experiment", type=PATH)
 def info(experiment: Path) -> None:
     """Print what a trained model is made of, module by module, and what training it takes in memory.
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from gim_audio.cli.precision import PRECISION_HELP, PRECISIONS
+from gim_audio.cli.options import COUNT, EXPERIMENT, PATH, PRECISION_HELP, PRECISIONS, SEED, SHIFT, command
 from gim_audio.cli.progress import progress, say
 
 if TYPE_CHECKING:
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from gim_audio.phones import Alignment
     from gim_audio.probes import Evaluation, Protocol, Result, Subject
 
-PATH = click.Path(path_type=Path)
 
+DIGITS = 4
 TASKS = ("phones", "speakers", "verification", "units", "per", "cka", "slowness")
 WITH_PHONES = {"phones", "units", "per"}
 
@@ -29,7 +29,7 @@ BESIDE = {"pnmi_uncorrected": "uncorrected", "phone_purity": "phone purity", "cl
 def shared_options(command: Any) -> Any:
     """What `probe` and `evaluate` have in common."""
     options = [
-        click.argument("exp"),
+        click.argument("exp", type=EXPERIMENT),
         click.option(
             "--train", required=True, type=PATH, help="A data directory; for phones, units and per with phones.ctm."
         ),
@@ -47,18 +47,18 @@ def shared_options(command: Any) -> Any:
             "--frames",
             default=400_000,
             show_default=True,
-            type=click.IntRange(1),
+            type=COUNT,
             help="Most to train phones or units on; they take 11 kB each for the published model.",
         ),
         click.option(
             "--stack",
             default=0,
             show_default=True,
-            type=click.IntRange(0),
+            type=click.IntRange(0, 1000),
             help="Stack each frame with N neighbours on either side, to compare features of equal temporal context.",
         ),
-        click.option("--units", default=100, show_default=True, type=click.IntRange(2), help="Clusters."),
-        click.option("--seed", default=0, show_default=True, type=click.IntRange(0)),
+        click.option("--units", default=100, show_default=True, type=click.IntRange(2, 65536), help="Clusters."),
+        click.option("--seed", default=0, show_default=True, type=SEED),
         click.option("--device", default="auto", show_default=True),
         click.option("--allow-pipes", is_flag=True, help="Run the commands in wav.scp."),
     ]
@@ -73,8 +73,8 @@ SHIFT_HELP = (
 )
 
 
-@click.command(
-    epilog="Example: gim-audio probe phones exp/gim --train packed/train --test packed/test --out phones.json"
+@command(
+    epilog="Example: gim-audio probe phones exp/gim --train packed/train --test packed/test --out phones.json",
 )
 @click.argument("task", type=click.Choice(TASKS))
 @shared_options
@@ -86,7 +86,7 @@ SHIFT_HELP = (
     show_default=True,
     help="Of phones and speakers. ref: as published. strict: logistic regression to convergence.",
 )
-@click.option("--shift", default=1, show_default=True, help=SHIFT_HELP)
+@click.option("--shift", default=1, show_default=True, type=SHIFT, help=SHIFT_HELP)
 def probe(task: str, exp: str, out: Path, protocol: str, shift: int, **settings: Any) -> None:
     """Evaluate frozen features on one task.
 
@@ -112,8 +112,8 @@ def probe(task: str, exp: str, out: Path, protocol: str, shift: int, **settings:
         _show(exp, result)
 
 
-@click.command(
-    epilog="Example: gim-audio evaluate exp/gim --train packed/train --test packed/test --out exp/gim/results/gim"
+@command(
+    epilog="Example: gim-audio evaluate exp/gim --train packed/train --test packed/test --out exp/gim/results/gim",
 )
 @shared_options
 @click.option("--out", required=True, type=PATH, help="A folder, with one JSON file a result.")
@@ -145,9 +145,9 @@ def evaluate(
     absent(out)
     asked = _listed("--tasks", tasks, TASKS), _listed("--protocols", protocols, ("strict", "ref"))
     try:
-        moved = [int(shift) for shift in shifts.split(",")]
-    except ValueError as error:
-        raise click.UsageError(f"--shifts {shifts}: whole numbers, separated by commas") from error
+        moved = [SHIFT(shift) for shift in shifts.split(",")]
+    except click.BadParameter as error:
+        raise click.UsageError(f"--shifts {shifts}: whole numbers from -1000 to 1000, separated by commas") from error
     with new_folder(out) as folder:
         for result, encoder, train, test, seconds in _ask(
             exp, *asked, moved, speaker_train=speaker_train, speaker_test=speaker_test, **settings
@@ -294,6 +294,6 @@ def chosen(encoder: "Encoder", modules: str) -> list[int]:
         return list(range(1, len(encoder.modules) + 1))
     if modules == "last":
         return [len(encoder.modules)]
-    if not modules.isdecimal():
+    if not (modules.isascii() and modules.isdecimal() and len(modules) <= DIGITS):
         raise ConfigError(f"--module {modules}: a number, last, or all")
     return [encoder.pick(int(modules))]

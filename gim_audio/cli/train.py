@@ -6,18 +6,19 @@ from typing import Any
 
 import click
 
+from gim_audio.cli.options import COUNT, PATH, command
 from gim_audio.cli.progress import progress, say
 
 
-@click.command(epilog="Example: gim-audio train conf.yaml training.steps=500 --data packed/toy --out exp/toy")
-@click.argument("conf", type=click.Path(path_type=Path))
+@command(epilog="Example: gim-audio train conf.yaml training.steps=500 --data packed/toy --out exp/toy")
+@click.argument("conf", type=PATH)
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--data", "packed", required=True, type=click.Path(path_type=Path), help="A packed corpus.")
-@click.option("--out", "experiment", required=True, type=click.Path(path_type=Path), help="The experiment's folder.")
+@click.option("--data", "packed", required=True, type=PATH, help="A packed corpus.")
+@click.option("--out", "experiment", required=True, type=PATH, help="The experiment's folder.")
 @click.option("--resume", is_flag=True, help="Go on from the latest checkpoint, if there is one.")
-@click.option("--from", "base", type=click.Path(path_type=Path), help="Grow this experiment: CONF adds modules to it.")
-@click.option("--valid", type=click.Path(path_type=Path), help="A packed corpus that says which checkpoint is best.")
-@click.option("--keep", type=click.IntRange(min=1), help="Keep so many checkpoints, beside the first and the best.")
+@click.option("--from", "base", type=PATH, help="Grow this experiment: CONF adds modules to it.")
+@click.option("--valid", type=PATH, help="A packed corpus that says which checkpoint is best.")
+@click.option("--keep", type=COUNT, help="Keep so many checkpoints, beside the first and the best.")
 def train(
     conf: Path,
     overrides: tuple[str, ...],

@@ -9,7 +9,7 @@ from gim_audio.featurize.load import EncodingPrecision, load_encoder
 from gim_audio.featurize.normalised import encoders_of
 from gim_audio.featurize.one_rate import Pool, encode_at_one_rate, waveforms
 from gim_audio.featurize.pooling import FRAMES, Pooling
-from gim_audio.featurize.run import Report, Target, featurize, pipe
+from gim_audio.featurize.run import Report, Target, featurize, numbered, pipe
 from gim_audio.featurize.units import job
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "gather",
     "job",
     "load_encoder",
+    "numbered",
     "one_by_one",
     "pipe",
     "standard_input",

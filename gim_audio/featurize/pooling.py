@@ -13,6 +13,10 @@ from gim_audio.model.layers import Geometry
 __all__ = ["FRAMES", "Pooling", "Reducer"]
 
 
+DIGITS = 4
+"""Of the number of frames that become one."""
+
+
 class Reducer(ABC):
     """Takes the frames of one utterance piece by piece. Shape: `(frames, channels)` → `(fewer, channels')`."""
 
@@ -49,9 +53,9 @@ class Pooling:
         kind, _, number = text.partition(":")
         if kind in {"mean", "mean+std"} and not number:
             return cls("mean" if kind == "mean" else "mean+std")
-        if kind in {"stack", "subsample"} and number.isdecimal() and int(number) > 1:
+        if kind in {"stack", "subsample"} and number.isdecimal() and len(number) <= DIGITS and int(number) > 1:
             return cls("stack" if kind == "stack" else "subsample", int(number))
-        raise ConfigError(f"pool {text}: expected mean, mean+std, stack:K or subsample:K, with K of 2 or more")
+        raise ConfigError(f"pool {text}: expected mean, mean+std, stack:K or subsample:K, with K from 2 to 9999")
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.number}" if self.number > 1 else self.kind

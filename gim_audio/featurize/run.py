@@ -1,10 +1,10 @@
 """Featurize a set of utterances: the good ones are written, the bad ones come back with the reason."""
 
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import as_completed
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -22,9 +22,9 @@ from gim_audio.featurize.work import Done, Work, named
 from gim_audio.files import free_bytes
 from gim_audio.kaldi import DataDir
 from gim_audio.provenance import provenance
-from gim_audio.workers import workers
+from gim_audio.workers import each
 
-__all__ = ["Report", "Target", "featurize", "pipe"]
+__all__ = ["Report", "Target", "featurize", "numbered", "pipe"]
 
 Progress = Callable[[float, float | None], None]
 """Takes the seconds of audio that are done, and of how many."""
@@ -35,7 +35,7 @@ class Target:
     """Where features go.
 
     Attributes:
-        specifier: see `parse_output`; with several modules, `MODULE` in it becomes the number of each.
+        specifier: see `parse_output`; where modules are asked for, the word `MODULE` in it becomes the number of each.
         form: of a folder's files.
         compress: a Kaldi archive.
     """
@@ -52,16 +52,21 @@ class Target:
         """
         found = {}
         for module in modules:
-            specifier = self.specifier.replace("MODULE", str(module))
+            specifier = numbered(self.specifier, "MODULE", module) if task.modules else self.specifier
             found[module] = parse_output(specifier, self.form, task.dtype, compress=self.compress)
-        if len(found) > 1 and "MODULE" not in self.specifier:
+        if len(found) > 1 and numbered(self.specifier, "MODULE", 1) == self.specifier:
             raise GimAudioError(
                 f"{self.specifier}: several modules, several outputs: put MODULE into the name, where the number goes"
             )
-        for path, times in Counter(path for output in found.values() for path in output.paths).items():
+        for path, times in Counter(path.resolve() for output in found.values() for path in output.paths).items():
             if times > 1:
                 raise GimAudioError(f"{self.specifier}: {path} would be written {times} times: give each its own name")
         return found
+
+
+def numbered(name: str, word: str, number: int) -> str:
+    """Return a name with a number in the place of a word in capitals, where it stands alone."""
+    return re.sub(rf"(?<![A-Z]){word}(?![A-Z])", str(number), name)
 
 
 @dataclass
@@ -237,15 +242,14 @@ def _encode_all(
             seconds += unit.seconds
             progress(seconds, total)
         return
-    with workers(nj) as pool:
-        futures = {pool.submit(_in_a_process, task, tuple(modules), unit, work.folder, nj): unit for unit in left}
-        for future in as_completed(futures):
-            future.result()
-            seconds += futures[future].seconds
+    jobs = ((unit, task, tuple(modules), work.folder, nj) for unit in left)
+    with closing(each(_in_a_process, jobs, nj)) as results:
+        for (unit, *_), _ in results:
+            seconds += unit.seconds
             progress(seconds, total)
 
 
-def _in_a_process(task: Task, modules: tuple[int, ...], unit: Unit, folder: Path, nj: int) -> None:
+def _in_a_process(unit: Unit, task: Task, modules: tuple[int, ...], folder: Path, nj: int) -> None:
     _worker(task, modules, folder, nj).unit(unit)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from gim_audio.config import Config, load
 from gim_audio.errors import CheckpointError, ConfigError
-from gim_audio.files import umask
+from gim_audio.files import follow, set_mode, umask
 from gim_audio.model.gim import GreedyInfoMax
 
 __all__ = [
@@ -33,6 +33,8 @@ __all__ = [
     "write_tensors",
 ]
 
+LINKS = ("latest", "best")
+"""Names of links to checkpoints; where a file system has no links, files."""
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
 """Models that come with the package, by name."""
 
@@ -62,19 +64,22 @@ def write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     """
     try:
         save_file(tensors, path)
-        path.chmod(0o666 & ~umask())  # safetensors lets nobody else read it
+        set_mode(path, 0o666 & ~umask())  # safetensors lets nobody else read it
     except SafetensorError as error:
         reason = str(error).removeprefix("Error while serializing: ").removeprefix("I/O error: ")
         raise OSError(reason) from error
 
 
-def load_model(path: Path) -> tuple[Config, GreedyInfoMax]:
+def load_model(path: Path | str) -> tuple[Config, GreedyInfoMax]:
     """Rebuild a model from an experiment folder or one of its checkpoints, on the CPU.
+
+    Args:
+        path: The folder.
 
     Raises:
         CheckpointError: nothing is there, a file is damaged, or the weights do not fit the configuration.
     """
-    with _whole(path) as folder:
+    with _whole(Path(path)) as folder:
         config = load(folder / "config.yaml")
         model = GreedyInfoMax.build(config.model, config.objective)
         weights = load_file(folder / "model.safetensors")
@@ -126,6 +131,8 @@ def resolve(path: Path) -> Path:
     """
     if (path / "model.safetensors").exists():
         return path
+    if path.name in LINKS and path.is_file():
+        return follow(path)
     if found := newest(path):
         return found
     if str(path) in pretrained():

@@ -5,7 +5,7 @@ import json
 import shutil
 import struct
 from collections.abc import Callable
-from concurrent.futures import as_completed
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from gim_audio.errors import DataError
 from gim_audio.files import absent, new_file, write_text
 from gim_audio.kaldi import DataDir, identity, write_table
 from gim_audio.phones import labels_of, read_ctm, write_ctm
-from gim_audio.workers import workers
+from gim_audio.workers import each
 
 __all__ = ["pack"]
 
@@ -81,11 +81,8 @@ def pack(
     digests: dict[str, str] = {}
     failed: dict[str, str] = {}
     done = 0
-    with workers(nj) as pool:
-        futures = {pool.submit(_pack_archive, job): job for job in jobs}
-        for future in as_completed(futures):
-            job = futures[future]
-            summary = future.result()
+    with closing(each(_pack_archive, [(job,) for job in jobs], nj)) as results:
+        for (job,), summary in results:
             index[job.archive.name], digests[job.archive.name] = summary["utterances"], summary["digest"]
             failed |= summary["failed"]
             done += len(job.data.utterances)

@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 
-import yaml
-
+from gim_audio.config import read_yaml
 from gim_audio.report.published import SOURCE, TABLE
 from gim_audio.report.results import Experiment, Probe
 from gim_audio.report.tables import TASKS, Table, cell
@@ -17,7 +16,7 @@ UNTRAINED = "random initialisation"
 
 def method(experiment: Experiment) -> tuple[str, str]:
     """How it was trained: the name in the paper's table, and of which labels."""
-    config = yaml.safe_load(experiment.config)
+    config = read_yaml(experiment.config, f"{experiment.path}/config.yaml")
     objective, cuts = config["objective"].get("kind", "infonce"), config["model"]["isolate_after"]
     if objective == "infonce":
         return ("Greedy InfoMax" if cuts else "CPC"), ""
@@ -108,7 +107,7 @@ def curve(experiment: Experiment) -> list[tuple[int, float, dict[str, object]]]:
     whole = experiment.probe("phones", "trained", "strict")
     if whole is None or not experiment.config:
         return []
-    config = yaml.safe_load(experiment.config)
+    config = read_yaml(experiment.config, f"{experiment.path}/config.yaml")
     hours = config["training"]["batch"] * config["data"]["crop"] / config["model"]["rate"] / 3600
     points = {
         probe.record["trained_steps"]: probe.modules[-1]

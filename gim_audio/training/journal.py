@@ -1,10 +1,13 @@
 """What a run writes down as it goes: metrics of each step, and where each start was from."""
 
 import json
+import math
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from gim_audio.files import write_text
+from gim_audio.errors import DataError
+from gim_audio.files import read_text, write_text
 from gim_audio.provenance import provenance
 
 __all__ = ["Metrics", "note_start", "open_lines", "read_lines"]
@@ -13,18 +16,33 @@ Metrics = dict[str, Any]
 
 
 def note_start(path: Path, step: int, **more: object) -> None:
-    """Each start of a run adds its command, commit and hardware: a resumed run has several."""
-    starts = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-    write_text(path, json.dumps([*starts, {"from_step": step, **more, **provenance()}], indent=2) + "\n")
+    """Add the command, commit and hardware of a start of a run; a resumed run has several.
+
+    What cannot be read of the earlier ones is given up: a run does not depend on it.
+    """
+    earlier: object = []
+    with suppress(FileNotFoundError, DataError, ValueError, RecursionError):
+        earlier = json.loads(read_text(path))
+    starts = [*(earlier if isinstance(earlier, list) else []), {"from_step": step, **more, **provenance()}]
+    write_text(path, json.dumps(starts, indent=2) + "\n")
 
 
 def read_lines(path: Path, step: int) -> list[Metrics]:
-    """Lines up to a step. A killed run may leave half a line, or lines that are later than its last checkpoint."""
+    """Return the lines up to a step.
+
+    A killed run may leave half a line, or lines that are later than its last checkpoint; a broken disk, others.
+    """
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    found = [json.loads(line) for line in lines if line.endswith("}\n")]
-    return [line for line in found if line["step"] <= step]
+    found = []
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]:
+        with suppress(ValueError, RecursionError):
+            found.append(json.loads(line))
+    return [line for line in found if isinstance(line, dict) and _number(line.get("step")) <= step]
+
+
+def _number(step: object) -> float:
+    return step if isinstance(step, int) else math.inf
 
 
 def open_lines(path: Path, step: int) -> TextIO:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from gim_audio.config import Config, ModelConfig, load
-from gim_audio.errors import CheckpointError, ConfigError, DataError, GimAudioError
+from gim_audio.errors import CheckpointError, ConfigError, DataError, GimAudioError, is_out_of_memory
 from gim_audio.files import absent, lock, replace_link, write_text
 from gim_audio.model.checkpoint import load_model, newest, resolve
 from gim_audio.model.devices import (
@@ -85,6 +85,7 @@ def train(
     device = pick_device(config.training.device)
     keep_freed_memory()
     begun = experiment if resume and newest(experiment) else None
+    position = load_position(experiment) if begun else None  # a damaged checkpoint is told before its settings are
     precision = config.training.precision
     if precision == "auto" and begun:
         precision = load(resolve(begun) / "config.yaml").training.precision
@@ -106,13 +107,12 @@ def train(
     with join(config, model) as place, Interrupts() as interrupts:
         if place.writes and not resume:
             absent(experiment)
-        fresh = newest(experiment) is None
         place.wait()  # all have looked before one writes
         run = Run(config, corpus, experiment, model, device, place, interrupts, valid, keep, say, progress)
-        if fresh:
+        if position is None:
             run.plan(base)
         with lock(experiment) if place.writes else nullcontext():
-            run.start(base) if fresh else run.resume()
+            run.start(base) if position is None else run.resume(position)
             run.go()
 
 
@@ -164,10 +164,10 @@ class Run:
             save(self.experiment, self.config, self.model.state_dict(), {}, self.position)
         self._note(**({"grown_from": str(base)} if base else {}))
 
-    def resume(self) -> None:
+    def resume(self, position: Position) -> None:
         """From the last checkpoint."""
         check_same(self.experiment, self.config)
-        self.position = load_position(self.experiment)
+        self.position = position
         if self.position.corpus != self.corpus.fingerprint:
             raise DataError(f"{self.corpus.path}: not the corpus that {self.experiment} was trained on")
         if self.position.batch != self.crops.batch:
@@ -399,9 +399,13 @@ class Run:
     def _naming_the_last_checkpoint(self) -> Iterator[None]:
         try:
             yield
-        except (GimAudioError, OSError) as error:
-            kind = type(error) if isinstance(error, GimAudioError) else GimAudioError
-            raise kind(f"{error}: training stops; the last good checkpoint is {resolve(self.experiment)}") from error
+        except (GimAudioError, OSError, MemoryError, RuntimeError) as error:
+            kind, what = type(error) if isinstance(error, GimAudioError) else GimAudioError, str(error)
+            if is_out_of_memory(error):
+                what = "the memory is not enough: take a smaller training.batch or data.crop"
+            elif not isinstance(error, GimAudioError | OSError):
+                raise
+            raise kind(f"{what}: training stops; the last good checkpoint is {resolve(self.experiment)}") from error
 
 
 def _standardised(model: ModelConfig, corpus: PackedCorpus, known: Path | None) -> ModelConfig:

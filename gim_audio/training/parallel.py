@@ -28,6 +28,8 @@ from gim_audio.training.schedule import Phase
 
 __all__ = ["Alone", "LostProcessError", "join"]
 
+DIGITS = 6
+"""Of the number of processes."""
 Feed = Callable[[int], Tensor]
 
 
@@ -310,7 +312,10 @@ def join(config: Config, model: GreedyInfoMax) -> Iterator[Alone]:
         ConfigError: processes and `training.parallel` do not fit together.
         LostProcessError: while the run goes on; only one of the processes that are left raises it, the others exit.
     """
-    kind, started = config.training.parallel, int(os.environ.get("WORLD_SIZE", "1"))
+    kind, size = config.training.parallel, os.environ.get("WORLD_SIZE", "1")
+    if not (size.isdecimal() and len(size) <= DIGITS):
+        raise ConfigError(f"WORLD_SIZE is {size}: torchrun sets it to the number of processes")
+    started = int(size)
     if kind == "none":
         if started > 1:
             raise ConfigError(f"torchrun started {started} processes: say training.parallel=data or =modules")
@@ -320,12 +325,19 @@ def join(config: Config, model: GreedyInfoMax) -> Iterator[Alone]:
         raise ConfigError(
             f"training.parallel={kind} needs several processes: torchrun --nproc-per-node 2 -m gim_audio train …"
         )
-    store, rank, count = next(rendezvous("env://", timeout=timedelta(minutes=5)))
-    if torch.cuda.is_available():
-        torch.cuda.set_device(pick_device(config.training.device))
-    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    # One process may compute a cache for hours while the others wait; that one died is noticed by its connection.
-    dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=timedelta(days=7))
+    device = pick_device(config.training.device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device.index if device.index is not None else int(os.environ.get("LOCAL_RANK", "0")))
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    try:
+        store, rank, count = next(rendezvous("env://", timeout=timedelta(minutes=5)))
+        # One process may compute a cache for hours while the others wait; that one died is noticed by its connection.
+        dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=timedelta(days=7))
+    except (ValueError, RuntimeError) as error:  # RuntimeError: torch's DistError, for addresses and connections
+        raise ConfigError(
+            f"the processes cannot meet ({' '.join(str(error).split())[:200]}): torchrun sets RANK, WORLD_SIZE, "
+            "MASTER_ADDR and a MASTER_PORT that is free"
+        ) from error
     try:
         if kind == "data":  # labels have no negatives: their losses are always means over all processes
             taught = config.objective.kind != "infonce"

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gim_audio.config import Config, load
 from gim_audio.errors import CheckpointError
-from gim_audio.files import new_folder, replace_link
+from gim_audio.files import follow, new_folder, replace_link
 from gim_audio.model.checkpoint import checkpoints, resolve, save_model, seal, verify, write_tensors
 from gim_audio.training.adam import Adam
 from gim_audio.training.schedule import phases
@@ -175,7 +175,7 @@ def _fixed(config: Config) -> dict[str, dict[str, Any]]:
 
 def prune(experiment: Path, keep: int) -> None:
     """Remove all checkpoints but the newest `keep`, the untrained one, and the one that `best` points at."""
-    best = (experiment / "best").resolve()
+    best = follow(experiment / "best").resolve()
     for folder in checkpoints(experiment)[keep:]:
         if folder.name != "step-000000" and folder.resolve() != best:
             shutil.rmtree(folder)
