@@ -45,7 +45,7 @@ LEFT_OUT = 1152
 """Samples of an MP3's first frame, which some encoders count though it holds none."""
 
 
-def read(source: Path | bytes, rate: int, name: str = "") -> Waveform:
+def read(source: Path | str | bytes, rate: int, name: str = "") -> Waveform:
     """Decode a whole recording, average its channels and resample it.
 
     Args:
@@ -62,7 +62,7 @@ def read(source: Path | bytes, rate: int, name: str = "") -> Waveform:
     return np.concatenate(list(blocks(source, rate, name)))
 
 
-def blocks(source: Path | bytes, rate: int, name: str = "", seconds: float = BLOCK_SECONDS) -> Iterator[Waveform]:
+def blocks(source: Path | str | bytes, rate: int, name: str = "", seconds: float = BLOCK_SECONDS) -> Iterator[Waveform]:
     """Decode a recording block by block, in constant memory; together they are what `read` gives.
 
     An error may come after good blocks: only the last one proves the recording whole.
@@ -76,6 +76,7 @@ def blocks(source: Path | bytes, rate: int, name: str = "", seconds: float = BLO
     Raises:
         AudioError: see `read`.
     """
+    source = Path(source) if isinstance(source, str) else source
     name = name or str(source)
     if isinstance(source, Path) and (found := _wrong_with(source)):
         raise AudioError(f"{_printable(name)}: {found}")

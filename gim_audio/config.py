@@ -191,6 +191,8 @@ class DataConfig(Section):
 
     crop: Positive = 20480
     """Samples of one training example."""
+    short: Literal["refuse", "leave out"] = "refuse"
+    """Where utterances that are shorter than a crop, which are left out, are more than half of the audio."""
     on_device: Literal["auto", "always", "never"] = "auto"
     """Whether the whole packed corpus is kept on the device: `auto` does on a GPU, where it fits into half of it."""
 

@@ -126,7 +126,7 @@ def test_bad_configurations_cost_nothing(corpus, tmp_path, run):
     conf.write_text(TINY)
     for override, message in [
         ("training.stepz=3", "training.stepz: unknown key"),
-        ("data.crop=400000", "all 7 utterances are shorter than a crop of 400000 samples"),
+        ("data.crop=400000", "are shorter than data.crop=400000 (25.00 s): data.crop=4960 would use 94%"),
         ("training.device=cuda:99", "device cuda:99 cannot be used here"),
     ]:
         status, _, err = run("train", conf, override, "--data", corpus.path, "--out", tmp_path / "e")

@@ -186,8 +186,11 @@ def test_the_command(tmp_path, run):
         _, alignments = noisy_data(tmp_path / name, "abc")
         write_ctm(tmp_path / name / "phones.ctm", alignments)
     out = tmp_path / "results"
-    arguments = ["evaluate", "mfcc13", "--train", tmp_path / "a", "--test", tmp_path / "b", "--module", "last"]
-    status, _, err = run(*arguments, "--out", out, "--tasks", "phones,slowness", "--shifts", "0,1", "--stack", 1)
+    arguments = ["evaluate", "mfcc13", "--test", tmp_path / "b", "--module", "last"]
+    train = ["--train", tmp_path / "a"]
+    status, _, err = run(
+        *arguments, *train, "--out", out, "--tasks", "phones,slowness", "--shifts", "0,1", "--stack", 1
+    )
     assert status == 0, err
     assert sorted(file.name for file in out.iterdir()) == [
         "phones-ref-shift0.json", "phones-ref-shift1.json", "phones-strict-shift0.json", "phones-strict-shift1.json",
@@ -198,9 +201,10 @@ def test_the_command(tmp_path, run):
     assert record["seconds"]["all"] >= record["seconds"]["encoding train"]
     assert "phones, mfcc13, strict, label shift 1" in err
     for wrong, message in (
-        (["--out", out], "exists already"),
-        (["--out", tmp_path / "x", "--tasks", "phones,words"], "words is none of phones"),
-        (["--out", tmp_path / "x", "--shifts", "one"], "whole numbers"),
+        ([*train, "--out", out], "exists already"),
+        ([*train, "--out", tmp_path / "x", "--tasks", "phones,words"], "words is none of phones"),
+        ([*train, "--out", tmp_path / "x", "--shifts", "one"], "whole numbers"),
+        ([*train, *train, "--out", tmp_path / "x"], "--train is given 2 times: once is enough"),
         (["--out", tmp_path / "x", "--train", tmp_path / "none"], "none"),
     ):
         status, _, err = run(*arguments, *wrong)

@@ -155,7 +155,8 @@ def find(corpus, pcm):
 
 def test_crops(corpus):
     crops = Crops(corpus, crop=4500, hop=160, batch=3, seed=5)
-    assert crops.left_out == 1  # c-1 has 4000 samples
+    assert crops.left_out == "1 of 7 utterances, 0.0 of 0.1 minutes of audio, are shorter than data.crop=4500 (0.28 s)"
+    assert crops.unused == 4000 / corpus.samples.sum()  # c-1
     drawn = [find(corpus, crop) for step in range(4) for crop in crops(step)]
     for epoch in (drawn[:6], drawn[6:]):  # each usable utterance once
         assert sorted(name for name, _ in epoch) == [n for n in corpus.utterances if n != "c-1"]
@@ -181,7 +182,8 @@ def test_starts_reach_every_place(tmp_path):
 
 
 def test_no_utterance_long_enough(corpus):
-    with pytest.raises(DataError, match="all 7 utterances are shorter than a crop of 20480"):
+    advice = r"7 of 7 utterances.*data\.crop=20480 \(1\.28 s\): data\.crop=4960 would use 94% of the audio"
+    with pytest.raises(DataError, match=advice):
         Crops(corpus, crop=20480, hop=160, batch=1, seed=0)
 
 

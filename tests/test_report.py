@@ -292,7 +292,7 @@ def test_what_is_no_experiment(experiment, tmp_path, run):
     status, _, err = run("report", tmp_path, "--out", tmp_path / "r.html")
     assert (status, "no metrics.jsonl" in err) == (2, True)
     (experiment / "results/p.json").write_text("{")
-    with pytest.raises(DataError, match="damaged results"):
+    with pytest.raises(DataError, match="damaged: not JSON"):
         write_report([experiment], tmp_path / "r.html", None, "t")
 
 

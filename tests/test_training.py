@@ -215,7 +215,33 @@ def test_short_utterances_are_counted(tiny, corpus, tmp_path):
     said = []
     longer = tiny.model_copy(update={"data": tiny.data.model_copy(update={"crop": 8500})})
     train(longer, corpus, tmp_path / "e", say=said.append)
-    assert said == ["3 of 7 utterances are shorter than a crop and left out of training"]
+    assert said == [
+        (
+            "left out of training: 3 of 7 utterances, 0.0 of 0.1 minutes of audio, are shorter than data.crop=8500 (0.53 s); "
+            "data.crop=4960 would use 94% of the audio"
+        )
+    ]
+
+
+def test_most_of_the_audio_is_left_out_only_when_asked(tiny, corpus, tmp_path):
+    """Utterances of 9,000 samples and more hold 53 of 70 thousand; those of 15,500 and more hold 32."""
+    data = tiny.data.model_copy(update={"crop": 15500})
+    longer = tiny.model_copy(update={"data": data})
+    with pytest.raises(DataError, match=r"5 of 7 utterances.*data\.short='leave out' trains without them"):
+        train(longer, corpus, tmp_path / "e", say=quiet)
+    assert not (tmp_path / "e").exists()
+    asked = longer.model_copy(update={"data": data.model_copy(update={"short": "leave out"})})
+    assert train(asked, corpus, tmp_path / "e", say=quiet) == 6
+
+
+def test_a_run_that_is_longer_than_asked_for(tiny, corpus, tmp_path, run):
+    """Nothing is trained, and nothing is said to be."""
+    (tmp_path / "c.yaml").write_text(tiny.to_yaml())
+    arguments = ["train", tmp_path / "c.yaml", "--data", corpus.path, "--out", tmp_path / "e"]
+    assert "trained: " in run(*arguments)[2]
+    status, _, err = run(*arguments, "training.steps=3", "--resume")
+    assert (status, "trained: " in err) == (0, False)
+    assert f"{tmp_path}/e: nothing was left to train: it is at step-000006" in err
 
 
 def test_standardisation_can_be_measured(tiny, corpus, tmp_path):

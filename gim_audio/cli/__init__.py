@@ -60,7 +60,7 @@ def cli() -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: what a person can put right is one line on standard error and status 2."""
     try:
-        cli.main(arguments, standalone_mode=False)
+        cli.main(arguments, prog_name="gim-audio", standalone_mode=False)
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "gim-audio"
         _fail(f"{error.format_message().rstrip('.')}: see `{command} --help`")

@@ -112,7 +112,7 @@ def _error(score: "dict[str, Any] | None") -> str:
 def draw(exp: str, path: Path, out: Path, modules: str, utterance: str | None, shift: int, layers: bool) -> None:
     """Draw features: an utterance as waveform, spectrogram and activations on one time axis, and t-SNE maps.
 
-    The maps show frames of common phones (of DATA/phones.ctm) and mean windows of some speakers.
+    The maps show frames of common phones (of DATA/phones.ctm, where that is) and mean windows of some speakers.
     """
     from gim_audio.errors import DataError
     from gim_audio.featurize import Featurizer, load_encoder
@@ -122,7 +122,7 @@ def draw(exp: str, path: Path, out: Path, modules: str, utterance: str | None, s
 
     absent(out)
     data = DataDir.read(path)
-    known = alignments(data)
+    known = alignments(data) if (path / "phones.ctm").exists() else {}
     encoder = load_encoder(exp)
     if layers and isinstance(encoder, Featurizer):
         encoder = encoder.by_layer()

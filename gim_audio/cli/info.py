@@ -1,10 +1,14 @@
 """`gim-audio info`."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from gim_audio.cli.options import PATH, command
+
+if TYPE_CHECKING:
+    from gim_audio.model.gim import GreedyInfoMax
 
 
 @command(epilog="Example: gim-audio info exp/gim")
@@ -17,33 +21,23 @@ def info(experiment: Path) -> None:
     import torch
 
     from gim_audio.config import load
-    from gim_audio.model.checkpoint import load_for_features, resolve
-    from gim_audio.model.gim import GreedyInfoMax, module_names
+    from gim_audio.model.checkpoint import has_heads, load_for_features, resolve
+    from gim_audio.model.gim import GreedyInfoMax
     from gim_audio.training.memory import memory_by_module, peaks
 
-    load_for_features(experiment)  # says what is wrong with it
+    model = load_for_features(experiment)  # says what is wrong with it
+    if not has_heads(experiment):
+        _table(model, [["weights"], *([_mega(4 * sum(p.numel() for p in m.parameters()))] for m in model.stack)])
+        click.echo(
+            f"\n{sum(p.numel() for p in model.parameters()):,} parameters. "
+            "It was exported for features: it has no prediction heads, and is not trained on."
+        )
+        return
     config = load(resolve(experiment) / "config.yaml")
     with torch.device("meta"):  # for arithmetic
         model = GreedyInfoMax.build(config.model, config.objective)
-    names, modules = module_names(model), memory_by_module(model, config)
-    rows = [["module", "made of", "parameters", "frames/s", "receptive field", "weights", "optimizer", "activations"]]
-    for number, (name, module, geometry, memory) in enumerate(
-        zip(names, model.stack, model.geometries, modules, strict=True), start=1
-    ):
-        causal = " and the past" if module.context is not None else ""
-        rows.append(
-            [
-                str(number),
-                name,
-                f"{sum(p.numel() for p in module.parameters()):,}",
-                f"{model.rate / geometry.hop:g}",
-                f"{1000 * geometry.receptive_field / model.rate:g} ms{causal}",
-                *(_mega(size) for size in (memory.weights, memory.optimizer, memory.activations)),
-            ]
-        )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    memory = ((m.weights, m.optimizer, m.activations) for m in memory_by_module(model, config))
+    _table(model, [["weights", "optimizer", "activations"], *(list(map(_mega, sizes)) for sizes in memory)])
     end_to_end = config.model.model_copy(update={"isolate_after": (), "added": ()})
     cpc = GreedyInfoMax.build(end_to_end, config.objective)
     whole = {**peaks(model, config), "end to end (CPC)": peaks(cpc, config)["joint"]}
@@ -53,6 +47,24 @@ def info(experiment: Path) -> None:
     )
     for name, size in whole.items():
         click.echo(f"  {name.ljust(max(map(len, whole)))}  {_mega(size)}")
+
+
+def _table(model: "GreedyInfoMax", memory: list[list[str]]) -> None:
+    """Print a line for each module, with its memory; the first line is the heading."""
+    from gim_audio.model.gim import module_names
+
+    rows = [["module", "made of", "parameters", "frames/s", "receptive field"]]
+    for number, (name, module, geometry) in enumerate(
+        zip(module_names(model), model.stack, model.geometries, strict=True), start=1
+    ):
+        parameters = f"{sum(p.numel() for p in module.parameters()):,}"
+        past = " and the past" if module.context is not None else ""
+        seen = f"{1000 * geometry.receptive_field / model.rate:g} ms{past}"
+        rows.append([str(number), name, parameters, f"{model.rate / geometry.hop:g}", seen])
+    rows = [row + sizes for row, sizes in zip(rows, memory, strict=True)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def _mega(size: int) -> str:

@@ -36,6 +36,7 @@ def train(
     =modules divides the work.
     """
     from gim_audio.config import load
+    from gim_audio.model.checkpoint import resolve
     from gim_audio.packed import PackedCorpus
     from gim_audio.training import train as run
 
@@ -49,7 +50,7 @@ def train(
             )
             update(done, f"step {metrics['step']} loss {loss} accuracy {accuracy}", total)
 
-        run(
+        made = run(
             config,
             PackedCorpus(packed),
             experiment,
@@ -61,4 +62,5 @@ def train(
             progress=show,
         )
     if os.environ.get("RANK", "0") == "0":
-        say(f"trained: {experiment}")
+        done = resolve(experiment)
+        say(f"trained: {experiment}" if made else f"{experiment}: nothing was left to train: it is at {done.name}")

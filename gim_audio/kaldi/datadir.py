@@ -47,7 +47,7 @@ class DataDir:
     path: Path | None = None
 
     @classmethod
-    def read(cls, path: Path) -> "DataDir":
+    def read(cls, path: Path | str) -> "DataDir":
         """Read a directory that `gim_audio.kaldi.check` finds nothing wrong with.
 
         Raises:
@@ -55,6 +55,7 @@ class DataDir:
         """
         from gim_audio.kaldi.check import check  # it needs the tables of this file
 
+        path = Path(path)
         problems = check(path)
         if problems:
             more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
@@ -63,9 +64,15 @@ class DataDir:
 
     @classmethod
     def tables(cls, path: Path) -> "DataDir":
-        """Read the files as they are, the last of repeated keys winning."""
+        """Read the files as they are, the last of repeated keys winning.
+
+        A packed corpus may have been moved: its archives are those beside `wav.scp`.
+        """
+        recordings = dict(read_table(path / "wav.scp"))
+        if (path / "fingerprint").exists():
+            recordings = _here(path, recordings)
         return cls(
-            recordings=dict(read_table(path / "wav.scp")),
+            recordings=recordings,
             speakers=dict(read_table(path / "utt2spk")),
             segments={key: segment(path, key, value) for key, value in read_table(path / "segments", optional=True)},
             text=dict(read_table(path / "text", optional=True)),
@@ -134,6 +141,15 @@ class DataDir:
             return audio.read(locate(where, allow_pipes=allow_pipes), rate, name=where)
         except (AudioError, DataError) as error:
             return error
+
+
+def _here(path: Path, recordings: Mapping[str, str]) -> dict[str, str]:
+    """Return the places of a packed corpus's utterances, in the archives that lie in its folder."""
+    archives = {place.rpartition(":")[0] for place in recordings.values()}
+    local = {archive: (path / Path(archive).name).resolve() for archive in archives}
+    found = {archive: str(local[archive]) if local[archive].exists() else archive for archive in archives}
+    places = {name: place.rpartition(":") for name, place in recordings.items()}
+    return {name: f"{found[archive]}:{offset}" for name, (archive, _, offset) in places.items()}
 
 
 def _cut(samples: "audio.Waveform", rate: int, name: str, cut: Segment) -> "audio.Waveform":

@@ -21,6 +21,7 @@ __all__ = [
     "checkpoints",
     "digest",
     "fingerprint",
+    "has_heads",
     "load_for_features",
     "load_model",
     "newest",
@@ -109,6 +110,12 @@ def load_for_features(path: Path) -> GreedyInfoMax:
             weights = {name: file.get_tensor(name).to(torch.float32, copy=True) for name in names}
             model.load_state_dict(weights, assign=True)
     return model.eval()
+
+
+def has_heads(path: Path) -> bool:
+    """Return whether a checkpoint holds prediction heads: those exported for features hold none."""
+    with _whole(path) as folder, safe_open(folder / "model.safetensors", "pt") as file:
+        return any(".objective." in name for name in file.keys())  # noqa: SIM118 - it is no dict
 
 
 @contextmanager

@@ -16,6 +16,10 @@ HEADER = 44
 """Bytes of the WAV header that `pack` writes."""
 
 
+BLOCK = 2**20
+"""Samples that are looked at together."""
+
+
 class PackedCorpus:
     """A packed corpus, open for reading.
 
@@ -34,7 +38,8 @@ class PackedCorpus:
         DataError: it is not a packed corpus, or an archive has another length than the index says.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | str) -> None:
+        path = Path(path)
         if not (path / "fingerprint").exists():
             raise DataError(f"{path}: not a packed corpus: `gim-audio pack DATA {path}` makes one")
         self.path = path
@@ -89,9 +94,12 @@ class PackedCorpus:
     def statistics(self) -> tuple[float, float]:
         """Mean and standard deviation of all samples in [-1, 1]."""
         total, squares = 0, 0
-        for index in range(len(self)):
-            pcm = self.read(index).astype(np.int64)
-            total, squares = total + int(pcm.sum()), squares + int((pcm * pcm).sum())
+        for index, samples in enumerate(self.samples.tolist()):
+            for start in range(0, samples, BLOCK):
+                block = np.empty(min(BLOCK, samples - start), dtype="<i2")
+                self.fill(block, index, start)
+                pcm = block.astype(np.int64)
+                total, squares = total + int(pcm.sum()), squares + int((pcm * pcm).sum())
         mean = total / int(self.samples.sum())
         variance = squares / int(self.samples.sum()) - mean * mean
         return mean / 32768, float(np.sqrt(variance)) / 32768

@@ -9,6 +9,10 @@ from gim_audio.packed.corpus import PackedCorpus
 __all__ = ["Crops"]
 
 
+USED = 0.9
+"""Share of the audio that a crop should use."""
+
+
 class Crops:
     """Training batches: each a pure function of (corpus, seed, step), so resuming needs only the step.
 
@@ -16,7 +20,7 @@ class Crops:
     on over the end of an epoch.
 
     Args:
-        corpus: utterances shorter than `crop` are left out; `left_out` counts them.
+        corpus: utterances shorter than `crop` are left out; `left_out` says how many, of which length.
         crop: samples.
         hop: crops start on its multiples.
         batch: crops a step.
@@ -29,13 +33,24 @@ class Crops:
     def __init__(self, corpus: PackedCorpus, *, crop: int, hop: int, batch: int, seed: int) -> None:
         self.corpus, self.crop, self.hop, self.batch, self.seed = corpus, crop, hop, batch, seed
         self.usable = np.flatnonzero(corpus.samples >= crop)
-        self.left_out = len(corpus) - len(self.usable)
-        if not len(self.usable):
-            raise DataError(
-                f"{corpus.path}: all {len(corpus)} utterances are shorter than a crop of {crop} samples: "
-                "choose a smaller data.crop"
+        short, minutes = corpus.samples[corpus.samples < crop], corpus.samples / corpus.rate / 60
+        self.unused = float(short.sum() / corpus.samples.sum())
+        self.left_out = ""
+        if len(short):
+            self.left_out = (
+                f"{len(short)} of {len(corpus)} utterances, {self.unused * minutes.sum():.1f} of {minutes.sum():.1f} "
+                f"minutes of audio, are shorter than data.crop={crop} ({crop / corpus.rate:.2f} s)"
             )
+        if not len(self.usable):
+            raise DataError(f"{corpus.path}: {self.left_out}: {self.advice()}")
         self._plan: tuple[int, npt.NDArray[np.int64]] = (-1, np.empty((2, 0), dtype=np.int64))
+
+    def advice(self) -> str:
+        """Return which crop would use nine tenths of the audio."""
+        lengths = np.sort(self.corpus.samples)[::-1]
+        enough = int(np.searchsorted(np.cumsum(lengths), USED * lengths.sum()))
+        fits = int(lengths[enough]) // self.hop * self.hop
+        return f"data.crop={fits} would use {lengths[lengths >= fits].sum() / lengths.sum():.0%} of the audio"
 
     def __call__(self, step: int, part: slice = slice(None)) -> npt.NDArray[np.int16]:
         """PCM of a step, counted from 0, or of a part of its crops. Shape: `(batch, crop)`."""

@@ -33,7 +33,7 @@ class Job:
 
 def pack(
     data: DataDir,
-    packed: Path,
+    packed: Path | str,
     *,
     rate: int = 16000,
     nj: int = 1,
@@ -62,6 +62,7 @@ def pack(
         DataError: an utterance cannot be decoded and `skip_bad` is not set, or none is left.
         GimAudioError: `packed` exists.
     """
+    packed = Path(packed)
     absent(packed)
     staging = packed.parent / f".{packed.name}.partial"
     sources = [identity(extended) for extended in data.recordings.values()]

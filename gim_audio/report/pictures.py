@@ -82,7 +82,7 @@ def draw_map(
     Args:
         encoder: of the module.
         data: utterances.
-        alignments: their phones.
+        alignments: their phones, where they are known.
         module: from 1.
         shift: of the labels.
         seed: of which frames are shown, and of the map.
@@ -108,14 +108,17 @@ def draw_map(
             some = np.flatnonzero((known > 1) & (generator.random(len(known)) < 0.25))  # neither silence nor noise
             frames.append(features[some])
             labels.append(known[some])
-    if not frames or len(windows) < SHOWN:
-        raise DataError(f"{data.path}: too little speech, or too few labels, for a map")
-    phones = np.array(PHONES)[np.concatenate(labels)]
+    maps = []
+    if sum(map(len, frames)) >= SHOWN:
+        maps.append((np.concatenate(frames), np.array(PHONES)[np.concatenate(labels)], "Frames by phone"))
+    if len(windows) >= SHOWN:
+        maps.append((np.stack(windows), np.array(speakers), "Mean windows by speaker"))
+    if not maps:
+        raise DataError(f"{data.path}: too little speech for a map of {SHOWN} points")
     with mpl.rc_context(STYLE | {"axes.grid": False}):
-        figure = Figure(figsize=(12, 5.6), layout="constrained")
-        left, right = figure.subplots(1, 2)
-        _scatter(left, np.concatenate(frames), phones, "Frames by phone", generator, seed)
-        _scatter(right, np.stack(windows), np.array(speakers), "Mean windows by speaker", generator, seed)
+        figure = Figure(figsize=(6 * len(maps), 5.6), layout="constrained")
+        for axes, (features, names, title) in zip(figure.subplots(1, len(maps), squeeze=False)[0], maps, strict=True):
+            _scatter(axes, features, names, title, generator, seed)
         figure.suptitle(f"{encoder.name}: module {module}, {encoder.modules[module - 1]} (t-SNE)")
     return figure
 

@@ -1,13 +1,15 @@
 """What experiments left behind: configuration, metrics, and the results of probes."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from gim_audio.config import read_yaml
 from gim_audio.errors import DataError
 from gim_audio.featurize import BASELINES
+from gim_audio.files import read_text
+from gim_audio.report.records import read_metrics, read_result, read_starts
 
 __all__ = ["Experiment", "Probe", "read_experiments"]
 
@@ -136,17 +138,17 @@ def _read(path: Path) -> Experiment:
     files = sorted((path / "results").rglob("*.json"))
     if not (path / "metrics.jsonl").exists() and not files:
         raise DataError(f"{path}: no metrics.jsonl and no results: is it an experiment that `gim-audio train` made?")
-    try:
-        records = [json.loads(file.read_text(encoding="utf-8")) for file in files]
-        probes = [Probe(record["task"], _kind(record), record) for record in records]
-        if not (path / "metrics.jsonl").exists():
-            return Experiment(path, "", [], probes, [])
-        lines = (path / "metrics.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
-        metrics = [json.loads(line) for line in lines if line.endswith("\n")]  # a killed run may leave half a line
-        starts = json.loads((path / "provenance.json").read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, KeyError) as error:
-        raise DataError(f"{path}: damaged results ({error}): remove the file and probe again") from error
-    return Experiment(path, (path / "config.yaml").read_text(encoding="utf-8"), metrics, probes, starts)
+    records = [read_result(file) for file in files]
+    probes = [Probe(record["task"], _kind(record), record) for record in records]
+    if not (path / "metrics.jsonl").exists():
+        return Experiment(path, "", [], probes, [])
+    metrics, starts = read_metrics(path / "metrics.jsonl"), read_starts(path / "provenance.json")
+    config = read_text(path / "config.yaml")
+    sections = read_yaml(config, f"{path}/config.yaml")
+    for name in ("model", "objective", "training"):
+        if not isinstance(sections.get(name), dict):
+            raise DataError(f"{path}/config.yaml: damaged: it has no section {name}")
+    return Experiment(path, config, metrics, probes, starts)
 
 
 def _kind(record: dict[str, Any]) -> str:

@@ -53,9 +53,10 @@ def rows(experiments: Sequence[Experiment]) -> Table:
         lines.append([f"{what} (`{experiment.path.name}`)", updates, *cells, *cited])
     measured = (experiment.probe("phones", "trained", protocol) for experiment in trained for protocol in PROTOCOLS)
     shifts = sorted({str(probe.record["settings"].get("shift")) for probe in measured if probe})
+    shifted = f" (label shift {', '.join(shifts)})" if shifts else ""
     caption = (
-        f"The last layer of each model, by protocol, with 95% intervals over speakers: measured here (label shift "
-        f"{', '.join(shifts)}), and published ({SOURCE}: a hundred times the speech, other labels)"
+        f"The last layer of each model, by protocol, with 95% intervals over speakers: measured here{shifted}, "
+        f"and published ({SOURCE}: a hundred times the speech, other labels)"
     )
     return Table(caption, head, lines)
 

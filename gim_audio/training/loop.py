@@ -48,18 +48,22 @@ from gim_audio.training.validation import validate
 __all__ = ["train"]
 
 
+MOST_UNUSED = 0.5
+"""Share of the audio that may be left out unless somebody asks for more."""
+
+
 def train(
     config: Config,
     corpus: PackedCorpus,
-    experiment: Path,
+    experiment: Path | str,
     *,
     resume: bool = False,
-    base: Path | None = None,
+    base: Path | str | None = None,
     valid: PackedCorpus | None = None,
     keep: int | None = None,
     say: Callable[[str], None] = print,
     progress: Callable[[int, int, Metrics], None] = lambda done, total, metrics: None,
-) -> None:
+) -> int:
     """Train modules by their own losses, in the phases of the schedule; everything goes to `experiment`.
 
     Args:
@@ -73,12 +77,16 @@ def train(
         say: takes a line for the user.
         progress: takes how many steps are done and of how many, and the step's metrics.
 
+    Returns:
+        The number of steps that were made.
+
     Raises:
         GimAudioError: `experiment` exists, was trained with another configuration or corpus or is in use, a loss
             diverged, or another process of the run is gone.
         KeyboardInterrupt: after Ctrl-C, when a checkpoint is written.
         SystemExit: after SIGTERM, likewise.
     """
+    experiment, base = Path(experiment), Path(base) if base is not None else None
     for other in (corpus, valid):
         if other is not None and other.rate != config.model.rate:
             raise DataError(f"{other.path}: packed at {other.rate} Hz, the model wants {config.model.rate} Hz")
@@ -113,7 +121,9 @@ def train(
             run.plan(base)
         with lock(experiment) if place.writes else nullcontext():
             run.start(base) if position is None else run.resume(position)
+            before = run.position.step
             run.go()
+            return run.position.step - before
 
 
 @dataclass
@@ -150,6 +160,11 @@ class Run:
 
     def plan(self, base: Path | None) -> None:
         """From the beginning; what `base` trained is the bottom of the stack. Nothing is written yet."""
+        if self.crops.unused > MOST_UNUSED and self.config.data.short == "refuse":
+            raise DataError(
+                f"{self.corpus.path}: {self.crops.left_out}: {self.crops.advice()}; "
+                "data.short='leave out' trains without them"
+            )
         self.position = Position(self.corpus.fingerprint, self.crops.batch, updates=[0] * len(self.model.stack))
         self.position.labels = labels_fingerprint(self.config.objective, self.corpus)
         if base is not None:
@@ -190,10 +205,7 @@ class Run:
 
     def _note(self, **more: str) -> None:
         if self.crops.left_out:
-            self.say(
-                f"{self.crops.left_out} of {len(self.corpus)} utterances are shorter than a crop "
-                "and left out of training"
-            )
+            self.say(f"left out of training: {self.crops.left_out}; {self.crops.advice()}")
         if self.place.writes:
             write_text(self.experiment / "config.yaml", self.config.to_yaml())
             note_start(self.experiment / "provenance.json", self.position.step, **more)

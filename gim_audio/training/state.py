@@ -130,7 +130,7 @@ def check_same(experiment: Path, config: Config) -> None:
     Raises:
         CheckpointError: the experiment was trained with other settings; names the first.
     """
-    free = {"data.on_device"}
+    free = {"data.on_device", "data.short"}
     free |= {f"training.{key}" for key in ("checkpoint_every", "diagnose_every", "device", "parallel", "batch")}
     if config.training.schedule == "joint":
         free.add("training.steps")

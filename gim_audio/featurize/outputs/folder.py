@@ -31,7 +31,7 @@ class Folder(Output):
             return f"{name}: an utterance name with `/` is no file name: rename it, or write an archive"
         if len(f"{name}.{self.form}".encode(errors="surrogateescape")) > LONGEST_NAME:
             return f"{name}: is too long for a file name: rename it, or write an archive"
-        return ""
+        return super().refuse(name)
 
     @contextmanager
     def open(self, description: dict[str, Any]) -> Iterator[Write]:

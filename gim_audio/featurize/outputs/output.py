@@ -79,9 +79,9 @@ class Output(ABC):
     def open(self, description: dict[str, Any]) -> AbstractContextManager[Write]:
         """A context: yields what takes one utterance after another; it is there, whole, when the context ends."""
 
-    def refuse(self, name: str) -> str:  # noqa: ARG002 - here all can
-        """Why an utterance cannot be called that here; nothing if it can."""
-        return ""
+    def refuse(self, name: str) -> str:
+        """Return why an utterance cannot be called that here; nothing if it can."""
+        return f"{name!r}: a name with a line break in it: rename it" if len(name.splitlines()) > 1 else ""
 
 
 def spaced(name: str) -> bool:
@@ -93,8 +93,7 @@ def describe(prefix: str, rows: dict[str, int], description: dict[str, Any]) -> 
     """Write what is told of the features, each file's name after the prefix."""
     counts, shift, offset, everything = (Path(f"{prefix}{name}") for name in BESIDE)
     if description["frame_shift"] is not None:
-        if not any(spaced(name) for name in rows):  # a table has no such names
-            write_table(counts, rows)
+        write_table(counts, rows)  # of a name with spaces, the number is what stands last
         write_text(shift, f"{description['frame_shift']:g}\n")
         write_text(offset, f"{description['frame_offset']:g}\n")
     write_text(everything, json.dumps(description, indent=2) + "\n")

@@ -1,6 +1,7 @@
 """One file for all utterances: HDF5, Parquet or Arrow."""
 
 import io
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,7 +31,7 @@ class Hdf5(Output):
 
     def refuse(self, name: str) -> str:
         """See `Output.refuse`."""
-        return f"{name}: HDF5 takes `/` for a group: rename it" if "/" in name else ""
+        return f"{name}: HDF5 takes `/` for a group: rename it" if "/" in name else super().refuse(name)
 
     @contextmanager
     def open(self, description: dict[str, Any]) -> Iterator[Write]:
@@ -39,7 +40,7 @@ class Hdf5(Output):
 
         with new_file(self.file) as temporary, _Patient(temporary, "w+") as raw:
             with h5py.File(raw, "w", libver="latest") as file:
-                file.attrs.update({key: str(value) for key, value in description.items()})
+                file.attrs.update(_told(description))
 
                 def write(matrix: Matrix) -> None:
                     if matrix.is_vector:
@@ -102,7 +103,7 @@ class Arrow(Output):
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        metadata = {key: str(value) for key, value in description.items()}
+        metadata = _told(description)
         columns, number = description["channels"], pa.from_numpy_dtype(np.dtype(description["dtype"]))
         frame = pa.list_(number, columns)
         vectors = description["frame_shift"] is None
@@ -132,6 +133,11 @@ class Arrow(Output):
             with writer:
                 yield write
                 flush()
+
+
+def _told(description: dict[str, Any]) -> dict[str, str]:
+    """Return what is told of the features: text as it is, all else as JSON."""
+    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in description.items()}
 
 
 def _library(name: str, output: str) -> None:
