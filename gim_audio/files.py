@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import glob
+import json
 import os
 import shutil
 import socket
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from gim_audio.errors import DataError, GimAudioError
 
@@ -22,6 +24,7 @@ __all__ = [
     "lock",
     "new_file",
     "new_folder",
+    "read_json_lines",
     "read_text",
     "replace_link",
     "set_mode",
@@ -107,6 +110,19 @@ def read_text(path: Path) -> str:
             f"{path}, line {text.count(chr(10), 0, text.index(chr(0))) + 1}: not text: it holds a zero byte"
         )
     return text
+
+
+def read_json_lines(path: Path) -> Iterator[Any]:
+    """Yield the values of a file with one JSON value a line.
+
+    A killed process or a broken disk may leave parts: lines that are no JSON are passed over, and so is a last line
+    without an end. A file that is missing has no lines.
+    """
+    if not path.exists():
+        return
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]:
+        with suppress(ValueError, RecursionError):
+            yield json.loads(line)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from gim_audio.alignment.aligner import RATE, Aligner
 from gim_audio.errors import DataError, GimAudioError
-from gim_audio.files import absent, write_text
+from gim_audio.files import absent, read_json_lines, write_text
 from gim_audio.kaldi import DataDir, identity
 from gim_audio.phones import Alignment, write_ctm
 from gim_audio.workers import each
@@ -82,10 +82,9 @@ def _source(data: DataDir, name: str) -> str:
 
 def _read(path: Path) -> Iterator[dict[str, Any]]:
     """Rows of an earlier run, without half a line at the end; what failed is tried again."""
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-            if line.endswith("}\n") and "error" not in (row := json.loads(line)):
-                yield row
+    for row in read_json_lines(path):
+        if isinstance(row, dict) and row.keys() == {"utterance", "edges", "labels", "source"}:
+            yield row
 
 
 def _alignment(row: dict[str, Any]) -> Alignment:

@@ -11,6 +11,9 @@ from gim_audio.errors import GimAudioError, is_out_of_memory
 
 __all__ = ["main"]
 
+LONGEST = 600
+"""Letters of an error."""
+
 COMMANDS = {
     "data": "gim_audio.cli.data:data",
     "pack": "gim_audio.cli.data:pack",
@@ -91,4 +94,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _fail(message: str) -> None:
     from gim_audio.cli.progress import say
 
-    say(f"gim-audio: {' '.join(message.split())}")
+    line = " ".join(message.split())
+    say(f"gim-audio: {line}" if len(line) <= LONGEST else f"gim-audio: {line[:LONGEST]}…")

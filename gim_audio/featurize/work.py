@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 
 from gim_audio.errors import GimAudioError
 from gim_audio.featurize.encoders import Features
-from gim_audio.files import lock, write_text
+from gim_audio.files import lock, read_json_lines, write_text
 
 __all__ = ["Done", "Shard", "Work", "named"]
 
@@ -139,13 +139,12 @@ class Work:
         """By utterance: an entry a module, or one that says why there is none."""
         found: dict[str, list[Done]] = {}
         for index in self.folder.glob("shard-*.index"):
-            with index.open(encoding="utf-8") as lines:
-                for line in lines:
-                    if line.endswith("\n"):  # the last line may not be whole
-                        entries = [Done(**entry) for entry in json.loads(line)]
-                        name = entries[0].name
-                        if name not in found or found[name][0].failed:  # what failed once may have been tried again
-                            found[name] = entries
+            for line in read_json_lines(index):
+                with suppress(TypeError, IndexError):  # the line is no whole entry
+                    entries = [Done(**entry) for entry in line]
+                    name = entries[0].name
+                    if name not in found or found[name][0].failed:  # what failed once may have been tried again
+                        found[name] = entries
         return found
 
     def shard(self, modules: Sequence[int]) -> Shard:

@@ -162,14 +162,18 @@ def verify(folder: Path) -> None:
                 raise CheckpointError(f"{folder}/{name}: damaged: it is not what was written")
     except FileNotFoundError as error:
         raise CheckpointError(f"{error.filename}: missing: not a whole checkpoint") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{folder}/state.json: damaged: it has no checksums of files") from error
 
 
 def trained_steps(path: Path) -> int | None:
     """Training steps behind a checkpoint; None where they are not known, as with imported weights."""
     state = resolve(path) / "state.json"
-    return json.loads(state.read_text(encoding="utf-8"))["step"] if state.exists() else None
+    try:
+        step = json.loads(state.read_text(encoding="utf-8"))["step"] if state.exists() else None
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CheckpointError(f"{state}: damaged: it has no number of steps") from error
+    return step if isinstance(step, int) else None
 
 
 def digest(file: Path) -> str:

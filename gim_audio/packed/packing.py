@@ -5,7 +5,7 @@ import json
 import shutil
 import struct
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,7 +107,7 @@ def pack(
 def _pack_archive(job: Job) -> dict[str, Any]:
     """Write one archive and its summary, unless an earlier run did."""
     done = job.archive.with_name(f"{job.archive.name}.json")
-    if done.exists():
+    with suppress(FileNotFoundError, ValueError):
         finished: dict[str, Any] = json.loads(done.read_text(encoding="utf-8"))
         return finished
     utterances: dict[str, list[int]] = {}

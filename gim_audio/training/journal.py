@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from gim_audio.errors import DataError
-from gim_audio.files import read_text, write_text
+from gim_audio.files import read_json_lines, read_text, write_text
 from gim_audio.provenance import provenance
 
 __all__ = ["Metrics", "note_start", "open_lines", "read_lines"]
@@ -32,13 +32,8 @@ def read_lines(path: Path, step: int) -> list[Metrics]:
 
     A killed run may leave half a line, or lines that are later than its last checkpoint; a broken disk, others.
     """
-    if not path.exists():
-        return []
-    found = []
-    for line in path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]:
-        with suppress(ValueError, RecursionError):
-            found.append(json.loads(line))
-    return [line for line in found if isinstance(line, dict) and _number(line.get("step")) <= step]
+    lines = read_json_lines(path)
+    return [line for line in lines if isinstance(line, dict) and _number(line.get("step")) <= step]
 
 
 def _number(step: object) -> float:

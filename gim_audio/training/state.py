@@ -84,7 +84,7 @@ def load_position(experiment: Path) -> Position:
         state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
         state.pop("files")
         return Position(**state)
-    except (CheckpointError, OSError, ValueError, KeyError, TypeError) as error:
+    except (CheckpointError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         good = next((older for older in checkpoints(experiment)[1:] if _whole(older)), None)
         remedy = f"remove it to go on from {good}" if good else "train again"
         reason = f"{folder}: cannot be resumed ({error})" if not isinstance(error, CheckpointError) else str(error)
