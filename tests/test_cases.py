@@ -117,7 +117,7 @@ def test_numbers_are_no_phones(tmp_path):
 def test_comments_and_empty_lines(tmp_path):
     (tmp_path / "x.ctm").write_text(";; NIST CTM\n\na-1 1 0.0 0.5 SIL\n  \na-1 1 0.5 0.5 HH\n\n")
     assert read_alignments(tmp_path / "x.ctm")["a-1"].labels.tolist() == [0, PHONES.index("hh")]
-    (tmp_path / "x.item").write_text("#file\n\na-1 0.1 0.2 ah b d a\n\n")
+    (tmp_path / "x.item").write_text("#file\n\n;; x\na-1 0.1 0.2 ah b d a\n\n")
     assert len(read_items(tmp_path / "x.item")) == 1
 
 

@@ -56,7 +56,7 @@ def items_of(alignments: Mapping[str, Alignment], speakers: Mapping[str, str]) -
 def read_items(path: Path) -> list[Item]:
     """An item file as libri-light and ZeroSpeech have it.
 
-    The first line is a heading; the others are `file onset offset phone before after speaker`.
+    The first line is a heading, lines that are empty or begin with `;;` mean nothing; the others are `file onset offset phone before after speaker`.
 
     Raises:
         DataError: the file is missing or a line is none of these.
@@ -67,7 +67,7 @@ def read_items(path: Path) -> list[Item]:
         raise DataError(f"{path}: cannot be read as text ({error.strerror})") from error
     items = []
     for number, line in enumerate(lines[1:], start=2):
-        if not line.strip():
+        if not line.strip() or line.startswith(";;"):
             continue
         try:
             utterance, onset, offset, phone, before, after, speaker = line.split()
