@@ -165,7 +165,7 @@ class Header:
 
 
 def header(source: Path | bytes, name: str = "") -> Header:
-    """Read it, without the samples.
+    """Read it, without the samples but for an MP3 that does not say how many there are.
 
     Raises:
         AudioError: the file is missing or not audio.
@@ -175,9 +175,12 @@ def header(source: Path | bytes, name: str = "") -> Header:
         raise AudioError(f"{_printable(name)}: {found}")
     try:
         info = soundfile.info(io.BytesIO(source) if isinstance(source, bytes) else str(source))
+        seconds = float(info.duration)
+        if info.format == "MP3" and not containers.has_length(source):  # what libsndfile says is a guess
+            seconds = sum(map(len, blocks(source, info.samplerate, name))) / info.samplerate
     except UNREADABLE as error:
         raise AudioError(_explain(source, name, str(error))) from error
-    return Header(info.samplerate, info.channels, float(info.duration))
+    return Header(info.samplerate, info.channels, seconds)
 
 
 def _explain(source: Path | bytes, name: str, error: str) -> str:

@@ -31,6 +31,7 @@ __all__ = [
     "Precision",
     "StopConfig",
     "TrainingConfig",
+    "count_of",
     "load",
     "read_yaml",
     "short",
@@ -192,7 +193,8 @@ class DataConfig(Section):
     crop: Positive = 20480
     """Samples of one training example."""
     short: Literal["refuse", "leave out"] = "refuse"
-    """Where utterances that are shorter than a crop, which are left out, are more than half of the audio."""
+    """Utterances shorter than a crop are left out of training. Where they are more than half of the audio, `refuse`
+    stops before training, and `leave out` trains on the others."""
     on_device: Literal["auto", "always", "never"] = "auto"
     """Whether the whole packed corpus is kept on the device: `auto` does on a GPU, where it fits into half of it."""
 
@@ -396,6 +398,11 @@ def _parse(text: str) -> Any:
     if len(text) > LONGEST:
         raise ValueError(f"it has {len(text)} letters, more than any configuration")
     return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+
+
+def count_of(text: str) -> int | None:
+    """Return a whole number of at most nine digits; None where a text is something else."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else None
 
 
 def short(text: str) -> str:

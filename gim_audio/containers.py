@@ -1,9 +1,7 @@
 """What libsndfile passes over in a file: that it is cut short, or that another recording follows the first."""
 
 import io
-import mmap
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -11,6 +9,7 @@ __all__ = ["STREAMED", "OggPages", "UnendingMp3", "has_length", "problem"]
 
 Order = Literal["little", "big"]
 
+BLOCK_BYTES = 2**20
 START_BYTES = 4096
 """In which the samples of most files begin."""
 STREAMED = 0x7F000000
@@ -37,6 +36,8 @@ CUT = "is shorter than its header says: the file is cut short"
 FOLLOWED = "another recording follows the first: make them one, `ffmpeg -i IN OUT.wav`"
 FLAC = b"fLaC\x00\x00\x00\x22"
 """A FLAC stream and its first metadata block, of 34 bytes."""
+FRAME_BYTES = 1441
+"""Of a frame of an MP3, at most."""
 MPEG_BYTES = 512
 """The first frame of an MP3, which may hold how many follow, does so in these."""
 
@@ -48,38 +49,56 @@ def problem(source: Path | bytes) -> str:
         source: A file, or the bytes of one. One that cannot be opened has no problem here: reading it will tell.
     """
     try:
-        with _opened(source) as (data, size):
-            return _problem(data, size)
-    except (OSError, ValueError):  # ValueError: an empty file cannot be mapped, a name is not UTF-8
+        with _opened(source) as file:
+            return _problem(file)
+    except (OSError, ValueError):  # ValueError: a name is not UTF-8
         return ""
 
 
-@contextmanager
-def _opened(source: Path | bytes) -> Iterator[tuple[bytes | mmap.mmap, int]]:
-    if isinstance(source, bytes):
-        yield source, len(source)
-        return
-    with source.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        yield data, len(data)
+def _opened(source: Path | bytes) -> BinaryIO:
+    return io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
 
 
-def _problem(data: bytes | mmap.mmap, size: int) -> str:
-    start = data[:START_BYTES]
+def _at(file: BinaryIO, place: int, count: int) -> bytes:
+    file.seek(place)
+    return file.read(count)
+
+
+def _blocks(file: BinaryIO) -> Iterator[bytes]:
+    file.seek(0)
+    while block := file.read(BLOCK_BYTES):
+        yield block
+
+
+def _problem(file: BinaryIO) -> str:
+    size, start = file.seek(0, io.SEEK_END), _at(file, 0, START_BYTES)
     if start[:4] == b"OggS":
         pages = OggPages()
-        for at in range(0, size, io.DEFAULT_BUFFER_SIZE):
-            pages.push(data[at : at + io.DEFAULT_BUFFER_SIZE])
+        for block in _blocks(file):
+            pages.push(block)
         return pages.problem(whole=True)
     if start[:4] == FLAC[:4]:
-        return FOLLOWED if data.find(FLAC, 1) > 0 else ""
-    if claimed := _mp3_bytes(data):
+        return FOLLOWED if _second_flac(file) else ""
+    if claimed := _mp3_bytes(file):
+        # Encoders do not all count the same bytes, nor the first frame.
         end = _tag_bytes(start) + claimed
-        followed = data[end : end + 3] == b"ID3" or _is_frame(data[end : end + 2])
-        return FOLLOWED if followed else CUT if size < 0.99 * end else ""  # encoders do not all count the same bytes
+        after = _at(file, end, 3)
+        followed = (after == b"ID3" or _is_frame(after[:2])) and size > end + 2 * FRAME_BYTES
+        return FOLLOWED if followed else CUT if size < 0.99 * end else ""
     ends = list(_ends(start))
     if any(size < end for end in ends):
         return CUT
-    return FOLLOWED if any(data[at : at + 4] in WHOLE for end in ends for at in (end, end + 8)) else ""
+    return FOLLOWED if any(_at(file, at, 4) in WHOLE for end in ends for at in (end, end + 8)) else ""
+
+
+def _second_flac(file: BinaryIO) -> bool:
+    """Return whether a FLAC stream begins behind the first."""
+    rest = b""
+    for number, block in enumerate(_blocks(file)):
+        if (rest + block).find(FLAC, 0 if number else 1) >= 0:
+            return True
+        rest = block[-len(FLAC) + 1 :]
+    return False
 
 
 class OggPages:
@@ -115,8 +134,8 @@ class OggPages:
 
 def has_length(source: Path | bytes) -> bool:
     """Return whether an MP3 says how many frames it has."""
-    with _opened(source) as (data, _):
-        return bool(_mp3_bytes(data))
+    with _opened(source) as file:
+        return bool(_mp3_bytes(file))
 
 
 def _tag_bytes(start: bytes) -> int:
@@ -130,10 +149,9 @@ def _is_frame(start: bytes) -> bool:
     return len(start) == 2 and start[0] == 0xFF and start[1] & 0xE0 == 0xE0
 
 
-def _mp3_bytes(data: bytes | mmap.mmap) -> int:
+def _mp3_bytes(file: BinaryIO) -> int:
     """Return the length that the first frame of an MP3 gives (a Xing, Info or VBRI header), 0 where it gives none."""
-    begin = _tag_bytes(data[:10])
-    frame = data[begin : begin + MPEG_BYTES]
+    frame = _at(file, _tag_bytes(_at(file, 0, 10)), MPEG_BYTES)
     if not _is_frame(frame[:2]):
         return 0
     if (at := frame.find(b"VBRI", 4, 64)) > 0:
@@ -194,7 +212,7 @@ def _ends(start: bytes) -> Iterator[int]:
 
     if known := WHOLE.get(start[:4]):
         at, width, order, before = known
-        if (whole := length(at, width, order)) is not None:
+        if whole := length(at, width, order):  # writers that cannot seek leave 0
             yield before + whole
     if chunks := CHUNKS.get(start[:4]):
         at, width, order, wanted = chunks

@@ -9,7 +9,7 @@ import shutil
 import socket
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 from gim_audio.errors import DataError, GimAudioError
 
 __all__ = [
+    "LOCKS",
     "absent",
     "follow",
     "free_bytes",
@@ -76,13 +77,17 @@ def new_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def absent(path: Path) -> None:
+def absent(path: Path, *, but: Collection[str] = ()) -> None:
     """Refuse a path where something would be overwritten, or nothing can be made.
 
+    Args:
+        path: A file or folder to be made.
+        but: Names of files that its folder may hold.
+
     Raises:
-        GimAudioError: `path` is there, and not as a folder that holds nothing but a lock; or its folder is closed.
+        GimAudioError: `path` is there, and not as a folder that holds nothing else; or its folder is closed.
     """
-    empty = path.is_dir() and all(inside.name in LOCKS for inside in path.iterdir())
+    empty = path.is_dir() and all(inside.name in but for inside in path.iterdir())
     if os.path.lexists(path) and not empty:
         raise GimAudioError(f"{path} exists already: remove it or choose another name")
     place = _nearest(path)
@@ -120,9 +125,13 @@ def read_json_lines(path: Path) -> Iterator[Any]:
     """
     if not path.exists():
         return
-    for line in path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]:
-        with suppress(ValueError, RecursionError):
-            yield json.loads(line)
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for line in file:
+            found = None
+            with suppress(ValueError, RecursionError):
+                found = json.loads(line) if line.endswith("\n") else None
+            if found is not None:
+                yield found
 
 
 def write_text(path: Path, text: str) -> None:
@@ -208,8 +217,10 @@ def _lock_by_name(path: Path) -> Iterator[None]:
     process, _, host = "", "", ""
     with suppress(OSError, DataError):
         process, _, host = read_text(path).removeprefix("process ").strip().partition(" of ")
-    if host == socket.gethostname() and not Path("/proc", process).exists():
-        path.unlink()
+    if host == socket.gethostname() and process.isdecimal() and not _runs(int(process)):
+        stale = _temporary(path)
+        path.rename(stale)  # another process that finds it stale too must not remove our own
+        stale.unlink()
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(_OWN)
@@ -234,19 +245,28 @@ def walk(folder: Path) -> Iterator[Path]:
         here = folders.popleft()
         try:
             stat, entries = here.stat(), sorted(here.iterdir(), key=lambda entry: (entry.is_symlink(), entry))
+            inside = [(entry, entry.is_dir()) for entry in entries if not entry.name.startswith(".")]
         except OSError:
             yield here
             continue
         if (stat.st_dev, stat.st_ino) in seen:
             continue
         seen.add((stat.st_dev, stat.st_ino))
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
+        for entry, is_folder in inside:
+            if is_folder:
                 folders.append(entry)
             else:
                 yield entry
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True  # another user's
+    return True
 
 
 def umask() -> int:

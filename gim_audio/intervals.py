@@ -8,10 +8,10 @@ the mean of all has S²/n, so the deviation of the values is multiplied by √(m
 delete-one jackknife this holds for statistics that are not smooth, such as an equal error rate;
 unlike in the bootstrap no speaker is drawn twice, which by itself raises mutual information.
 
-A mean over pairs of speakers has a variance A/n + B/n²: A of the speakers, B of what belongs to a pair
-alone. Half of the speakers have a quarter of the pairs, so the halves give A/n + 3 B/n². The figure is
-therefore computed on random halves of the pairs of different speakers too: these have the variance
-A/n² + B/n², and B follows from both.
+A mean over pairs of n speakers has a variance A + B: A of the speakers, B of what belongs to a pair
+alone. Half of the speakers have about a quarter of the pairs, so their halves give A + k B with a k of
+about 3: (N / M - 1) m / (n - m), where m speakers have M of the N pairs. The figure is therefore computed
+on random halves of the pairs of different speakers too, which give A / (n + 1) + B, and B follows from both.
 
 `tools/bench_coverage.py` measures how often these intervals cover a known truth.
 """
@@ -27,8 +27,8 @@ __all__ = ["Estimate", "Statistic", "Weights", "difference", "estimate"]
 SAMPLES = 400
 """Number of random halves: the standard error is then known to 4%."""
 LEVEL = 0.95
-TOO_FEW = 3
-"""So few speakers do not tell A from B."""
+TOO_FEW = 5
+"""So few speakers do not tell A from B: k is as large as n + 1."""
 
 Weights = npt.NDArray[np.float64]
 """1 for each speaker that counts and 0 for the others. Shape: `(speakers,)`; for a figure of pairs of speakers, 1 for
@@ -48,7 +48,8 @@ class Estimate:
         interval: 95% interval, lower edge first; None where there are too few speakers.
         halves: The figure on each random half, for paired comparisons, with None where a half does not
             determine it; empty where there is no interval.
-        slack: How much the biases that a correction leaves in two systems may differ; 0 without one.
+        slack: Twice the last step of a correction: half of the bias that may be left, and by how much the
+            biases of two systems may differ; 0 without one.
         pair_halves: As `halves`, on random halves of the pairs; empty for a figure that is not of pairs.
     """
 
@@ -94,7 +95,9 @@ def estimate(
     if biased:
         value, slack = _extrapolated(of_speakers, speakers, uncorrected, float(np.nanmean(values)))
     low, high = _interval(value, _deviation(values, of_pairs, speakers), speakers, most)
-    return Estimate(value, uncorrected, [low - 2 * slack, high], _kept(values), slack, _kept(of_pairs))
+    return Estimate(
+        value, uncorrected, [max(low - 2 * slack, min(low, 0)), high], _kept(values), slack, _kept(of_pairs)
+    )
 
 
 def difference(first: Estimate, second: Estimate, speakers: int) -> float:
@@ -105,10 +108,10 @@ def difference(first: Estimate, second: Estimate, speakers: int) -> float:
         second: The figure of another system on the same speakers in the same order.
         speakers: The number of speakers.
     """
-    apart, pairs_apart = (
-        np.array(one, dtype=float) - np.array(other, dtype=float)
-        for one, other in ((first.halves, second.halves), (first.pair_halves, second.pair_halves))
-    )
+    apart = np.array(first.halves, dtype=float) - np.array(second.halves, dtype=float)
+    pairs_apart = np.empty(0)  # without those of both, as in results of older versions, the noise of pairs is kept
+    if len(first.pair_halves) == len(second.pair_halves):
+        pairs_apart = np.array(first.pair_halves, dtype=float) - np.array(second.pair_halves, dtype=float)
     reach = _quantile(speakers) * _deviation(apart, pairs_apart, speakers)
     for found in (first, second):
         if found.value in {0.0, 1.0} and found.interval:  # its values do not vary, but the truth may differ
@@ -155,11 +158,12 @@ def _deviation(values: npt.NDArray[np.float64], of_pairs: npt.NDArray[np.float64
     size = speakers // 2
     variance = np.nanvar(values, ddof=1) * size / (speakers - size)
     pairs = speakers * (speakers - 1) // 2
-    if len(of_pairs) and pairs > 1 and speakers > TOO_FEW and np.isfinite(of_pairs).sum() > 1:
+    if speakers > TOO_FEW and np.isfinite(of_pairs).sum() > 1:
         half = (pairs + 1) // 2
-        noise = np.nanvar(of_pairs, ddof=1) * half / (pairs - half)  # A/n² + B/n²
-        excess = (noise - variance / speakers) / (1 - 3 / speakers)  # B/n²
-        variance -= np.clip(2 * excess, 0, 2 / 3 * variance)  # at most all of it is noise of pairs
+        times = (2 * pairs / (size * (size - 1)) - 1) * size / (speakers - size)  # k
+        noise = np.nanvar(of_pairs, ddof=1) * half / (pairs - half)
+        of_a_pair = (noise - variance / (speakers + 1)) / (1 - times / (speakers + 1))  # B
+        variance -= (times - 1) * np.clip(of_a_pair, 0, variance / times)
     return float(np.sqrt(variance))
 
 

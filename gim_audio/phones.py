@@ -75,7 +75,7 @@ def normalise(name: str) -> int:
     Raises:
         DataError: it is none of the 41.
     """
-    plain = name.lower().split("_")[0] if name else ""
+    plain = name.lower().split("_")[0]
     plain = plain.rstrip("012") or plain  # a stress mark, but no number
     index = _BY_NAME.get(plain, _ALIASES.get(plain) if plain or not name else None)
     if index is None and plain.lstrip("-").isdecimal():
@@ -141,7 +141,7 @@ def read_alignments(path: Path) -> dict[str, Alignment]:
         lines = _lines_of(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be read as text ({error.strerror})") from error
-    names, first = [line.split()[0] for _, line in lines], lines[0][1].split()[1:] if lines else []
+    names, first = [line.split(maxsplit=1)[0] for _, line in lines], lines[0][1].split()[1:] if lines else []
     numbers = bool(first) and all(field.lstrip("-").isdecimal() for field in first)
     once = len(set(names)) == len(names)  # in a CTM, each phone has a line
     return read_cpc(path) if numbers and once else read_ctm(path)

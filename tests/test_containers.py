@@ -83,6 +83,34 @@ def test_the_whole_or_an_error(form, kind):
     assert len(audio.read(whole, 16000, "a")) == 12 * 16000
 
 
+@pytest.mark.parametrize("form", ["WAV", "AIFF"])
+def test_a_length_that_was_never_written(form):
+    """A writer that cannot seek leaves 0 in the first header: libsndfile reads the rest, and so do we."""
+    whole = encoded(loud_and_quiet(4), form)
+    assert len(audio.read(whole[:4] + bytes(4) + whole[8:], 16000, "a")) == 4 * 16000
+
+
+def test_a_wav_that_was_never_closed():
+    whole = encoded(loud_and_quiet(4), "WAV")
+    with pytest.raises(AudioError, match="sox --ignore-length"):
+        audio.read(whole[:4] + bytes(4) + whole[8:40] + bytes(4) + whole[44:], 16000, "a")
+
+
+def test_encoders_that_do_not_count_the_first_frame():
+    """Their count of bytes ends where the last frame begins, which is no second recording."""
+    whole = encoded(loud_and_quiet(), "MP3", bitrate_mode="CONSTANT", compression_level=0.5)
+    at = whole.find(b"Xing") if b"Xing" in whole[:64] else whole.find(b"Info")
+    count = int.from_bytes(whole[at + 12 : at + 16], "big")
+    assert count == pytest.approx(len(whole), rel=0.01)
+    fewer = (count - whole.index(whole[:2], 100)).to_bytes(4, "big")
+    assert len(audio.read(whole[: at + 12] + fewer + whole[at + 16 :], 16000, "a")) == 12 * 16000
+
+
+def test_the_header_of_an_mp3_that_does_not_say_how_long_it_is(tmp_path, mp3):
+    (tmp_path / "a.mp3").write_bytes(without_first_frame(mp3))
+    assert audio.header(tmp_path / "a.mp3").seconds == pytest.approx(12, abs=0.2)
+
+
 def test_an_mp3_in_a_wav_is_refused(tmp_path, mp3):
     """As ffmpeg writes it, with the fact chunk; libsndfile reads about half of the frames of a variable bit rate."""
     form = struct.pack("<HHIIHHHHIHHH", 0x55, 1, 16000, 8000, 1, 0, 12, 1, 2, 576, 1, 1393)
@@ -211,6 +239,8 @@ def test_what_a_folder_holds_in_vain_is_named(tree, monkeypatch):
     monkeypatch.setattr(type(tree), "iterdir", refuse)
     assert closed in list(walk(tree))
     assert gather([str(tree)]).recordings["sub"] == str(closed)
+    closed = tree
+    assert gather([str(tree)]).recordings == {"tree": str(tree)}
 
 
 def test_two_files_of_one_name(tree):

@@ -1,6 +1,7 @@
 """Intervals against known truths, closed forms and what a person can count."""
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -123,6 +124,35 @@ def test_the_noise_of_pairs_counts_once(monkeypatch):
     reach = t.ppf(0.975, 29) * 0.05 / np.sqrt(435)
     assert np.mean(widths) / 2 == pytest.approx(reach, rel=0.2)
     assert np.mean(reaches) == pytest.approx(np.sqrt(2) * reach, rel=0.2)
+
+
+@pytest.mark.parametrize("speakers", [8, 14])
+def test_speakers_and_pairs_are_told_apart(monkeypatch, speakers):
+    """A mean of a_i + a_j + b_ij has the variance 4 S_a² / n + S_b² / N, N pairs of n speakers."""
+    monkeypatch.setattr("gim_audio.intervals.SAMPLES", 200)
+    variances = []
+    for seed in range(60):
+        generator = np.random.default_rng(seed)
+        own, noise = generator.normal(0, 0.02, speakers), np.triu(generator.normal(0, 0.06, (speakers, speakers)), 1)
+        values = 0.5 + own[:, None] + own + noise + noise.T
+        found = estimate(_mean_of_pairs(values), speakers, pairs=True)
+        low, high = np.log(np.array(found.interval) / (1 - np.array(found.interval)))
+        variances.append(((high - low) / 8 / t.ppf(0.975, speakers - 1)) ** 2)  # the logit is 4 times as steep at 1/2
+    expected = 4 * 0.02**2 / speakers + 0.06**2 / (speakers * (speakers - 1) / 2)
+    assert np.mean(variances) == pytest.approx(expected, rel=0.25)
+
+
+def test_results_without_halves_of_pairs_are_compared():
+    """Those of older versions have none: the noise of pairs is then counted too often, never too rarely."""
+    values = np.triu(np.random.default_rng(0).normal(0.5, 0.05, (2, 20, 20)), 1)
+    new, other = (estimate(_mean_of_pairs(each + each.T), 20, pairs=True) for each in values)
+    old = replace(new, pair_halves=[])
+    assert difference(old, other, 20) > difference(new, other, 20)
+
+
+def test_no_share_is_less_than_nothing():
+    found = estimate(lambda weights: 0.02 + 0.5 / weights.sum() ** 2, 8, biased=True)
+    assert found.interval[0] == 0
 
 
 def test_speakers_count_in_a_mean_over_their_pairs():

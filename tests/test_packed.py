@@ -187,6 +187,14 @@ def test_no_utterance_long_enough(corpus):
         Crops(corpus, crop=20480, hop=160, batch=1, seed=0)
 
 
+def test_few_short_utterances_need_no_other_crop(tmp_path):
+    pack(make_data(tmp_path / "d", {"a-1": 3000, **{f"b-{n}": 90_000 for n in range(9)}}), tmp_path / "p")
+    crops = Crops(PackedCorpus(tmp_path / "p"), crop=20480, hop=160, batch=1, seed=0)
+    assert crops.advice() == "the others are 99.6% of the audio"
+    crops = Crops(PackedCorpus(tmp_path / "p"), crop=100, hop=90_001, batch=1, seed=0)
+    assert crops.unused == 0
+
+
 def test_labels_and_text_travel_along(spoken, tmp_path):
     pack(DataDir.read(spoken), tmp_path / "p")
     for name in ("phones.ctm", "text", "utt2spk"):

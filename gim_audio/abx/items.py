@@ -56,7 +56,8 @@ def items_of(alignments: Mapping[str, Alignment], speakers: Mapping[str, str]) -
 def read_items(path: Path) -> list[Item]:
     """An item file as libri-light and ZeroSpeech have it.
 
-    The first line is a heading, lines that are empty or begin with `;;` mean nothing; the others are `file onset offset phone before after speaker`.
+    The first line is a heading, lines that are empty or begin with `;;` mean nothing; the others are
+    `file onset offset phone before after speaker`.
 
     Raises:
         DataError: the file is missing or a line is none of these.

@@ -47,7 +47,7 @@ class Score:
         error: share of comparisons in which B is nearer to X than A is; 0.5 is chance.
         interval: 95% interval over speakers; None where there are too few.
         halves: The error on random halves of the speakers, for paired comparisons.
-        pair_halves: The error on random halves of the pairs of speakers; all alike within speakers.
+        pair_halves: The error on random halves of the pairs of speakers; empty within speakers.
         groups: of tokens that were compared.
         comparisons: A, B, X.
     """
@@ -140,7 +140,11 @@ def score(
         speakers: All speakers of the data, sorted.
     """
     errors, comparisons = errors_of(groups, pairs, distances)
-    found = estimate(mean_of_means(groups, errors, speakers), len(speakers), pairs=True)
+    error = mean_of_means(groups, errors, speakers)
+    if any(group.speaker != group.other for group in groups):
+        found = estimate(error, len(speakers), pairs=True)
+    else:
+        found = estimate(lambda weights: error(np.diag(weights)), len(speakers))
     return Score(found.value, found.interval, found.halves, found.pair_halves, len(groups), comparisons)
 
 

@@ -37,7 +37,7 @@ SHORTEST = 410
 """Samples: a window."""
 
 _APOSTROPHES = str.maketrans(dict.fromkeys("’‘ʼ＇`´′", "'"))
-_MARKUP = re.compile(r"<[^<>]*>|\[[^\[\]]*\]|\{[^{}]*\}|(?<!\S)![^\W_]\S*")
+_MARKUP = re.compile(r"<[^<>\s]+>|\[[^\[\]]*\]|\{[^{}]*\}|(?<!\S)![^\W_]\S*")
 _SILENCE = {"sil", "silence", "s", "/s", "eps", "sp", "pau", "pause"}
 _WORD = re.compile(r"\+SPN\+|[^\W_]+(?:'[^\W_]+)*'?")
 _NAME = "the_whole_utterance"

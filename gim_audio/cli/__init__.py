@@ -95,4 +95,5 @@ def _fail(message: str) -> None:
     from gim_audio.cli.progress import say
 
     line = " ".join(message.split())
-    say(f"gim-audio: {line}" if len(line) <= LONGEST else f"gim-audio: {line[:LONGEST]}…")
+    half = LONGEST // 2  # what is wrong stands first, the remedy last
+    say(f"gim-audio: {line}" if len(line) <= LONGEST else f"gim-audio: {line[:half]} … {line[-half:]}")

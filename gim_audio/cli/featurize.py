@@ -12,7 +12,6 @@ from gim_audio.cli.progress import Update, progress, say
 if TYPE_CHECKING:
     from gim_audio.featurize import EncodingPrecision
 
-DIGITS = 18
 SHOWN = 5
 """Notes and failures that are told one by one."""
 
@@ -24,12 +23,14 @@ class Job(click.ParamType[tuple[int, int]]):
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
         """To two numbers."""
-        number, _, count = str(value).partition("/")
-        if not (number.isdecimal() and count.isdecimal() and len(number + count) < DIGITS and int(count)):
+        from gim_audio.config import count_of
+
+        number, count = (count_of(part) for part in (*str(value).split("/"), "", "")[:2])
+        if number is None or not count or str(value).count("/") > 1:
             self.fail(f"{value} is not of the form 3/16, the third of sixteen", param, ctx)
-        if not 1 <= int(number) <= int(count):
+        if not 1 <= number <= count:
             self.fail(f"{value}: jobs are numbered from 1/{count} to {count}/{count}", param, ctx)
-        return int(number), int(count)
+        return number, count
 
 
 @command(

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from gim_audio.probes import Evaluation, Protocol, Result, Subject
 
 
-DIGITS = 4
 TASKS = ("phones", "speakers", "verification", "units", "per", "cka", "slowness")
 WITH_PHONES = {"phones", "units", "per"}
 
@@ -288,12 +287,14 @@ def alignments(data: "DataDir") -> "dict[str, Alignment]":
 
 def chosen(encoder: "Encoder", modules: str) -> list[int]:
     """What `--module` says."""
+    from gim_audio.config import count_of
     from gim_audio.errors import ConfigError
 
     if modules == "all":
         return list(range(1, len(encoder.modules) + 1))
     if modules == "last":
         return [len(encoder.modules)]
-    if not (modules.isascii() and modules.isdecimal() and len(modules) <= DIGITS):
+    number = count_of(modules)
+    if number is None:
         raise ConfigError(f"--module {modules}: a number, last, or all")
-    return [encoder.pick(int(modules))]
+    return [encoder.pick(number)]

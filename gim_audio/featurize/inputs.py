@@ -70,8 +70,15 @@ def _files(path: Path) -> list[tuple[str, Path]]:
     ]
     if not found:
         raise DataError(f"{path}: neither a data directory nor a folder with audio ({' '.join(AUDIO_SUFFIXES)})")
-    names = (file.relative_to(path) for file in found)
-    return [("-".join(name.with_suffix("").parts) or path.name, file) for name, file in zip(names, found, strict=True)]
+    return [(_name(file, path), file) for file in found]
+
+
+def _name(file: Path, folder: Path) -> str:
+    """Return the name of a file's utterance, or of a folder that cannot be read."""
+    if file == folder:
+        return folder.name or str(folder)
+    inside = file.relative_to(folder)
+    return "-".join((inside if file.is_dir() else inside.with_suffix("")).parts)
 
 
 def one_by_one(data: DataDir, *, allow_pipes: bool) -> Source:

@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 
+from gim_audio.config import count_of
 from gim_audio.errors import ConfigError
 from gim_audio.featurize.encoders import Features
 from gim_audio.model.layers import Geometry
@@ -13,8 +14,8 @@ from gim_audio.model.layers import Geometry
 __all__ = ["FRAMES", "Pooling", "Reducer"]
 
 
-DIGITS = 4
-"""Of the number of frames that become one."""
+MOST = 9999
+"""Frames that become one."""
 
 
 class Reducer(ABC):
@@ -53,8 +54,9 @@ class Pooling:
         kind, _, number = text.partition(":")
         if kind in {"mean", "mean+std"} and not number:
             return cls("mean" if kind == "mean" else "mean+std")
-        if kind in {"stack", "subsample"} and number.isdecimal() and len(number) <= DIGITS and int(number) > 1:
-            return cls("stack" if kind == "stack" else "subsample", int(number))
+        frames = count_of(number) or 0
+        if kind in {"stack", "subsample"} and 1 < frames <= MOST:
+            return cls("stack" if kind == "stack" else "subsample", frames)
         raise ConfigError(f"pool {text}: expected mean, mean+std, stack:K or subsample:K, with K from 2 to 9999")
 
     def __str__(self) -> str:

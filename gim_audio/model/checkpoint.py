@@ -114,7 +114,7 @@ def load_for_features(path: Path) -> GreedyInfoMax:
 
 def has_heads(path: Path) -> bool:
     """Return whether a checkpoint holds prediction heads: those exported for features hold none."""
-    with _whole(path) as folder, safe_open(folder / "model.safetensors", "pt") as file:
+    with safe_open(resolve(path) / "model.safetensors", "pt") as file:
         return any(".objective." in name for name in file.keys())  # noqa: SIM118 - it is no dict
 
 

@@ -46,11 +46,16 @@ class Crops:
         self._plan: tuple[int, npt.NDArray[np.int64]] = (-1, np.empty((2, 0), dtype=np.int64))
 
     def advice(self) -> str:
-        """Return which crop would use nine tenths of the audio."""
+        """Return which crop would use nine tenths of the audio, or that they are used."""
         lengths = np.sort(self.corpus.samples)[::-1]
         enough = int(np.searchsorted(np.cumsum(lengths), USED * lengths.sum()))
         fits = int(lengths[enough]) // self.hop * self.hop
-        return f"data.crop={fits} would use {lengths[lengths >= fits].sum() / lengths.sum():.0%} of the audio"
+        if fits >= self.crop:
+            return f"the others are {1 - self.unused:.1%} of the audio"
+        share = lengths[lengths >= fits].sum() / lengths.sum()
+        return (
+            f"data.crop={fits} would use {share:.0%} of the audio" if fits else "utterances are too short to learn from"
+        )
 
     def __call__(self, step: int, part: slice = slice(None)) -> npt.NDArray[np.int16]:
         """PCM of a step, counted from 0, or of a part of its crops. Shape: `(batch, crop)`."""

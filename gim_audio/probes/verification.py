@@ -88,9 +88,9 @@ def error_of(
         spoken: The speaker of each utterance. Shape: `(utterances,)`.
         voiced: The speaker of each voice. Shape: `(voices,)`.
         speakers: The number of speakers with true trials. Those with higher numbers are not left out: their trials
-            count where the other speaker does.
+            count where the other speaker does, and always among themselves.
     """
-    true = spoken[:, None] == voiced
+    rate = error_rate(scores, spoken[:, None] == voiced)
     others = 1 + max(spoken.max(), voiced.max()) - speakers
 
     def error(weights: Weights) -> float:
@@ -98,7 +98,7 @@ def error_of(
         every[:speakers, :speakers] = weights
         every[:speakers, speakers:] = np.diag(weights)[:, None]
         every[speakers:, :speakers] = np.diag(weights)
-        return equal_error_rate(scores, true, every[spoken[:, None], voiced].ravel())
+        return rate(every[spoken[:, None], voiced])
 
     return error
 
@@ -109,19 +109,26 @@ def _unit(vectors: npt.NDArray[np.float32]) -> Features:
     return unit
 
 
-def equal_error_rate(scores: Features, true: npt.NDArray[np.bool_], weights: npt.NDArray[np.float64]) -> float:
-    """Where the shares of refused true and accepted false trials cross, between two thresholds if need be.
+def error_rate(scores: Features, true: npt.NDArray[np.bool_]) -> Statistic:
+    """Return the equal error rate as a function of the weights of trials, for which scores are sorted once.
 
-    NaN where no true or no false trial has a weight.
+    It is where the shares of refused true and accepted false trials cross, between two thresholds if need be; NaN
+    where no true or no false trial has a weight. Shape: scores, truth and weights alike.
     """
-    from sklearn.metrics import roc_curve
+    order = np.argsort(-scores.ravel(), kind="stable")
+    falling, right = scores.ravel()[order], true.ravel()[order]
+    ends = np.append(np.flatnonzero(np.diff(falling)), len(falling) - 1)  # equal scores are accepted together
 
-    if not weights[true.ravel()].any() or not weights[~true.ravel()].any():
-        return np.nan
-    accepted, right, _ = roc_curve(true.ravel(), scores.ravel(), sample_weight=weights)
-    refused = 1 - right
-    after = int(np.argmax(accepted >= refused))
-    before = max(0, after - 1)
-    gap, next_gap = refused[before] - accepted[before], refused[after] - accepted[after]
-    share = gap / (gap - next_gap) if gap != next_gap else 0.0
-    return float(accepted[before] + share * (accepted[after] - accepted[before]))
+    def error(weights: Weights) -> float:
+        sorted_ = weights.ravel()[order]
+        accepted, heard = (np.concatenate([[0.0], np.cumsum(sorted_ * which)[ends]]) for which in (~right, right))
+        if not accepted[-1] or not heard[-1]:
+            return np.nan
+        accepted, refused = accepted / accepted[-1], 1 - heard / heard[-1]
+        after = int(np.argmax(accepted >= refused))
+        before = max(0, after - 1)
+        gap, next_gap = refused[before] - accepted[before], refused[after] - accepted[after]
+        share = gap / (gap - next_gap) if gap != next_gap else 0.0
+        return float(accepted[before] + share * (accepted[after] - accepted[before]))
+
+    return error

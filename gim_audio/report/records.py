@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from gim_audio.errors import DataError
-from gim_audio.files import read_text
+from gim_audio.files import read_json_lines, read_text
 
 __all__ = ["read_metrics", "read_result", "read_starts"]
 
@@ -118,13 +118,12 @@ def read_starts(path: Path) -> list[dict[str, Any]]:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of `metrics.jsonl`, without half a line at the end, which a killed run may leave.
+    """Return the lines of `metrics.jsonl`, without those that are no JSON, which a killed run may leave.
 
     Raises:
         DataError: It holds something else.
     """
-    lines = read_text(path).split("\n")[:-1]
-    found: list[dict[str, Any]] = _checked(path, list[Step], [_parsed(path, line) for line in lines])
+    found: list[dict[str, Any]] = _checked(path, list[Step], list(read_json_lines(path)))
     if len({len(line[name]) for line in found for name in PER_MODULE if name in line}) > 1:
         raise DataError(f"{path}: damaged: its lines are of several numbers of modules: remove it, or train again")
     return found

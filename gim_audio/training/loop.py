@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gim_audio.config import Config, ModelConfig, load
 from gim_audio.errors import CheckpointError, ConfigError, DataError, GimAudioError, is_out_of_memory
-from gim_audio.files import absent, lock, replace_link, write_text
+from gim_audio.files import LOCKS, absent, lock, replace_link, write_text
 from gim_audio.model.checkpoint import load_model, newest, resolve
 from gim_audio.model.devices import (
     give_back_freed_memory,
@@ -114,7 +114,7 @@ def train(
     model = GreedyInfoMax.build(config.model, config.objective)
     with join(config, model) as place, Interrupts() as interrupts:
         if place.writes and not resume:
-            absent(experiment)
+            absent(experiment, but=LOCKS)
         place.wait()  # all have looked before one writes
         run = Run(config, corpus, experiment, model, device, place, interrupts, valid, keep, say, progress)
         if position is None:

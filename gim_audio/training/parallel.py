@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.distributed.rendezvous import rendezvous
 
-from gim_audio.config import Config
+from gim_audio.config import Config, count_of
 from gim_audio.errors import ConfigError, GimAudioError
 from gim_audio.model.devices import pick_device
 from gim_audio.model.gim import GreedyInfoMax
@@ -28,8 +28,6 @@ from gim_audio.training.schedule import Phase
 
 __all__ = ["Alone", "LostProcessError", "join"]
 
-DIGITS = 6
-"""Of the number of processes."""
 Feed = Callable[[int], Tensor]
 
 
@@ -313,9 +311,9 @@ def join(config: Config, model: GreedyInfoMax) -> Iterator[Alone]:
         LostProcessError: while the run goes on; only one of the processes that are left raises it, the others exit.
     """
     kind, size = config.training.parallel, os.environ.get("WORLD_SIZE", "1")
-    if not (size.isdecimal() and len(size) <= DIGITS):
+    started = count_of(size)
+    if started is None:
         raise ConfigError(f"WORLD_SIZE is {size}: torchrun sets it to the number of processes")
-    started = int(size)
     if kind == "none":
         if started > 1:
             raise ConfigError(f"torchrun started {started} processes: say training.parallel=data or =modules")

@@ -81,7 +81,7 @@ class Output(ABC):
 
     def refuse(self, name: str) -> str:
         """Return why an utterance cannot be called that here; nothing if it can."""
-        return f"{name!r}: a name with a line break in it: rename it" if len(name.splitlines()) > 1 else ""
+        return f"{name!r}: a name with a line break in it: rename it" if name.splitlines() not in ([], [name]) else ""
 
 
 def spaced(name: str) -> bool:
