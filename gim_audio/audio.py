@@ -18,17 +18,19 @@ from gim_audio.errors import AudioError
 __all__ = ["AUDIO_SUFFIXES", "OTHER_SUFFIXES", "Header", "Waveform", "blocks", "decode", "header", "read", "to_mono"]
 
 AUDIO_SUFFIXES = (
-    *(".aif", ".aifc", ".aiff", ".au", ".avr", ".bwf", ".caf", ".flac", ".iff", ".ircam", ".mp2", ".mp3", ".nist"),
-    *(".oga", ".ogg", ".opus", ".paf", ".pvf", ".rf64", ".sd2", ".sds", ".sf", ".snd", ".sph", ".svx", ".voc", ".w64"),
-    *(".wav", ".wave", ".wve"),
+    *(".aif", ".aifc", ".aiff", ".au", ".bwf", ".caf", ".flac", ".iff", ".ircam", ".mp2", ".mp3", ".nist", ".oga"),
+    *(".ogg", ".opus", ".paf", ".pvf", ".rf64", ".sf", ".snd", ".sph", ".svx", ".w64", ".wav", ".wave"),
 )
-"""Of recordings that libsndfile reads; those that mostly hold something else (.htk, .mat, .raw) are left out."""
+"""Of recordings that libsndfile reads whole; those that mostly hold something else (.htk, .mat, .raw) are left out."""
 
 OTHER_SUFFIXES = (
-    *(".3gp", ".aac", ".ac3", ".amr", ".ape", ".dsf", ".m4a", ".m4b", ".mka", ".mp4", ".mpc", ".spx", ".tta", ".webm"),
-    *(".wma", ".wv"),
+    *(".3gp", ".aac", ".ac3", ".amr", ".ape", ".avr", ".dsf", ".m4a", ".m4b", ".mka", ".mp4", ".mpc", ".sd2", ".sds"),
+    *(".sox", ".spx", ".tta", ".voc", ".webm", ".wma", ".wv", ".wve"),
 )
-"""Of recordings that it does not read."""
+"""Of recordings that it does not read, or not reliably."""
+
+HALF_READ = {"AVR", "SDS", "VOC", "WVE"}
+"""Formats of which libsndfile makes samples where there are none, or does not notice that the file is cut short."""
 
 Waveform = npt.NDArray[np.float32]
 
@@ -39,6 +41,8 @@ MOST_FRAMES = 2**62
 """More than this stand for an unknown number."""
 RATES = (1_000, 2_000_000)
 """Hz; a header that says less or more is damaged, and to resample what it says would fill the memory."""
+MOST_LEFT = 2**13
+"""Bytes of an MP3 that may stay behind: a broken frame, or a tag that is not known."""
 LOUDEST = 10.0
 """Times full scale; a file of floats beyond it holds integers, or something else than sound."""
 LEFT_OUT = 1152
@@ -76,22 +80,24 @@ def blocks(source: Path | str | bytes, rate: int, name: str = "", seconds: float
     Raises:
         AudioError: see `read`.
     """
-    source = Path(source) if isinstance(source, str) else source
-    name = name or str(source)
-    if isinstance(source, Path) and (found := _wrong_with(source)):
-        raise AudioError(f"{_printable(name)}: {found}")
+    source, name = _given(source, name)
+    if not (isinstance(rate, int | np.integer) and rate > 0):
+        raise AudioError(f"a rate of {rate}: expected a whole number of Hz")
     if found := containers.problem(source):
         raise AudioError(f"{name}: {found}")
     try:
         with ExitStack() as opened:
             file = opened.enter_context(_open(source))
-            claimed, spare = file.frames if file.frames < MOST_FRAMES else 0, 0
+            claimed, mp3 = file.frames if file.frames < MOST_FRAMES else 0, None
             if file.format == "MP3":
-                spare = LEFT_OUT
-                if not containers.has_length(source):
-                    raw = io.BytesIO(source) if isinstance(source, bytes) else opened.enter_context(source.open("rb"))
-                    file, claimed = opened.enter_context(_Forward(containers.UnendingMp3(raw))), 0
-            yield from decode(file, rate, name, claimed, seconds, spare=spare)
+                mp3 = opened.enter_context(containers.Mp3File(source))
+                file = opened.enter_context(_Forward(mp3))
+                claimed = file.frames if mp3.has_length else 0
+            yield from decode(file, rate, name, claimed, seconds, spare=LEFT_OUT if mp3 else 0)
+            if mp3 and mp3.left > MOST_LEFT:
+                raise AudioError(
+                    f"{name}: {mp3.left} bytes were not decoded: another recording follows, or it is damaged"
+                )
     except UNREADABLE as error:
         raise AudioError(_explain(source, name, str(error))) from error
 
@@ -104,6 +110,10 @@ def decode(
     file: soundfile.SoundFile, rate: int, name: str, claimed: int, seconds: float = BLOCK_SECONDS, spare: int = 0
 ) -> Iterator[Waveform]:
     """Yield the blocks of an open file of `claimed` frames, of which `spare` may be missing: see `blocks`."""
+    if file.format in HALF_READ:
+        raise AudioError(
+            f"{name}: libsndfile does not read {file.format} reliably: convert it, `ffmpeg -i IN OUT.flac`"
+        )
     if file.subtype.startswith("MPEG") and file.format != "MP3":
         raise AudioError(f"{name}: is an MP3 in a {file.format} file, of which a part is read: `ffmpeg -i IN OUT.wav`")
     lowest, highest = RATES
@@ -135,6 +145,20 @@ def decode(
         raise AudioError(f"{name}: its {heard} samples at {file.samplerate} Hz give none at {rate} Hz: it is too short")
 
 
+def _given(source: Path | str | bytes, name: str) -> tuple[Path | bytes, str]:
+    """Return a source that can be read, and what it is called.
+
+    Raises:
+        AudioError: The file system says that it cannot be read.
+    """
+    if isinstance(source, bytes | bytearray | memoryview):
+        return bytes(source), name or "the recording"
+    path = Path(source)
+    if found := _wrong_with(path):
+        raise AudioError(f"{_printable(name or str(path))}: {found}")
+    return path, name or str(path)
+
+
 class _Forward(soundfile.SoundFile):  # type: ignore[misc]
     """soundfile seeks to where it is after each read, if it can; an MP3, which needs what came before, breaks there."""
 
@@ -164,15 +188,13 @@ class Header:
     seconds: float
 
 
-def header(source: Path | bytes, name: str = "") -> Header:
+def header(source: Path | str | bytes, name: str = "") -> Header:
     """Read it, without the samples but for an MP3 that does not say how many there are.
 
     Raises:
         AudioError: the file is missing or not audio.
     """
-    name = name or str(source)
-    if isinstance(source, Path) and (found := _wrong_with(source)):
-        raise AudioError(f"{_printable(name)}: {found}")
+    source, name = _given(source, name)
     try:
         info = soundfile.info(io.BytesIO(source) if isinstance(source, bytes) else str(source))
         seconds = float(info.duration)
@@ -189,7 +211,7 @@ def _explain(source: Path | bytes, name: str, error: str) -> str:
     if (suffix := Path(name).suffix.lower()) in OTHER_SUFFIXES:
         return f"{name}: libsndfile does not read {suffix}: convert it, `ffmpeg -i IN OUT.flac`"
     reason = error.rsplit(": ", 1)[-1].rstrip(".")
-    return f"{name}: cannot be decoded ({reason}): is it audio, and whole?"
+    return f"{name}: cannot be decoded ({reason}): is it audio, and whole? If so, convert it: `ffmpeg -i IN OUT.flac`"
 
 
 def _printable(name: str) -> str:

@@ -1,11 +1,14 @@
 """What libsndfile passes over in a file: that it is cut short, or that another recording follows the first."""
 
 import io
-from collections.abc import Iterator
+import math
+import re
+import zlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-__all__ = ["STREAMED", "OggPages", "UnendingMp3", "has_length", "problem"]
+__all__ = ["STREAMED", "Mp3File", "OggPages", "follows", "has_length", "problem"]
 
 Order = Literal["little", "big"]
 
@@ -20,7 +23,7 @@ WHOLE: dict[bytes, tuple[int, int, Order, int]] = {
     b"RF64": (20, 8, "little", 8),
     b"riff": (16, 8, "little", 0),  # W64
     b"FORM": (4, 4, "big", 0),  # AIFF
-    b".snd": (8, 4, "big", 24),  # AU
+    b".snd": (8, 4, "big", 24),  # AU; where its samples begin is in the header
     b"dns.": (8, 4, "little", 24),
 }
 """By a file's first bytes: where its length stands, its width and order, and what it does not count."""
@@ -36,10 +39,17 @@ CUT = "is shorter than its header says: the file is cut short"
 FOLLOWED = "another recording follows the first: make them one, `ffmpeg -i IN OUT.wav`"
 FLAC = b"fLaC\x00\x00\x00\x22"
 """A FLAC stream and its first metadata block, of 34 bytes."""
-FRAME_BYTES = 1441
-"""Of a frame of an MP3, at most."""
 MPEG_BYTES = 512
 """The first frame of an MP3, which may hold how many follow, does so in these."""
+NIST = (b"sample_count", b"sample_n_bytes", b"channel_count")
+"""What the samples of a SPHERE file take, in its header."""
+RECORDING = re.compile(
+    rb"RIFF....WAVE|RIFX....WAVE|RF64....WAVE|riff\x2e\x91\xcf\x11|FORM....AIF[FC]|\.snd\0\0|fLaC\0\0\0\x22|"
+    rb"OggS\0\x02|caff\0\x01\0\0|NIST_1A\n",
+    re.DOTALL,
+)
+"""How recordings begin."""
+START_LETTERS = 12
 
 
 def problem(source: Path | bytes) -> str:
@@ -64,48 +74,48 @@ def _at(file: BinaryIO, place: int, count: int) -> bytes:
     return file.read(count)
 
 
-def _blocks(file: BinaryIO) -> Iterator[bytes]:
-    file.seek(0)
+def _blocks(file: BinaryIO, begin: int) -> Iterator[bytes]:
+    file.seek(begin)
     while block := file.read(BLOCK_BYTES):
         yield block
 
 
 def _problem(file: BinaryIO) -> str:
     size, start = file.seek(0, io.SEEK_END), _at(file, 0, START_BYTES)
+    begin = _tag_bytes(start)
     if start[:4] == b"OggS":
         pages = OggPages()
-        for block in _blocks(file):
+        for block in _blocks(file, 0):
             pages.push(block)
         return pages.problem(whole=True)
-    if start[:4] == FLAC[:4]:
-        return FOLLOWED if _second_flac(file) else ""
-    if claimed := _mp3_bytes(file):
-        # Encoders do not all count the same bytes, nor the first frame.
-        end = _tag_bytes(start) + claimed
-        after = _at(file, end, 3)
-        followed = (after == b"ID3" or _is_frame(after[:2])) and size > end + 2 * FRAME_BYTES
-        return FOLLOWED if followed else CUT if size < 0.99 * end else ""
+    if _at(file, begin, 4) == FLAC[:4]:
+        return FOLLOWED if follows(_blocks(file, begin + 1)) else ""
     ends = list(_ends(start))
+    if start[:4] == b"riff" and not ends:
+        return "does not say how long it is: write it again where its writer can seek, or as WAV"
     if any(size < end for end in ends):
         return CUT
-    return FOLLOWED if any(_at(file, at, 4) in WHOLE for end in ends for at in (end, end + 8)) else ""
+    return FOLLOWED if ends and follows(_blocks(file, min(ends))) else ""
 
 
-def _second_flac(file: BinaryIO) -> bool:
-    """Return whether a FLAC stream begins behind the first."""
-    rest = b""
-    for number, block in enumerate(_blocks(file)):
-        if (rest + block).find(FLAC, 0 if number else 1) >= 0:
-            return True
-        rest = block[-len(FLAC) + 1 :]
-    return False
+def follows(blocks: Iterable[bytes]) -> bool:
+    """Return whether a recording begins in what follows the samples of another; all blocks are taken."""
+    rest, found = b"", False
+    for block in blocks:
+        found = found or bool(RECORDING.search(rest + block))
+        rest = block[-START_LETTERS:]
+    return found
 
 
 class OggPages:
-    """Follows the pages of an Ogg stream (RFC 3533); libsndfile decodes the first of several streams alone."""
+    """Follows the pages of an Ogg stream (RFC 3533).
+
+    libsndfile decodes the first of several streams alone, and passes over pages that are damaged or missing.
+    """
 
     def __init__(self) -> None:
         self._rest, self._found, self._sound, self._ended = b"", "", False, False
+        self._numbers: dict[bytes, int] = {}
 
     def push(self, block: bytes) -> None:
         """Take the next bytes."""
@@ -119,11 +129,22 @@ class OggPages:
             end = at + 27 + segments + sum(data[at + 27 : at + 27 + segments])
             if len(data) < end:
                 break
-            first, last = data[at + 5] & 2, data[at + 5] & 4
-            if first and self._sound:
-                self._found = FOLLOWED
-            self._sound, self._ended, at = self._sound or not first, bool(last), end
+            self._enter(data[at:end])
+            at = end
         self._rest = data[at:]
+
+    def _enter(self, page: bytes) -> None:
+        """Look at a whole page."""
+        first, last = page[5] & 2, page[5] & 4
+        stream, number = page[14:18], int.from_bytes(page[18:22], "little")
+        if first and self._sound:
+            self._found = FOLLOWED
+        elif number != self._numbers.get(stream, -1) + 1:
+            self._found = f"is damaged: page {self._numbers.get(stream, -1) + 1} is missing"
+        elif _checksum(page[:22] + bytes(4) + page[26:]) != int.from_bytes(page[22:26], "little"):
+            self._found = f"is damaged: page {number} is not what was written"
+        self._numbers[stream] = number
+        self._sound, self._ended = self._sound or not first, bool(last)
 
     def problem(self, *, whole: bool) -> str:
         """Return what is wrong, for a message; with `whole`, the stream has come to its end."""
@@ -132,56 +153,59 @@ class OggPages:
         return self._found
 
 
-def has_length(source: Path | bytes) -> bool:
-    """Return whether an MP3 says how many frames it has."""
-    with _opened(source) as file:
-        return bool(_mp3_bytes(file))
+_MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+
+
+def _checksum(page: bytes) -> int:
+    """Return the checksum of Ogg: the polynomial of zlib, with the highest bit of each byte first and no inversion."""
+    mirrored = zlib.crc32(page.translate(_MIRRORED), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return int(f"{mirrored:032b}"[::-1], 2)
 
 
 def _tag_bytes(start: bytes) -> int:
-    """Return the length of an ID3v2 tag at the beginning of an MP3, in which each byte holds seven bits."""
+    """Return the length of an ID3v2 tag at the beginning of a file, in which each byte holds seven bits."""
     if start[:3] != b"ID3":
         return 0
     return 10 + sum(byte << 7 * place for place, byte in enumerate(reversed(start[6:10])))
 
 
-def _is_frame(start: bytes) -> bool:
-    return len(start) == 2 and start[0] == 0xFF and start[1] & 0xE0 == 0xE0
-
-
-def _mp3_bytes(file: BinaryIO) -> int:
-    """Return the length that the first frame of an MP3 gives (a Xing, Info or VBRI header), 0 where it gives none."""
-    frame = _at(file, _tag_bytes(_at(file, 0, 10)), MPEG_BYTES)
-    if not _is_frame(frame[:2]):
-        return 0
-    if (at := frame.find(b"VBRI", 4, 64)) > 0:
-        return int.from_bytes(frame[at + 10 : at + 14], "big")
+def has_length(source: Path | bytes) -> bool:
+    """Return whether an MP3 says how many frames it has: in its first frame, a Xing, Info or VBRI header."""
+    with _opened(source) as file:
+        frame = _at(file, _tag_bytes(_at(file, 0, 10)), MPEG_BYTES)
+    if frame.find(b"VBRI", 4, 64) > 0:
+        return True
     at = max(frame.find(b"Xing", 4, 64), frame.find(b"Info", 4, 64))
-    if at < 0:
-        return 0
-    has_frames, has_bytes = frame[at + 7] & 1, frame[at + 7] & 2
-    place = at + 8 + 4 * has_frames
-    return int.from_bytes(frame[place : place + 4], "big") if has_frames and has_bytes else 0
+    return at > 0 and bool(frame[at + 7] & 1)
 
 
-class UnendingMp3(io.RawIOBase):
-    """A file that seems to be longer than any MP3 of its size can last.
+class Mp3File(io.RawIOBase):
+    """An MP3, and how far it was read.
 
-    libsndfile stops an MP3 that does not say how many frames it has at the number that its size and its first frame
-    suggest: of a variable bit rate that may be half of it. At a number that is too large it goes on to the end.
+    libsndfile stops an MP3 at the number of frames that it says it has; where it does not say, at the number that its
+    size and its first frame suggest, which of a variable bit rate may be half of it. Such a file seems here to be
+    longer than any MP3 of its size can last: then it goes on to the end.
     """
 
     TIMES = 64
     """More than the largest bit rate over the smallest (MPEG 1 layer III: 320 / 32; MPEG 2: 160 / 8)."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, source: Path | bytes) -> None:
         super().__init__()
-        self._file, self._size = file, file.seek(0, io.SEEK_END)
-        self._place = file.seek(0)
+        self.source, self._file = source, _opened(source)
+        self.has_length = has_length(source)
+        self._size = self._file.seek(0, io.SEEK_END)
+        self._seen = self._size if self.has_length else self.TIMES * self._size
+        self._place = self._file.seek(0)
+
+    def close(self) -> None:
+        """See `io.IOBase.close`."""
+        self._file.close()
+        super().close()
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """See `io.IOBase.seek`; beyond the end there seem to be zeros."""
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self.TIMES * self._size}[whence]
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._seen}[whence]
         self._place = base + offset
         return self._place
 
@@ -195,12 +219,28 @@ class UnendingMp3(io.RawIOBase):
             buffer[:] = bytes(len(buffer))
             count = len(buffer)
         else:
-            self._file.seek(self._place)
-            found = self._file.read(len(buffer))
+            found = _at(self._file, self._place, len(buffer))
             count = len(found)
             buffer[:count] = found
         self._place += count
         return count
+
+    @property
+    def left(self) -> int:
+        """Bytes behind what was read that are no tags: many where decoding stopped, or where another MP3 follows."""
+        end = self._size
+        while end > self._place:
+            if _at(self._file, end - 128, 3) == b"TAG":
+                end -= 128
+            elif _at(self._file, end - 32, 8) == b"APETAGEX":
+                end -= 32 + int.from_bytes(_at(self._file, end - 20, 4), "little")
+            elif _at(self._file, end - 9, 9) in {b"LYRICS200", b"LYRICSEND"}:
+                length = _at(self._file, end - 15, 6)
+                end -= 15 + int(length) if length.isdigit() else 5100
+            else:
+                break
+        behind = _at(self._file, self._place, max(0, end - self._place))
+        return len(behind.rstrip(b"\0"))
 
 
 def _ends(start: bytes) -> Iterator[int]:
@@ -214,6 +254,10 @@ def _ends(start: bytes) -> Iterator[int]:
         at, width, order, before = known
         if whole := length(at, width, order):  # writers that cannot seek leave 0
             yield before + whole
+    if start[:8] == b"NIST_1A\n":
+        sizes = [re.search(rb"%s -i (\d{1,12})" % name, start) for name in NIST]
+        if all(sizes) and start[8:16].strip().isdigit():
+            yield int(start[8:16]) + math.prod(int(size[1]) for size in sizes if size)
     if chunks := CHUNKS.get(start[:4]):
         at, width, order, wanted = chunks
         while at + 4 + width <= len(start) and (inside := length(at + 4, width, order)) is not None:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from gim_audio.errors import DataError
 from gim_audio.files import read_text, walk, write_text
-from gim_audio.kaldi import LONGEST, DataDir
+from gim_audio.kaldi import DataDir, seconds_of
 
 __all__ = [
     "LABEL_SECONDS",
@@ -17,6 +17,7 @@ __all__ = [
     "Alignment",
     "frame_labels",
     "labels_of",
+    "labels_of_part",
     "normalise",
     "read_alignments",
     "read_ctm",
@@ -103,14 +104,24 @@ def read_ctm(path: Path) -> dict[str, Alignment]:
     for number, line in lines:
         try:
             utterance, _, start, length, phone = line.split()[:5]
-            begin, end = float(start), float(start) + float(length)
-            if not 0 <= begin <= end <= LONGEST:
-                raise DataError(f"from {start} s for {length} s is not a stretch of time")
+            begin, end = _stretch(start, length)
             rows.setdefault(utterance, []).append((begin, end, normalise(phone)))
         except (ValueError, DataError) as error:
             reason = error if isinstance(error, DataError) else "expected `utterance channel start duration phone`"
             raise DataError(f"{path}, line {number}: {reason}") from error
     return {name: _alignment(path, name, sorted(phones)) for name, phones in sorted(rows.items())}
+
+
+def _stretch(start: str, length: str) -> tuple[float, float]:
+    """Return the beginning and end of a line of a CTM."""
+    float(start), float(length)  # what is no number at all is another error
+    try:
+        begin, end = seconds_of(start), seconds_of(start) + seconds_of(length)
+        if not 0 <= begin <= end:
+            raise ValueError
+    except ValueError as error:
+        raise DataError(f"from {start} s for {length} s is not a stretch of time") from error
+    return begin, end
 
 
 def _lines_of(path: Path) -> list[tuple[int, str]]:
@@ -122,7 +133,7 @@ def _lines_of(path: Path) -> list[tuple[int, str]]:
 def _alignment(path: Path, name: str, phones: list[tuple[float, float, int]]) -> Alignment:
     starts = np.array([start for start, _, _ in phones], dtype=np.float64)
     ends = np.array([end for _, end, _ in phones], dtype=np.float64)
-    if not (np.isfinite(ends).all() and (starts >= 0).all()) or (ends > LONGEST).any():
+    if not (np.isfinite(ends).all() and (starts >= 0).all()):
         raise DataError(f"{path}: {name}: has times that are none")
     if (ends <= starts).any() or (starts[1:] < ends[:-1] - LABEL_SECONDS / 2).any():
         raise DataError(f"{path}: {name}: phones overlap or have no duration")
@@ -157,7 +168,7 @@ def read_textgrids(folder: Path) -> dict[str, Alignment]:
     from praatio.utilities.errors import PraatioException
 
     alignments = {}
-    for path in sorted(path for path in walk(folder) if path.suffix == ".TextGrid"):
+    for path in sorted(path for path in walk(folder) if path.suffix.lower() == ".textgrid"):
         if path.stem in alignments:
             raise DataError(f"{path}: a second TextGrid of utterance {path.stem}")
         try:
@@ -192,6 +203,27 @@ def labels_of(data: DataDir, alignments: Mapping[str, Alignment]) -> dict[str, A
                 found[name] = inside
     if not found:
         raise DataError(f"{data.path}: none of its {len(data.utterances)} utterances is in the alignments")
+    return found
+
+
+def labels_of_part(part: DataDir, whole: DataDir, known: Mapping[str, Alignment]) -> dict[str, Alignment]:
+    """Return the alignments of a part that `kaldi.split` made.
+
+    Args:
+        part: Utterances of `whole`, or, cut in time, NAME-a and NAME-b of its utterance NAME.
+        whole: What was split.
+        known: Alignments of its utterances, each in its own time.
+    """
+    found = {}
+    for name in part.utterances:
+        if name in known:
+            found[name] = known[name]
+        elif (parent := name[:-2]) in known:
+            start = whole.segments[parent].start if whole.segments else 0.0
+            cut = part.segments[name]
+            inside = known[parent].cut(cut.start - start, cut.end - start)
+            if len(inside.labels):
+                found[name] = inside
     return found
 
 

@@ -120,6 +120,110 @@ def test_an_mp3_in_a_wav_is_refused(tmp_path, mp3):
         audio.read(tmp_path / "a.wav", 16000)
 
 
+def au(samples):
+    """An AU as sox writes it, with a comment between header and samples."""
+    whole = encoded(samples, "AU")
+    offset = int.from_bytes(whole[4:8], "big")
+    return whole[:4] + struct.pack(">I", offset + 20) + whole[8:offset] + b"Processed by SoX 14\0" + whole[offset:]
+
+
+ID3V1, ID3V2 = b"TAG" + bytes(125), b"ID3\x03\0\0\0\0\0\x0a" + bytes(10)
+
+
+@pytest.mark.parametrize("between", [b"", ID3V1, bytes(40), b"APETAGEX" + bytes(24), ID3V2], ids=len)
+@pytest.mark.parametrize("second", ["tagged", "untagged"])
+def test_mp3s_that_follow_each_other(mp3, between, second):
+    """Whatever stands between them."""
+    other = mp3 if second == "tagged" else without_first_frame(mp3)
+    with pytest.raises(AudioError, match="bytes were not decoded: another recording follows"):
+        audio.read(mp3 + between + other, 16000, "a")
+
+
+def test_an_mp3_whose_kind_changes():
+    """Of two streams of other rates the second is not decoded, where nothing says how long the first is."""
+    one = without_first_frame(encoded(loud_and_quiet(), "MP3", bitrate_mode="VARIABLE", compression_level=0.4))
+    other = encoded(np.tile(loud_and_quiet(), 3), "MP3", 44100, bitrate_mode="VARIABLE", compression_level=0.4)
+    with pytest.raises(AudioError):
+        audio.read(one + without_first_frame(other), 16000, "a")
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (au, au),
+        (lambda x: encoded(x, "CAF"), lambda x: encoded(x, "CAF")),
+        (lambda x: encoded(x, "WAV"), lambda x: encoded(x, "FLAC")),
+        (lambda x: ID3V2 + encoded(x, "FLAC"), lambda x: encoded(x, "FLAC")),
+        (lambda x: encoded(x, "AIFF"), lambda x: encoded(x, "OGG")),
+        (lambda x: encoded(x, "NIST"), lambda x: encoded(x, "NIST")),
+    ],
+    ids=["AU", "CAF", "WAV and FLAC", "FLAC with a tag", "AIFF and Ogg", "SPHERE"],
+)
+def test_two_recordings_of_any_kind(tmp_path, first, second):
+    one = first(loud_and_quiet(4))
+    assert len(audio.read(one, 16000, "a")) == 4 * 16000
+    (tmp_path / "two").write_bytes(one + second(loud_and_quiet(4)))
+    with pytest.raises(AudioError, match="another recording follows|cannot be decoded"):
+        audio.read(tmp_path / "two", 16000)
+
+
+def test_a_cut_sphere_file():
+    """The format of TIMIT, WSJ and Switchboard."""
+    whole = encoded(loud_and_quiet(4), "NIST")
+    for kept in (0.3, 0.9, 0.999):
+        with pytest.raises(AudioError, match="shorter than its header says"):
+            audio.read(whole[: int(kept * len(whole))], 16000, "a")
+
+
+@pytest.mark.parametrize("form", ["VOC", "AVR", "SDS", "WVE"])
+def test_formats_that_libsndfile_does_not_follow_to_the_end(form):
+    """It makes up what a cut SDS or WVE lacks, and takes headers within a VOC for samples."""
+    subtype = "ALAW" if form == "WVE" else None
+    rate = 8000 if form == "WVE" else 16000
+    with pytest.raises(AudioError, match=f"libsndfile does not read {form} reliably"):
+        audio.read(encoded(loud_and_quiet(4), form, rate, subtype=subtype), 16000, "a")
+
+
+def test_a_w64_that_does_not_say_how_long_it_is():
+    """libsndfile takes its header for sound."""
+    whole = encoded(loud_and_quiet(4), "W64")
+    with pytest.raises(AudioError, match="does not say how long it is"):
+        audio.read(whole[:16] + bytes(8) + whole[24:], 16000, "a")
+
+
+def pages(ogg):
+    found, at = [], 0
+    while at < len(ogg):
+        end = at + 27 + ogg[at + 26] + sum(ogg[at + 27 : at + 27 + ogg[at + 26]])
+        found.append(ogg[at:end])
+        at = end
+    return found
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+@pytest.mark.parametrize("place", [2, -2])
+def test_a_page_of_an_ogg(subtype, place):
+    """libsndfile passes over a page that is missing or damaged, and counts from the first that is left."""
+    whole = pages(encoded(loud_and_quiet(16), "OGG", subtype=subtype))
+    missing = b"".join(page for page in whole if page is not whole[place])
+    damaged = [page if page is not whole[place] else page[:-3] + bytes([page[-3] ^ 1]) + page[-2:] for page in whole]
+    for broken, message in ((missing, "is missing"), (b"".join(damaged), "is not what was written")):
+        with pytest.raises(AudioError, match=message):
+            audio.read(broken, 16000, "a")
+    assert len(audio.read(b"".join(whole), 16000, "a")) == 16 * 16000
+
+
+def test_an_archive_with_white_space_and_pad_bytes(tmp_path):
+    """Kaldi's tools put none there, others do: a word that is empty is not the end."""
+    wav = encoded(loud_and_quiet(4), "WAV")
+    odd = encoded(loud_and_quiet(4)[:-1], "WAV", subtype="PCM_U8")
+    if len(odd) % 2:
+        odd += b"\0"
+    (tmp_path / "a.ark").write_bytes(b"\nu1 " + odd + b"\n u2 " + wav + b"\0u3 " + wav)
+    assert featurize(f"ark:{tmp_path}/a.ark", tmp_path / "out").returncode == 0
+    assert sorted(file.stem for file in (tmp_path / "out").glob("*.npy")) == ["u1", "u2", "u3"]
+
+
 @pytest.mark.parametrize("length", [0, 0xFFFFFFFF, 0x7FFFFFFF])
 def test_a_wav_of_unknown_length_in_an_archive(tmp_path, length):
     """As ffmpeg and sox write it to a pipe: what follows in the archive would be heard too."""
@@ -166,6 +270,23 @@ def test_two_oggs_on_standard_input(tmp_path):
     assert (done.returncode, b"another recording follows the first" in done.stderr) == (2, True)
     done = featurize("-", tmp_path / "one", input=one)
     assert (done.returncode, (tmp_path / "one/utt2num_frames").read_text()) == (0, "stdin 398\n")
+
+
+@pytest.mark.parametrize("kind", ["AU twice", "chunk between", "FLAC behind", "hole", "damaged page", "no samples"])
+def test_standard_input_is_believed_no_more_than_files(tmp_path, kind):
+    """What a file of these bytes is refused for, a pipe is refused for too; in one line."""
+    wav, ogg = encoded(loud_and_quiet(4), "WAV"), pages(encoded(loud_and_quiet(16), "OGG"))
+    given = {
+        "AU twice": 2 * au(loud_and_quiet(4)),
+        "chunk between": wav + b"LIST\x10\0\0\0" + bytes(16) + wav,
+        "FLAC behind": wav + encoded(loud_and_quiet(4), "FLAC"),
+        "hole": b"".join(ogg[:-3] + ogg[-2:]),
+        "damaged page": b"".join([*ogg[:-2], ogg[-2][:-1] + bytes([ogg[-2][-1] ^ 1]), ogg[-1]]),
+        "no samples": wav[:40] + bytes(4) + wav[44:],
+    }[kind]
+    done = featurize("-", tmp_path / "out", input=given)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_writer_is_heard_to_the_end(tmp_path):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gim_audio.errors import DataError
 from gim_audio.files import read_text
-from gim_audio.kaldi import LONGEST
+from gim_audio.kaldi import seconds_of
 from gim_audio.phones import LABEL_SECONDS, PHONES, Alignment
 
 __all__ = ["Item", "items_of", "read_items"]
@@ -72,9 +72,15 @@ def read_items(path: Path) -> list[Item]:
             continue
         try:
             utterance, onset, offset, phone, before, after, speaker = line.split()
-            begin, end = float(onset), float(offset)
-            if not 0 <= begin < end <= LONGEST:
-                raise DataError(f"{path}, line {number}: from {onset} to {offset} s is not a stretch of time")
+            float(onset), float(offset)  # what is no number at all is another error
+            try:
+                begin, end = seconds_of(onset), seconds_of(offset)
+                if not 0 <= begin < end:
+                    raise ValueError
+            except ValueError as error:
+                raise DataError(
+                    f"{path}, line {number}: from {onset} to {offset} s is not a stretch of time"
+                ) from error
             items.append(Item(utterance, begin, end, phone, (before, after), speaker))
         except ValueError as error:
             raise DataError(

@@ -166,18 +166,21 @@ def split(
     from gim_audio.files import absent, new_folder
     from gim_audio.kaldi import DataDir
     from gim_audio.kaldi import split as cut
-    from gim_audio.phones import labels_of, read_ctm, write_ctm
+    from gim_audio.phones import labels_of, labels_of_part, read_ctm, write_ctm
 
     if first.resolve() == rest.resolve():
         raise click.UsageError(f"{first} is named twice: the two parts need two folders")
     absent(first)
     absent(rest)
-    alignments = read_ctm(path / "phones.ctm") if (path / "phones.ctm").exists() else None
-    for out, part in zip((first, rest), cut(DataDir.read(path), by, share, seed), strict=True):
+    found = DataDir.read(path)
+    labels = path / "phones.ctm"
+    known = labels_of(found, read_ctm(labels)) if labels.exists() else {}
+    for out, part in zip((first, rest), cut(found, by, share, seed), strict=True):
+        labelled = labels_of_part(part, found, known)
         with new_folder(out) as folder:
             part.write(folder)
-            if alignments is not None:
-                write_ctm(folder / "phones.ctm", labels_of(part, alignments))
+            if labelled:
+                write_ctm(folder / "phones.ctm", labelled)
         say(f"{out}: {len(part.utterances)} utterances, {len(set(part.speakers.values()))} speakers")
 
 
@@ -189,15 +192,17 @@ def combine(out: Path, paths: tuple[Path, ...]) -> None:
     from gim_audio.files import absent, new_folder
     from gim_audio.kaldi import DataDir
     from gim_audio.kaldi import combine as join
-    from gim_audio.phones import read_ctm, write_ctm
+    from gim_audio.phones import labels_of, read_ctm, write_ctm
 
     absent(out)
-    joined = join([DataDir.read(path) for path in paths])
+    parts = [DataDir.read(path) for path in paths]
+    joined = join(parts)
     labels = [path / "phones.ctm" for path in paths]
     with new_folder(out) as folder:
         joined.write(folder)
         if all(file.exists() for file in labels):
-            write_ctm(folder / "phones.ctm", {k: v for file in labels for k, v in read_ctm(file).items()})
+            known = (labels_of(part, read_ctm(file)) for part, file in zip(parts, labels, strict=True))
+            write_ctm(folder / "phones.ctm", {name: phones for part in known for name, phones in part.items()})
     say(f"{out}: {len(joined.utterances)} utterances, {len(set(joined.speakers.values()))} speakers")
 
 

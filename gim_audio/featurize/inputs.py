@@ -4,6 +4,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
@@ -11,7 +12,7 @@ import soundfile
 
 from gim_audio import audio
 from gim_audio.audio import AUDIO_SUFFIXES, OTHER_SUFFIXES, Waveform
-from gim_audio.containers import OggPages
+from gim_audio.containers import STREAMED, OggPages, follows
 from gim_audio.errors import AudioError, DataError
 from gim_audio.files import walk
 from gim_audio.kaldi import DataDir, locate, read_scp, read_wave
@@ -25,12 +26,14 @@ Source = Callable[[int], Iterable[tuple[str, str, Iterable[Waveform]]]]
 """Takes a sampling rate; gives name, what error messages call it, and samples in blocks, of one utterance after
 another."""
 
-UNKNOWN = 2**27
-"""So many frames in the header of a pipe may mean that its writer did not know the length, and put a large number."""
+UNKNOWN = STREAMED - 2**16
+"""Bytes of samples that a header of unknown length stands for, less what else is in the file."""
+WIDTHS = {"PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
+"""Bytes of a sample."""
 PIECE = 2**16
 LONGEST_KEY = 1000
 """Bytes of an utterance's name in an archive."""
-STREAMED = (b"RIFF", b".snd", b"OggS")
+LIVE = (b"RIFF", b".snd", b"OggS")
 """How files begin that can be decoded while they come."""
 
 
@@ -53,6 +56,8 @@ def gather(inputs: Sequence[str]) -> DataDir:
     files: dict[str, str] = {}
     for given in dict.fromkeys(inputs):
         for name, file in _files(Path(given)):
+            if file.resolve() in {Path(other).resolve() for other in [files.get(name)] if other}:
+                continue  # it was named twice
             if other := files.get(name):
                 raise DataError(f"{file} and {other} would both be {name}: rename one, or name them in scp:FILE")
             files[name] = str(file)
@@ -128,17 +133,18 @@ def _stream(file: BinaryIO, rate: int, where: str, pcm: int | None) -> Iterator[
                 yield from audio.decode(stream, rate, where, claimed=0)
             return
         magic = file.read(4)
-        if magic not in STREAMED:
+        if magic not in LIVE:
             yield from audio.blocks(magic + file.read(), rate, where)
             return
         pages = OggPages() if magic == b"OggS" else None
         pipe = _with(magic, file, pages)
         with os.fdopen(pipe, "rb", buffering=0), soundfile.SoundFile(pipe, closefd=False) as stream:
-            yield from audio.decode(stream, rate, where, stream.frames if stream.frames < UNKNOWN else 0)
-            if os.read(pipe, 4) == b"RIFF":
+            # Of a header that does not know the length, the number is as large as the field allows.
+            size = stream.frames * stream.channels * WIDTHS.get(stream.subtype, 1)
+            yield from audio.decode(stream, rate, where, stream.frames if size < UNKNOWN else 0)
+            # All is taken: a writer with something left would be killed by SIGPIPE.
+            if follows(iter(lambda: os.read(pipe, PIECE), b"")):
                 raise AudioError(f"{where}: another recording follows the first: send one, or an archive to ark:-")
-            while os.read(pipe, PIECE):
-                pass  # a writer with something left would be killed by SIGPIPE
             if pages and (found := pages.problem(whole=True)):
                 raise AudioError(f"{where}: {found}")
     except (soundfile.LibsndfileError, OSError) as error:
@@ -150,16 +156,13 @@ def _with(magic: bytes, file: BinaryIO, pages: OggPages | None) -> int:
     out, into = os.pipe()
 
     def pump() -> None:
-        with os.fdopen(into, "wb") as pipe:
-            block = magic
+        block = magic
+        with suppress(BrokenPipeError), os.fdopen(into, "wb", buffering=0) as pipe:  # an error may end the reading
             while block:
                 if pages:
                     pages.push(block)
-                try:
-                    pipe.write(block)
-                    pipe.flush()
-                except BrokenPipeError:
-                    return  # an error has ended the reading
+                while block:
+                    block = block[pipe.write(block) :]
                 block = cast("BufferedReader", file).read1(PIECE)  # what is there, without waiting
 
     threading.Thread(target=pump, daemon=True).start()
@@ -173,7 +176,7 @@ def wave_archive(name: str) -> Source:
         if name == "-" and sys.stdin is None:
             raise DataError("standard input: is closed")
         with sys.stdin.buffer if name == "-" else Path(name).open("rb") as file:
-            while key := _word(file):
+            while (key := _word(file)) is not None:
                 utterance, where = key.decode(errors="replace"), f"ark:{name}: {key.decode(errors='replace')}"
                 try:
                     recording = read_wave(file, where)
@@ -185,9 +188,12 @@ def wave_archive(name: str) -> Source:
     return source
 
 
-def _word(file: BinaryIO) -> bytes:
-    """What stands before the next space; nothing at the end."""
-    letters: list[bytes] = []
-    while (letter := file.read(1)) not in {b"", b" "} and len(letters) < LONGEST_KEY:
+def _word(file: BinaryIO) -> bytes | None:
+    """Return what stands before the next space, after white space and the pad byte of an odd WAV; None at the end."""
+    letter = file.read(1)
+    while letter and letter in b" \t\r\n\0":
+        letter = file.read(1)
+    letters = [letter]
+    while letter and (letter := file.read(1)) not in {b"", b" "} and len(letters) < LONGEST_KEY:
         letters.append(letter)
-    return b"".join(letters).strip()
+    return b"".join(letters).strip() or None

@@ -3,11 +3,10 @@
 from gim_audio.kaldi.archive import parse_wspecifier, read_scp
 from gim_audio.kaldi.check import check, fix
 from gim_audio.kaldi.combine import combine
-from gim_audio.kaldi.datadir import LONGEST, DataDir, Segment, identity, locate, read_table, read_wave, write_table
+from gim_audio.kaldi.datadir import DataDir, Segment, identity, locate, read_table, read_wave, seconds_of, write_table
 from gim_audio.kaldi.split import split
 
 __all__ = [
-    "LONGEST",
     "DataDir",
     "Segment",
     "check",
@@ -19,6 +18,7 @@ __all__ = [
     "read_scp",
     "read_table",
     "read_wave",
+    "seconds_of",
     "split",
     "write_table",
 ]

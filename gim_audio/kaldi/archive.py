@@ -33,4 +33,6 @@ def parse_wspecifier(specifier: str) -> tuple[Path, Path | None]:
     paths = names.split(",")
     if kinds not in {"ark", "ark,scp"} or len(paths) != len(kinds.split(",")) or not all(paths):
         raise GimAudioError(f"{specifier}: expected ark,scp:FILE.ark,FILE.scp or ark:FILE.ark")
+    if any(part.strip().startswith("|") or part.strip().endswith("|") for part in paths):
+        raise GimAudioError(f"{specifier}: commands are not run: write to ark:- and send that on, `… ark:- | COMMAND`")
     return Path(paths[0]), Path(paths[1]) if len(paths) == 2 else None

@@ -2,12 +2,12 @@
 
 import re
 import shutil
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
 
 from gim_audio.errors import DataError
 from gim_audio.files import write_text
-from gim_audio.kaldi.datadir import DataDir, read_table, segment, speakers_to_utterances, write_table
+from gim_audio.kaldi.datadir import DataDir, here, read_table, segment, speakers_to_utterances, write_table
 
 __all__ = ["check", "fix"]
 
@@ -78,8 +78,13 @@ def fix(path: Path) -> list[str]:
     Raises:
         DataError: nothing would be left, or a table cannot be read.
     """
-    tables = {name: read_table(path / name, optional=name not in {"wav.scp", "utt2spk"}) for name in TABLES}
-    recordings = {key: value for key, value in tables["wav.scp"] if _exists(value)}
+    tables = {
+        name: read_table(path / name, optional=name not in {"wav.scp", "utt2spk"}, lenient=True) for name in TABLES
+    }
+    places = dict(tables["wav.scp"])
+    if (path / "fingerprint").exists():
+        places = here(path, places)
+    recordings = {key: value for key, value in places.items() if _exists(value)}
     speakers, text = dict(tables["utt2spk"]), dict(tables["text"])
     segments = {}
     for key, value in tables["segments"]:
@@ -92,8 +97,9 @@ def fix(path: Path) -> list[str]:
     if not keep:
         raise DataError(f"{path}: no utterance has audio and a speaker: nothing to keep")
     mended = DataDir(recordings, {name: speakers[name] for name in sorted(keep)}, segments, text, path).select(keep)
-    backup = path / ".backup"
-    backup.mkdir(exist_ok=True)
+    numbers = (f".{number}" if number > 1 else "" for number in count(1))
+    backup = next(folder for number in numbers if not (folder := path / f".backup{number}").exists())
+    backup.mkdir()
     for name in TABLES:
         if (path / name).exists():
             shutil.copyfile(path / name, backup / name)

@@ -14,7 +14,7 @@ from gim_audio.containers import STREAMED
 from gim_audio.errors import AudioError, DataError
 from gim_audio.files import read_text, write_text
 
-__all__ = ["LONGEST", "DataDir", "Segment", "locate", "read_table", "read_wave", "write_table"]
+__all__ = ["DataDir", "Segment", "locate", "read_table", "read_wave", "seconds_of", "write_table"]
 
 LONGEST = 1e6
 """Seconds, eleven days: no recording lasts longer."""
@@ -70,7 +70,7 @@ class DataDir:
         """
         recordings = dict(read_table(path / "wav.scp"))
         if (path / "fingerprint").exists():
-            recordings = _here(path, recordings)
+            recordings = here(path, recordings)
         return cls(
             recordings=recordings,
             speakers=dict(read_table(path / "utt2spk")),
@@ -143,7 +143,7 @@ class DataDir:
             return error
 
 
-def _here(path: Path, recordings: Mapping[str, str]) -> dict[str, str]:
+def here(path: Path, recordings: Mapping[str, str]) -> dict[str, str]:
     """Return the places of a packed corpus's utterances, in the archives that lie in its folder."""
     archives = {place.rpartition(":")[0] for place in recordings.values()}
     local = {archive: (path / Path(archive).name).resolve() for archive in archives}
@@ -157,7 +157,10 @@ def _cut(samples: "audio.Waveform", rate: int, name: str, cut: Segment) -> "audi
     end = seconds if math.isinf(cut.end) else cut.end
     if end > seconds + OVERSHOOT or cut.start >= seconds:
         raise DataError(f"{name}: segment {cut.start}-{cut.end} s of {cut.recording}, which lasts {seconds:.2f} s")
-    return samples[round(cut.start * rate) : round(end * rate)]
+    inside = samples[round(cut.start * rate) : round(end * rate)]
+    if not len(inside):
+        raise DataError(f"{name}: segment {cut.start}-{cut.end} s of {cut.recording} is shorter than a sample")
+    return inside
 
 
 def locate(extended: str, *, allow_pipes: bool = False) -> Path | bytes:
@@ -213,12 +216,22 @@ def segment(path: Path, name: str, value: str) -> Segment:
     """One line of `segments`."""
     try:
         recording, *edges = value.split()
-        start, end = map(float, edges)
-        if not (abs(start) <= LONGEST and abs(end) <= LONGEST):
-            raise ValueError
+        start, end = map(seconds_of, edges)
         return Segment(recording, start, math.inf if end == -1 else end)
     except ValueError as error:
         raise DataError(f"{path}/segments: {name}: expected `recording start end`, found `{value}`") from error
+
+
+def seconds_of(text: str) -> float:
+    """Return a number of seconds, which may be negative.
+
+    Raises:
+        ValueError: It is none, or none of a recording: infinite or longer than `LONGEST`.
+    """
+    found = float(text)
+    if not abs(found) <= LONGEST or "_" in text:  # Python takes 1_0 for 10
+        raise ValueError(f"{text} is no number of seconds")
+    return found
 
 
 def speakers_to_utterances(speakers: Mapping[str, str]) -> dict[str, str]:
@@ -229,8 +242,8 @@ def speakers_to_utterances(speakers: Mapping[str, str]) -> dict[str, str]:
     return {speaker: " ".join(sorted(names)) for speaker, names in spoken.items()}
 
 
-def read_table(path: Path, *, optional: bool = False) -> list[tuple[str, str]]:
-    """The lines of a Kaldi table: a key, white space, the rest.
+def read_table(path: Path, *, optional: bool = False, lenient: bool = False) -> list[tuple[str, str]]:
+    """The lines of a Kaldi table: a key, white space, the rest. With `lenient`, empty lines are passed over.
 
     Raises:
         DataError: the file is missing (unless `optional`), not UTF-8, or a line has no value, or a speaker's name has
@@ -245,6 +258,8 @@ def read_table(path: Path, *, optional: bool = False) -> list[tuple[str, str]]:
     rows = []
     # Not splitlines: a transcript may hold other characters that Python takes for the end of a line.
     for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], start=1):
+        if lenient and not line.strip():
+            continue
         key, value = [*line.split(maxsplit=1), "", ""][:2]
         if not key or (not value and path.name != "text"):
             raise DataError(f"{path}, line {number}: expected a name and a value, found `{line}`")

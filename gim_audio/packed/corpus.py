@@ -82,7 +82,10 @@ class PackedCorpus:
 
         Raises:
             DataError: the archive ends before.
+            ValueError: `pcm` holds other numbers than 16-bit integers.
         """
+        if pcm.dtype != np.dtype("<i2"):
+            raise ValueError(f"an array of {pcm.dtype}: expected int16")
         file, byte = self._files[self._archives[index]], int(self._offsets[index]) + 2 * start
         left = memoryview(pcm.data).cast("B")
         while left:

@@ -31,7 +31,9 @@ class Hdf5(Output):
 
     def refuse(self, name: str) -> str:
         """See `Output.refuse`."""
-        return f"{name}: HDF5 takes `/` for a group: rename it" if "/" in name else super().refuse(name)
+        if "/" in name or name == ".":
+            return f"{name}: HDF5 takes `/` and `.` for groups: rename it"
+        return super().refuse(name)
 
     @contextmanager
     def open(self, description: dict[str, Any]) -> Iterator[Write]:
