@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 import soundfile
+import torch
 from conftest import TINY, make_data
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -116,6 +117,8 @@ def test_comments_and_empty_lines(tmp_path):
     assert read_alignments(tmp_path / "x.ctm")["a-1"].labels.tolist() == [0, PHONES.index("hh")]
     (tmp_path / "x.item").write_text("#file\n\n;; x\na-1 0.1 0.2 ah b d a\n\n")
     assert len(read_items(tmp_path / "x.item")) == 1
+    (tmp_path / "x.item").write_text("a-1 0.1 0.2 ah b d a\nb-1 0.1 0.2 ah b d b\n")  # without a heading
+    assert len(read_items(tmp_path / "x.item")) == 2
 
 
 @pytest.mark.parametrize(
@@ -605,5 +608,9 @@ def test_what_is_given_from_python(corpus, noise):
             gim_audio.audio.read(recording, rate)
     with pytest.raises(gim_audio.audio.AudioError, match="no such file"):
         gim_audio.audio.header("missing.wav")
+    assert gim_audio.pack(str(noise.path), str(noise.path / "packed")) == {}
+    encoder, samples = gim_audio.load("fbank"), np.zeros(8000, np.float32)
+    samples.flags.writeable = False
+    assert encoder(torch.zeros(8000, dtype=torch.bfloat16), 16000).shape == encoder(samples, 16000).shape
     with pytest.raises(ValueError, match="expected int16"):
         corpus.fill(np.empty(10, np.float32), 0)

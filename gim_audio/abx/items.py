@@ -56,8 +56,8 @@ def items_of(alignments: Mapping[str, Alignment], speakers: Mapping[str, str]) -
 def read_items(path: Path) -> list[Item]:
     """An item file as libri-light and ZeroSpeech have it.
 
-    The first line is a heading, lines that are empty or begin with `;;` mean nothing; the others are
-    `file onset offset phone before after speaker`.
+    Lines are `file onset offset phone before after speaker`; a first line that is not is a heading, lines that are
+    empty or begin with `;;` mean nothing.
 
     Raises:
         DataError: the file is missing or a line is none of these.
@@ -67,25 +67,29 @@ def read_items(path: Path) -> list[Item]:
     except OSError as error:
         raise DataError(f"{path}: cannot be read as text ({error.strerror})") from error
     items = []
-    for number, line in enumerate(lines[1:], start=2):
+    for number, line in enumerate(lines, start=1):
         if not line.strip() or line.startswith(";;"):
             continue
         try:
-            utterance, onset, offset, phone, before, after, speaker = line.split()
-            float(onset), float(offset)  # what is no number at all is another error
-            try:
-                begin, end = seconds_of(onset), seconds_of(offset)
-                if not 0 <= begin < end:
-                    raise ValueError
-            except ValueError as error:
-                raise DataError(
-                    f"{path}, line {number}: from {onset} to {offset} s is not a stretch of time"
-                ) from error
-            items.append(Item(utterance, begin, end, phone, (before, after), speaker))
+            items.append(_item(line))
+        except DataError as error:
+            raise DataError(f"{path}, line {number}: {error}") from error
         except ValueError as error:
-            raise DataError(
-                f"{path}, line {number}: expected `file onset offset phone before after speaker`"
-            ) from error
+            if number > 1:
+                expected = "`file onset offset phone before after speaker`"
+                raise DataError(f"{path}, line {number}: expected {expected}") from error
     if not items:
         raise DataError(f"{path}: no items after the heading")
     return items
+
+
+def _item(line: str) -> Item:
+    utterance, onset, offset, phone, before, after, speaker = line.split()
+    float(onset), float(offset)  # what is no number at all is another error
+    try:
+        begin, end = seconds_of(onset), seconds_of(offset)
+        if not 0 <= begin < end:
+            raise ValueError
+    except ValueError as error:
+        raise DataError(f"from {onset} to {offset} s is not a stretch of time") from error
+    return Item(utterance, begin, end, phone, (before, after), speaker)

@@ -201,7 +201,7 @@ class Featurizer(Encoder):
             heard += len(block)
             if last:
                 self.hears(heard)
-            samples = torch.from_numpy(np.ascontiguousarray(block)).to(self.device)
+            samples = torch.from_numpy(np.require(block, requirements="CW")).to(self.device)
             yield [features.cpu().numpy() for features in stream.push(samples, last=last)]
 
     def stream(self, rate: int | None = None, module: int | None = None) -> "Live":
@@ -238,7 +238,10 @@ def mono(signal: npt.NDArray[Any] | Tensor, own_rate: int, rate: int) -> Wavefor
     Raises:
         AudioError: they are integers, have another shape, or are not all finite; or a rate is none.
     """
-    samples = np.asarray(signal.detach().cpu() if isinstance(signal, Tensor) else signal)
+    if isinstance(signal, Tensor) and signal.is_floating_point():  # NumPy has no bfloat16
+        samples = signal.detach().cpu().float().numpy()
+    else:
+        samples = np.asarray(signal.detach().cpu() if isinstance(signal, Tensor) else signal)
     if not np.issubdtype(samples.dtype, np.floating):
         raise AudioError(f"samples of type {samples.dtype}: expected floating point in [-1, 1]")
     if samples.ndim == 2:

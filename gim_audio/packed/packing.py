@@ -32,7 +32,7 @@ class Job:
 
 
 def pack(
-    data: DataDir,
+    data: DataDir | Path | str,
     packed: Path | str,
     *,
     rate: int = 16000,
@@ -47,7 +47,7 @@ def pack(
     run after an interruption keeps those that are whole.
 
     Args:
-        data: what to pack.
+        data: what to pack, or the path of a data directory.
         packed: the folder to make.
         rate: sampling rate, Hz.
         nj: processes.
@@ -62,7 +62,7 @@ def pack(
         DataError: an utterance cannot be decoded and `skip_bad` is not set, or none is left.
         GimAudioError: `packed` exists.
     """
-    packed = Path(packed)
+    packed, data = Path(packed), data if isinstance(data, DataDir) else DataDir.read(data)
     absent(packed)
     staging = packed.parent / f".{packed.name}.partial"
     sources = [identity(extended) for extended in data.recordings.values()]
