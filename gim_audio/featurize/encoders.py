@@ -201,7 +201,7 @@ class Featurizer(Encoder):
             heard += len(block)
             if last:
                 self.hears(heard)
-            samples = torch.from_numpy(np.require(block, requirements="CW")).to(self.device)
+            samples = torch.from_numpy(np.require(block, requirements=["C", "W"])).to(self.device)
             yield [features.cpu().numpy() for features in stream.push(samples, last=last)]
 
     def stream(self, rate: int | None = None, module: int | None = None) -> "Live":
