@@ -159,7 +159,7 @@ def replace_link(link: Path, target: str) -> None:
 def follow(link: Path) -> Path:
     """Return what a link of `replace_link` points at; another path is itself."""
     if link.is_symlink() or not link.is_file():
-        return link.resolve()
+        return Path(os.path.realpath(link))
     return link.parent / read_text(link).strip()
 
 

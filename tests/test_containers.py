@@ -343,12 +343,14 @@ def test_what_a_folder_holds_in_vain_is_named(tree, monkeypatch):
     """Audio that libsndfile does not read, a link to nothing and a folder that may not be read: the others are done."""
     (tree / "h.m4a").write_bytes(b"\0\0\0\x20ftypM4A ")
     (tree / "i.wav").symlink_to("nowhere.wav")
+    (tree / "j.wav").symlink_to("j.wav")
     done = featurize(tree, tree.parent / "out")
     error = done.stderr.decode()
     assert done.returncode == 2
     assert "h.m4a: libsndfile does not read .m4a: convert it" in error
     assert "i.wav: no such file" in error
-    assert "2 of 10 utterances failed, 8 are in" in error
+    assert "j.wav: Too many levels of symbolic links" in error
+    assert "3 of 11 utterances failed, 8 are in" in error
     closed = tree / "sub"
     iterdir = type(tree).iterdir
 

@@ -1,5 +1,6 @@
 """`gim-audio data …` and `gim-audio pack`."""
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -168,7 +169,7 @@ def split(
     from gim_audio.kaldi import split as cut
     from gim_audio.phones import labels_of, labels_of_part, read_ctm, write_ctm
 
-    if first.resolve() == rest.resolve():
+    if os.path.realpath(first) == os.path.realpath(rest):
         raise click.UsageError(f"{first} is named twice: the two parts need two folders")
     absent(first)
     absent(rest)

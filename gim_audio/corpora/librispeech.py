@@ -3,6 +3,7 @@
 import errno
 import http
 import http.client
+import os
 import shutil
 import tarfile
 import time
@@ -54,7 +55,7 @@ def read_tree(corpus: Path, subset: str, listed: Collection[str] | None = None) 
     if root is None:
         raise DataError(f"{corpus}: no folder LibriSpeech/{subset} in it: give the corpus's folder, or --download")
     inside = [file for file in walk(root) if len(file.relative_to(root).parts) == len(("SPEAKER", "CHAPTER", "FILE"))]
-    files = {file.stem: file.resolve() for file in inside if file.suffix == ".flac"}
+    files = {file.stem: os.path.realpath(file) for file in inside if file.suffix == ".flac"}
     names = sorted(files if listed is None else files.keys() & set(listed))
     if not names:
         raise DataError(f"{root}: none of its {len(files)} utterances is listed" if files else f"{root}: no FLAC files")
@@ -63,7 +64,7 @@ def read_tree(corpus: Path, subset: str, listed: Collection[str] | None = None) 
         line.split(maxsplit=1) for file in transcripts for line in read_text(file).split("\n") if " " in line.strip()
     )
     return DataDir(
-        recordings={name: str(files[name]) for name in names},
+        recordings={name: files[name] for name in names},
         speakers={name: name.split("-")[0] for name in names},
         text={name: text[name] for name in names} if text.keys() >= set(names) else {},
         path=root,

@@ -56,9 +56,10 @@ def gather(inputs: Sequence[str]) -> DataDir:
     files: dict[str, str] = {}
     for given in dict.fromkeys(inputs):
         for name, file in _files(Path(given)):
-            if file.resolve() in {Path(other).resolve() for other in [files.get(name)] if other}:
+            other = files.get(name)
+            if other and os.path.realpath(other) == os.path.realpath(file):
                 continue  # it was named twice
-            if other := files.get(name):
+            if other:
                 raise DataError(f"{file} and {other} would both be {name}: rename one, or name them in scp:FILE")
             files[name] = str(file)
     names = sorted(files)

@@ -1,5 +1,6 @@
 """Featurize a set of utterances: the good ones are written, the bad ones come back with the reason."""
 
+import os
 import re
 import tempfile
 from collections import Counter
@@ -58,7 +59,9 @@ class Target:
             raise GimAudioError(
                 f"{self.specifier}: several modules, several outputs: put MODULE into the name, where the number goes"
             )
-        for path, times in Counter(path.resolve() for output in found.values() for path in output.paths).items():
+        for path, times in Counter(
+            os.path.realpath(path) for output in found.values() for path in output.paths
+        ).items():
             if times > 1:
                 raise GimAudioError(f"{self.specifier}: {path} would be written {times} times: give each its own name")
         return found
