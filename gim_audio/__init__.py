@@ -7,8 +7,8 @@ if TYPE_CHECKING:
     from gim_audio import audio
     from gim_audio.config import Config
     from gim_audio.config import load as load_config
-    from gim_audio.featurize import Featurizer
-    from gim_audio.featurize import load_encoder as load
+    from gim_audio.featurize import Featurizer, load
+    from gim_audio.featurize.torch_model import GimModel
     from gim_audio.featurize.transformer import GimFeatures
     from gim_audio.kaldi import DataDir
     from gim_audio.model.checkpoint import load_model
@@ -22,6 +22,7 @@ __all__ = [
     "DataDir",
     "Featurizer",
     "GimFeatures",
+    "GimModel",
     "GreedyInfoMax",
     "PackedCorpus",
     "audio",
@@ -36,10 +37,11 @@ _HOMES = {
     "Config": ("config", "Config"),
     "DataDir": ("kaldi", "DataDir"),
     "Featurizer": ("featurize", "Featurizer"),
+    "GimModel": ("featurize.torch_model", "GimModel"),
     "GimFeatures": ("featurize.transformer", "GimFeatures"),
     "GreedyInfoMax": ("model.gim", "GreedyInfoMax"),
     "PackedCorpus": ("packed", "PackedCorpus"),
-    "load": ("featurize", "load_encoder"),
+    "load": ("featurize", "load"),
     "load_config": ("config", "load"),
     "load_model": ("model.checkpoint", "load_model"),
     "pack": ("packed", "pack"),

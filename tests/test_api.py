@@ -70,7 +70,7 @@ def test_what_is_no_waveform(model):
 
 
 def test_load(tmp_path):
-    assert gim_audio.load("mfcc")(noise(8000), 16000).shape == (48, 39)
+    assert gim_audio.load("mfcc").featurize(noise(8000), 16000).shape == (48, 39)
     with pytest.raises(ConfigError, match="mfcc: only a network can stream"):
         gim_audio.load("mfcc").stream()
     with pytest.raises(GimAudioError, match="no such experiment"):
@@ -130,17 +130,17 @@ def test_a_stream_keeps_the_weights_of_its_convolutions():
 def test_weights_are_those_of_any_torch_module(tmp_path):
     """A model in use can be saved, and its parameters laid end to end."""
     model = gim_audio.load("gim-small")
-    model(noise(16000), 16000)
-    save_file(model.model.state_dict(), tmp_path / "weights.safetensors")
-    count = sum(weight.numel() for weight in model.model.parameters())
-    assert torch.nn.utils.parameters_to_vector(model.model.parameters()).shape == (count,)
+    model.featurize(noise(16000))
+    save_file(model.state_dict(), tmp_path / "weights.safetensors")
+    count = sum(weight.numel() for weight in model.parameters())
+    assert torch.nn.utils.parameters_to_vector(model.parameters()).shape == (count,)
 
 
 def test_in_inference_mode():
     waveform = noise(16000)
     with torch.inference_mode():
-        found = gim_audio.load("gim-small")(waveform, 16000)
-    np.testing.assert_array_equal(found, gim_audio.load("gim-small")(waveform, 16000))
+        found = gim_audio.load("gim-small").featurize(waveform, 16000)
+    np.testing.assert_array_equal(found, gim_audio.load("gim-small").featurize(waveform, 16000))
 
 
 @pytest.mark.parametrize("module", [2, 6])
@@ -151,7 +151,7 @@ def test_a_stream_in_inference_mode_and_out_of_it(module):
         with torch.inference_mode(inside):
             frames.append(stream.push(waveform[first : first + 16000]))
     frames.append(torch.from_numpy(stream.flush()))
-    expected = gim_audio.load("gim-small")(waveform, 16000, module)
+    expected = gim_audio.load("gim-small").featurize(waveform, 16000, module)
     np.testing.assert_allclose(torch.cat(frames), expected, rtol=0, atol=1e-5)
 
 
@@ -169,9 +169,33 @@ def test_a_transformer_in_a_pipeline():
     search = GridSearchCV(pipeline, {"gimfeatures__pool": ["mean", "mean+std"]}, cv=2).fit(waveforms, [0, 1] * 10)
     assert search.score(waveforms, [0, 1] * 10) == 1.0
     frames = gim_audio.GimFeatures("mfcc", pool=None).fit_transform(waveforms)
-    np.testing.assert_allclose(gim_audio.load("mfcc")(waveforms[3], 16000), frames[3])
+    np.testing.assert_allclose(gim_audio.load("mfcc").featurize(waveforms[3], 16000), frames[3])
     with pytest.raises(ValueError, match="waveform 1: 10 samples"):
         gim_audio.GimFeatures("mfcc").fit_transform([waveforms[0], waveforms[1][:10]])
+
+
+def test_a_transformer_of_anything_that_holds_audio(tmp_path):
+    """Arrays, files and what the datasets library gives are the same; columns have names."""
+    import soundfile
+
+    waveform = noise(16000)
+    soundfile.write(tmp_path / "a.wav", waveform, 16000, subtype="FLOAT")
+    transformer = gim_audio.GimFeatures("gim-small", module="gru", pool="mean+std").fit([])
+    given = [waveform, str(tmp_path / "a.wav"), tmp_path / "a.wav", {"array": waveform, "sampling_rate": 16000}]
+    found = transformer.transform(given)
+    np.testing.assert_allclose(found, np.repeat(found[:1], 4, axis=0), atol=1e-6)
+    slow = soxr.resample(waveform, 16000, 8000)
+    np.testing.assert_allclose(
+        transformer.transform([{"array": slow, "sampling_rate": 8000}]),
+        gim_audio.GimFeatures("gim-small", pool="mean+std", rate=8000).fit_transform([slow]),
+    )
+    names = transformer.get_feature_names_out()
+    assert len(names) == found.shape[1]
+    assert (names[0], names[-1]) == ("gru_mean_0", "gru_std_255")
+    with pytest.raises(ValueError, match="waveform 1: .*no such file"):
+        transformer.transform([waveform, "missing.wav"])
+    with pytest.raises(ValueError, match="only vectors have names"):
+        gim_audio.GimFeatures("mfcc", pool=None).fit([]).get_feature_names_out()
 
 
 def of_few_samples(estimator):
@@ -218,7 +242,7 @@ def test_an_s3prl_upstream(saved, model):
 
 def test_torch_hub(saved, model):
     loaded = torch.hub.load(str(ROOT), "gim_audio", saved, source="local")
-    np.testing.assert_allclose(loaded(noise(8000), 16000), model(noise(8000), 16000), atol=1e-6)
+    np.testing.assert_allclose(loaded.featurize(noise(8000)), model(noise(8000), 16000), atol=1e-6)
 
 
 def test_inside_s3prl(saved, monkeypatch):

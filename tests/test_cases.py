@@ -485,7 +485,7 @@ def test_statistics_take_no_memory_of_a_long_recording(tmp_path, monkeypatch):
 
 def test_info_counts_what_is_there(run):
     status, out, _ = run("info", "gim-small")
-    weights = load_for(gim_audio.load("gim-small").model)
+    weights = load_for(gim_audio.load("gim-small"))
     assert (status, f"{weights:,} parameters. It was exported for features" in out) == (0, True)
 
 
@@ -611,6 +611,6 @@ def test_what_is_given_from_python(corpus, noise):
     assert gim_audio.pack(str(noise.path), str(noise.path / "packed")) == {}
     encoder, samples = gim_audio.load("fbank"), np.zeros(8000, np.float32)
     samples.flags.writeable = False
-    assert encoder(torch.zeros(8000, dtype=torch.bfloat16), 16000).shape == encoder(samples, 16000).shape
+    assert encoder.featurize(torch.zeros(8000, dtype=torch.bfloat16)).shape == encoder.featurize(samples).shape
     with pytest.raises(ValueError, match="expected int16"):
         corpus.fill(np.empty(10, np.float32), 0)

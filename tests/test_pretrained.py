@@ -30,14 +30,14 @@ def test_features_by_its_name(run):
     assert features.shape == (100, 256)
     assert told["model"] == f"gim-small {fingerprint(load_for_features(PRETRAINED / 'gim-small'))}"
     waveform, rate = soundfile.read("speech.wav", dtype="float32")
-    np.testing.assert_allclose(gim_audio.load("gim-small")(waveform, rate), features, atol=1e-5)
+    np.testing.assert_allclose(gim_audio.load("gim-small").featurize(waveform, rate), features, atol=1e-5)
     assert gim_audio.GimFeatures().fit_transform([waveform]).shape == (1, 256)
 
 
 @pytest.mark.parametrize("module", range(1, 7))
 def test_real_speech_in_pieces(sample, module):
     """Frames of trained modules are far larger than those of untrained ones, and must agree all the same."""
-    encoder = gim_audio.load("gim-small")
+    encoder = gim_audio.load("gim-small").encoder
     for file in sorted(sample.rglob("*.flac"))[::100]:
         waveform, _ = soundfile.read(file, dtype="float32")
         (found,), (expected,) = encoder.encode(waveform, [module]), encoder.encode_whole(waveform, [module])
@@ -59,9 +59,9 @@ def test_a_folder_of_its_name_goes_first(tmp_path):
     config = load(None, ["model.channels=8", "model.context.hidden=6"])
     (tmp_path / "gim-small").mkdir()
     save_model(tmp_path / "gim-small", config, Featurizer.random(config).model.features_only())
-    assert gim_audio.load("gim-small")(np.zeros(8000, np.float32), 16000).shape == (50, 6)
+    assert gim_audio.load("gim-small").featurize(np.zeros(8000, np.float32), 16000).shape == (50, 6)
     (tmp_path / "gim-small/model.safetensors").unlink()  # a folder of that name with something else in it does not
-    assert gim_audio.load("gim-small")(np.zeros(8000, np.float32), 16000).shape == (50, 256)
+    assert gim_audio.load("gim-small").featurize(np.zeros(8000, np.float32), 16000).shape == (50, 256)
 
 
 @pytest.mark.parametrize("card", CARDS, ids=[card.parent.name for card in CARDS])

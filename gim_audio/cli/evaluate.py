@@ -17,7 +17,7 @@ from gim_audio.cli.progress import progress, say
 @click.option(
     "--items", type=PATH, help="An item file, as libri-light has it.  [default: all phones of DATA/phones.ctm]"
 )
-@click.option("--module", "modules", default="all", show_default=True, help="A number from 1, last, or all.")
+@click.option("--module", "modules", default="all", show_default=True, help="A number from 1, a name, last, or all.")
 @click.option(
     "--most",
     default=10,
@@ -105,7 +105,9 @@ def _error(score: "dict[str, Any] | None") -> str:
 @click.argument("exp", type=EXPERIMENT)
 @click.argument("path", metavar="DATA", type=PATH)
 @click.option("--out", required=True, type=PATH, help="A folder; EXP/figures is shown in reports.")
-@click.option("--module", "modules", default="last", show_default=True, help="Of the map: a number from 1, or last.")
+@click.option(
+    "--module", "modules", default="last", show_default=True, help="Of the map: a number from 1, a name, or last."
+)
 @click.option("--utterance", help="To draw.  [default: the first of DATA]")
 @click.option("--shift", default=1, show_default=True, type=SHIFT, help="Of the phone labels: see `gim-audio probe`.")
 @click.option("--layers", is_flag=True, help="Each layer counts as a module, also inside modules.")

@@ -36,10 +36,10 @@ def import_(checkpoint: Path, exp: Path) -> None:
 @command(epilog="Example: gim-audio export exp/gim gim.onnx    Example: gim-audio export exp/gim small/ --half")
 @click.argument("exp", type=EXPERIMENT)
 @click.argument("out", type=PATH)
-@click.option("--module", type=MODULE, help="ONNX: from 1; the last one by default.")
+@click.option("--module", type=MODULE, help="ONNX: a number from 1, -1 for the last, or a name.  [default: the last]")
 @click.option("--stream", is_flag=True, help="ONNX: for sound that is going on; states go in and come out.")
 @click.option("--half", is_flag=True, help="Weights in float16, half the size; products stay in float32.")
-def export(exp: str, out: Path, module: int | None, stream: bool, half: bool) -> None:
+def export(exp: str, out: Path, module: int | str | None, stream: bool, half: bool) -> None:
     """Write what is needed for features: OUT.onnx, a graph; or a folder OUT, a checkpoint without prediction heads."""
     import torch
 
@@ -52,7 +52,7 @@ def export(exp: str, out: Path, module: int | None, stream: bool, half: bool) ->
     absent(out)
     encoder = Featurizer.load(exp)
     if out.suffix != ".onnx":
-        if module or stream:
+        if module is not None or stream:
             raise ConfigError(f"{out}: --module and --stream are for ONNX: name it FILE.onnx")
         config = load(resolve(Path(exp)) / "config.yaml")
         kept = {name: w.half() if half and w.ndim else w for name, w in encoder.model.features_only().items()}

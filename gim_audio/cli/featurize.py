@@ -10,7 +10,7 @@ from gim_audio.cli.options import COUNT, EXPERIMENT, JOBS, MODULE, OUTPUT, PRECI
 from gim_audio.cli.progress import Update, progress, say
 
 if TYPE_CHECKING:
-    from gim_audio.featurize import EncodingPrecision
+    from gim_audio.featurize import EncodingPrecision, ModuleName
 
 SHOWN = 5
 """Notes and failures that are told one by one."""
@@ -46,7 +46,7 @@ class Job(click.ParamType[tuple[int, int]]):
     "modules",
     type=MODULE,
     multiple=True,
-    help="From 1, or several; the last one by default.",
+    help="A number from 1, -1 for the last, or a name such as gru; or several.  [default: the last]",
 )
 @click.option("--pool", metavar="HOW", help="mean, mean+std (one vector an utterance), stack:K, subsample:K.")
 @click.option("--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True)
@@ -76,7 +76,7 @@ def featurize(
     exp: str,
     inputs: tuple[str, ...],
     output: str,
-    modules: tuple[int, ...],
+    modules: "tuple[ModuleName, ...]",
     pool: str | None,
     dtype: Literal["float32", "float16"],
     form: Literal["npy", "pt", "safetensors"],
@@ -159,7 +159,7 @@ def featurize(
             if report.check
             else "check: all utterances are longer than 5 minutes, none was checked"
         )
-    written = numbered(target.specifier, "MODULE", modules[0]) if len(set(modules)) == 1 else target.specifier
+    written = report.outputs[0] if len(report.outputs) == 1 else target.specifier
     if report.failed:
         count = len(report.failed)
         raise AudioError(f"{count} of {count + report.good} utterances failed, {report.good} are in {written}")

@@ -26,7 +26,6 @@ __all__ = [
 
 COUNT = click.IntRange(1, 2**31 - 1)
 JOBS = click.IntRange(1, 1024)
-MODULE = click.IntRange(1, 10_000)
 RATE = click.IntRange(1, 2_000_000)
 SEED = click.IntRange(0, 2**32 - 1)
 SHIFT = click.IntRange(-1000, 1000)
@@ -54,6 +53,21 @@ class _Utf8(click.ParamType[Any]):
         return self._kind(value)
 
 
+class _Module(click.ParamType[Any]):
+    """A module: its number from 1, from the end where negative, or its name."""
+
+    name = "module"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int | str:  # noqa: ARG002
+        """Return the number, or the name as it is: only a model knows its names."""
+        from gim_audio.config import count_of
+
+        text = str(value)
+        number = count_of(text.removeprefix("-"))
+        return text if number is None else -number if text.startswith("-") else number
+
+
+MODULE = _Module()
 PATH = _Utf8("path", Path)
 EXPERIMENT = _Utf8("experiment", str)
 OUTPUT = _Utf8("output", str)

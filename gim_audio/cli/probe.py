@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from gim_audio.cli.options import COUNT, EXPERIMENT, PATH, PRECISION_HELP, PRECISIONS, SEED, SHIFT, command
+from gim_audio.cli.options import COUNT, EXPERIMENT, MODULE, PATH, PRECISION_HELP, PRECISIONS, SEED, SHIFT, command
 from gim_audio.cli.progress import progress, say
 
 if TYPE_CHECKING:
@@ -33,7 +33,9 @@ def shared_options(command: Any) -> Any:
             "--train", required=True, type=PATH, help="A data directory; for phones, units and per with phones.ctm."
         ),
         click.option("--test", required=True, type=PATH, help="The same."),
-        click.option("--module", "modules", default="all", show_default=True, help="A number from 1, last, or all."),
+        click.option(
+            "--module", "modules", default="all", show_default=True, help="A number from 1, a name, last, or all."
+        ),
         click.option("--layers", is_flag=True, help="Each layer counts as a module, also inside modules."),
         click.option(
             "--precision",
@@ -287,14 +289,8 @@ def alignments(data: "DataDir") -> "dict[str, Alignment]":
 
 def chosen(encoder: "Encoder", modules: str) -> list[int]:
     """What `--module` says."""
-    from gim_audio.config import count_of
-    from gim_audio.errors import ConfigError
-
     if modules == "all":
         return list(range(1, len(encoder.modules) + 1))
     if modules == "last":
         return [len(encoder.modules)]
-    number = count_of(modules)
-    if number is None:
-        raise ConfigError(f"--module {modules}: a number, last, or all")
-    return [encoder.pick(number)]
+    return [encoder.pick(MODULE(modules))]

@@ -2,10 +2,10 @@
 
 from gim_audio.featurize.baselines import BASELINES, KaldiFeatures
 from gim_audio.featurize.encode import Task
-from gim_audio.featurize.encoders import Encoder, Features, Featurizer
+from gim_audio.featurize.encoders import Encoder, Features, Featurizer, ModuleName
 from gim_audio.featurize.inputs import gather, one_by_one, standard_input, wave_archive
 from gim_audio.featurize.live import Live
-from gim_audio.featurize.load import EncodingPrecision, load_encoder
+from gim_audio.featurize.loading import EncodingPrecision, load, load_encoder
 from gim_audio.featurize.normalised import encoders_of
 from gim_audio.featurize.one_rate import Pool, encode_at_one_rate, waveforms
 from gim_audio.featurize.pooling import FRAMES, Pooling
@@ -21,6 +21,7 @@ __all__ = [
     "Featurizer",
     "KaldiFeatures",
     "Live",
+    "ModuleName",
     "Pool",
     "Pooling",
     "Report",
@@ -31,6 +32,7 @@ __all__ = [
     "featurize",
     "gather",
     "job",
+    "load",
     "load_encoder",
     "numbered",
     "one_by_one",

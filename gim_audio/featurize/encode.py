@@ -9,8 +9,8 @@ import numpy as np
 from gim_audio import audio
 from gim_audio.audio import Waveform
 from gim_audio.errors import AudioError, DataError
-from gim_audio.featurize.encoders import Encoder, Features
-from gim_audio.featurize.load import EncodingPrecision, load_encoder
+from gim_audio.featurize.encoders import Encoder, Features, ModuleName
+from gim_audio.featurize.loading import EncodingPrecision, load_encoder
 from gim_audio.featurize.pooling import FRAMES, Pooling
 from gim_audio.featurize.units import Unit, batches
 from gim_audio.featurize.work import Done, Shard
@@ -30,7 +30,7 @@ class Task:
 
     Attributes:
         exp: a model or baseline, as `load_encoder` takes it.
-        modules: numbers, from 1; none stands for the last one.
+        modules: Numbers or names; none stands for the last one.
         pooling: of its frames.
         dtype: of the numbers.
         device: `cuda` is shared out among processes.
@@ -39,7 +39,7 @@ class Task:
     """
 
     exp: str
-    modules: tuple[int, ...] = ()
+    modules: tuple[ModuleName, ...] = ()
     pooling: Pooling = FRAMES
     dtype: Literal["float32", "float16"] = "float32"
     device: str = "cpu"

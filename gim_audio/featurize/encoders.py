@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gim_audio.audio import Waveform, to_mono
-from gim_audio.config import Config
+from gim_audio.config import Config, count_of
 from gim_audio.errors import AudioError, ConfigError
 from gim_audio.model.batch import Batch
 from gim_audio.model.checkpoint import fingerprint, load_for_features
@@ -23,9 +23,12 @@ from gim_audio.model.stream import Stream
 if TYPE_CHECKING:
     from gim_audio.featurize.live import Live
 
-__all__ = ["Encoder", "Features", "Featurizer", "Together", "cut", "with_the_last"]
+__all__ = ["Encoder", "Features", "Featurizer", "ModuleName", "Together", "cut", "with_the_last"]
 
 Features = npt.NDArray[np.float32]
+
+ModuleName = int | str
+"""A module: its number from 1, from the end where negative, or its name."""
 
 Together = Callable[[Sequence[Waveform]], list[list[Features]]]
 """Waveforms to features: a list a waveform, in it a matrix a module."""
@@ -85,28 +88,31 @@ class Encoder(ABC):
         """What encodes batch after batch as `encode` does each of its waveforms; memory is kept in between."""
         return lambda waveforms: [self.encode(waveform, modules) for waveform in waveforms]
 
-    def __call__(self, waveform: Signal, rate: int, module: int | None = None) -> Signal:
-        """Features of one module (the last one) of a waveform at any rate.
+    def __call__(self, waveform: Signal, rate: int, module: ModuleName | None = None) -> Signal:
+        """Features of one module (the last one) of a waveform at any rate: see `encode_all`."""
+        return self.encode_all(waveform, rate, [self.pick(module)])[0]
+
+    def encode_all(self, waveform: Signal, rate: int, modules: Sequence[int]) -> list[Signal]:
+        """Return the features of some modules of a waveform at any rate.
 
         Args:
             waveform: in [-1, 1], an array or a tensor. Shape: `(samples,)`; of several channels, which are averaged, an
                 array is `(samples, channels)`, as soundfile has it, and a tensor `(channels, samples)`, as torchaudio.
             rate: of its samples, Hz.
-            module: from 1.
+            modules: Numbers from 1.
 
         Returns:
-            An array or a tensor, as the waveform is one, on its device. Shape: `(frames, width)`.
+            Arrays or tensors, as the waveform is one, on its device. Shape: each `(frames, width)`.
 
         Raises:
             AudioError: it is too short, not of floating point, or holds what is not a number.
-            ConfigError: there is no such module.
         """
-        (features,) = self.encode(mono(waveform, rate, self.rate), [self.pick(module)])
+        found = self.encode(mono(waveform, rate, self.rate), modules)
         if isinstance(waveform, Tensor):
-            return torch.from_numpy(features).to(waveform.device)
-        return features
+            return [torch.from_numpy(features).to(waveform.device) for features in found]
+        return found
 
-    def stream(self, rate: int | None = None, module: int | None = None) -> "Live":  # noqa: ARG002
+    def stream(self, rate: int | None = None, module: ModuleName | None = None) -> "Live":  # noqa: ARG002
         """For sound that is still going on: see `Live`.
 
         Raises:
@@ -114,17 +120,41 @@ class Encoder(ABC):
         """
         raise ConfigError(f"{self.name}: only a network can stream")
 
-    def pick(self, module: int | None) -> int:
-        """A module's number from 1, the last one by default.
+    def pick(self, module: ModuleName | None) -> int:
+        """Return a module's number from 1.
+
+        Args:
+            module: A number from 1, a negative one from the end, or a name such as `gru`; None is the last module.
 
         Raises:
-            ConfigError: there are fewer.
+            ConfigError: There is no such module.
         """
         count = len(self.modules)
-        if module is not None and not 1 <= module <= count:
+        if module is None:
+            return count
+        number = module
+        if isinstance(module, str):
+            number = self.modules.index(module) + 1 if module in self.modules else count_of(module) or 0
+        elif module < 0:
+            number = count + 1 + module
+        if not 1 <= int(number) <= count:
             names = ", ".join(self.modules)
             raise ConfigError(f"module {module}: {self.name} has modules 1 to {count}: {names}")
-        return module or count
+        return int(number)
+
+    def pick_all(self, modules: ModuleName | Sequence[ModuleName] | None) -> list[int]:
+        """Return the numbers of one module or several; of `all`, all of them.
+
+        Raises:
+            ConfigError: There is no such module, or the list is empty.
+        """
+        if modules == "all":
+            return list(range(1, len(self.modules) + 1))
+        if modules is None or isinstance(modules, str | int):
+            return [self.pick(modules)]
+        if not modules:
+            raise ConfigError("no modules are asked for")
+        return [self.pick(module) for module in modules]
 
 
 class Featurizer(Encoder):
@@ -204,7 +234,7 @@ class Featurizer(Encoder):
             samples = torch.from_numpy(np.require(block, requirements=["C", "W"])).to(self.device)
             yield [features.cpu().numpy() for features in stream.push(samples, last=last)]
 
-    def stream(self, rate: int | None = None, module: int | None = None) -> "Live":
+    def stream(self, rate: int | None = None, module: ModuleName | None = None) -> "Live":
         """For sound that is still going on: see `Live`."""
         from gim_audio.featurize.live import Live  # which is made of this
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gim_audio.audio import Waveform
 from gim_audio.errors import AudioError
-from gim_audio.featurize.encoders import Featurizer, Signal, mono
+from gim_audio.featurize.encoders import Featurizer, ModuleName, Signal, mono
 
 if TYPE_CHECKING:
     from gim_audio.model.stream import Stream
@@ -26,7 +26,7 @@ class Live:
     Args:
         featurizer: a model.
         rate: of the samples, Hz; the model's own by default.
-        module: from 1; the last one by default.
+        module: A number from 1, from the end where negative, or a name; the last one by default.
 
     Attributes:
         latency: seconds from the moment on which a frame is centred to the sample with which it can be given; a
@@ -43,7 +43,7 @@ class Live:
         0.0145
     """
 
-    def __init__(self, featurizer: Featurizer, rate: int | None = None, module: int | None = None) -> None:
+    def __init__(self, featurizer: Featurizer, rate: int | None = None, module: ModuleName | None = None) -> None:
         number = featurizer.pick(module)
         geometry = featurizer.geometries[number - 1]
         self.latency = (geometry.start + geometry.receptive_field - 1 - geometry.centre) / featurizer.rate

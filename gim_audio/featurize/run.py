@@ -45,6 +45,10 @@ class Target:
     form: FileFormat = "npy"
     compress: bool = False
 
+    def named(self, task: Task, module: int) -> str:
+        """Return the specifier of one module's output."""
+        return numbered(self.specifier, "MODULE", module) if task.modules else self.specifier
+
     def outputs(self, task: Task, modules: Iterable[int]) -> dict[int, Output]:
         """One a module.
 
@@ -53,8 +57,7 @@ class Target:
         """
         found = {}
         for module in modules:
-            specifier = numbered(self.specifier, "MODULE", module) if task.modules else self.specifier
-            found[module] = parse_output(specifier, self.form, task.dtype, compress=self.compress)
+            found[module] = parse_output(self.named(task, module), self.form, task.dtype, compress=self.compress)
         if len(found) > 1 and numbered(self.specifier, "MODULE", 1) == self.specifier:
             raise GimAudioError(
                 f"{self.specifier}: several modules, several outputs: put MODULE into the name, where the number goes"
@@ -65,6 +68,11 @@ class Target:
             if times > 1:
                 raise GimAudioError(f"{self.specifier}: {path} would be written {times} times: give each its own name")
         return found
+
+
+def _named_modules(task: Task, encoder: Encoder) -> list[int]:
+    """Return the numbers of a task's modules, each once."""
+    return list(dict.fromkeys(encoder.pick_all(task.modules or None)))
 
 
 def numbered(name: str, word: str, number: int) -> str:
@@ -81,12 +89,14 @@ class Report:
         failed: the others, with the reason.
         notes: on those that were written.
         check: largest difference, and how large values are, where it was asked for and could be made.
+        outputs: What was written, a specifier for each module.
     """
 
     good: int = 0
     failed: dict[str, str] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
     check: tuple[float, float] | None = None
+    outputs: list[str] = field(default_factory=list)
 
     def enter(self, entries: list[Done]) -> None:
         """What became of an utterance."""
@@ -134,9 +144,9 @@ def featurize(
         GimAudioError: an output exists, is not understood or cannot be written.
     """
     encoder = task.encoder()
-    modules = list(dict.fromkeys(encoder.pick(module) for module in task.modules or (None,)))
+    modules = _named_modules(task, encoder)
     outputs = target.outputs(task, modules)
-    report = Report()
+    report = Report(outputs=[target.named(task, module) for module in modules])
     for name in data.utterances:
         if reason := _refusal(outputs, name):
             report.failed[name] = reason
@@ -187,8 +197,9 @@ def pipe(
         GimAudioError: as `featurize`.
     """
     encoder = task.encoder()
-    modules = list(dict.fromkeys(encoder.pick(module) for module in task.modules or (None,)))
-    outputs, report, seconds = target.outputs(task, modules), Report(), 0.0
+    modules = _named_modules(task, encoder)
+    outputs, seconds = target.outputs(task, modules), 0.0
+    report = Report(outputs=[target.named(task, module) for module in modules])
     for output in outputs.values():
         output.check()
     with tempfile.TemporaryDirectory(prefix="gim-audio-") as folder, named(Path(folder)), ExitStack() as opened:

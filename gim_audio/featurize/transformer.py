@@ -1,6 +1,7 @@
 """Features as a step of a scikit-learn pipeline."""
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -9,9 +10,10 @@ from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
+from gim_audio.audio import Waveform, read
 from gim_audio.errors import AudioError
-from gim_audio.featurize.encoders import Features, mono
-from gim_audio.featurize.load import load_encoder
+from gim_audio.featurize.encoders import Features, ModuleName, mono
+from gim_audio.featurize.loading import load_encoder
 from gim_audio.featurize.pooling import FRAMES, Pooling
 
 __all__ = ["GimFeatures"]
@@ -22,7 +24,7 @@ class GimFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     Args:
         model: an experiment, a checkpoint, a model of the package or a baseline.
-        module: from 1; the last one by default.
+        module: A number from 1, from the end where negative, or a name; the last one by default.
         rate: of the waveforms, Hz; None is the model's own.
         pool: `mean` or `mean+std` give a vector a waveform; None, `stack:K` and `subsample:K` a matrix each.
         device: where it runs.
@@ -39,7 +41,7 @@ class GimFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     def __init__(
         self,
         model: str = "gim-small",
-        module: int | None = None,
+        module: ModuleName | None = None,
         rate: int | None = None,
         pool: str | None = "mean",
         device: str = "cpu",
@@ -64,7 +66,9 @@ class GimFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """Featurize waveforms in [-1, 1].
 
         Args:
-            X: waveforms of their own lengths, or one array. Shape: each `(samples,)`, or `(waveforms, samples)`.
+            X: Recordings: arrays of their own lengths or one array (shape: each `(samples,)`, or
+                `(waveforms, samples)`), paths, or dictionaries `{"array": …, "sampling_rate": …}`, as the datasets
+                library has them.
 
         Returns:
             Shape: `(waveforms, width)`; without pooling to vectors, a list of `(frames, width)`.
@@ -77,12 +81,38 @@ class GimFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         found: list[Features] = []
         for place, waveform in enumerate(_waveforms(X)):
             try:
-                samples = mono(waveform, self.rate or encoder.rate, encoder.rate)
+                samples = self._samples(waveform)
                 (features,) = encoder.encode(samples, [encoder.pick(self.module)])
             except AudioError as error:
                 raise ValueError(f"waveform {place}: {error}") from error
             found.append(pooling.of(features))
         return np.concatenate(found) if pooling.is_vector else found
+
+    def get_feature_names_out(self, input_features: Any = None) -> npt.NDArray[np.object_]:  # noqa: ARG002
+        """Return a name for each column of what `transform` gives, such as `gru_mean_17`.
+
+        Raises:
+            ValueError: Waveforms are not pooled to vectors: their matrices have no columns in common.
+        """
+        check_is_fitted(self)
+        pooling, encoder = self._pooling(), self.encoder_
+        if not pooling.is_vector:
+            raise ValueError(f"pool={self.pool!r} gives a matrix a waveform: only vectors have names of columns")
+        number = encoder.pick(self.module)
+        (features,) = encoder.encode(np.zeros(encoder.shortest, np.float32), [number])
+        columns = range(features.shape[1])
+        return np.array(
+            [f"{encoder.modules[number - 1]}_{kind}_{n}" for kind in pooling.kind.split("+") for n in columns], object
+        )
+
+    def _samples(self, given: Any) -> Waveform:
+        """Return a recording at the encoder's rate."""
+        encoder = self.encoder_
+        if isinstance(given, str | Path):
+            return read(given, encoder.rate)
+        if isinstance(given, dict):
+            return mono(np.asarray(given["array"]), given["sampling_rate"], encoder.rate)
+        return mono(np.asarray(given), self.rate or encoder.rate, encoder.rate)
 
     def _pooling(self) -> Pooling:
         return Pooling.parse(self.pool) if self.pool else FRAMES
@@ -97,8 +127,8 @@ class GimFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return tags
 
 
-def _waveforms(given: Iterable[Any]) -> Sequence[npt.NDArray[Any]]:
-    waveforms = [np.asarray(waveform) for waveform in given]
+def _waveforms(given: Iterable[Any]) -> Sequence[Any]:
+    waveforms = list(given)
     if not waveforms:
         raise ValueError("no waveforms")
     return waveforms

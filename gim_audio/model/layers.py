@@ -130,11 +130,11 @@ class GRUContext(Context):
         return c.reshape(*z.shape[:2], self.width).to(z.dtype), last
 
     def _run(self, z: Tensor, first: Tensor) -> tuple[Tensor, State]:
-        """In float32, though a CPU projects the inputs in autocast's precision."""
-        gru = self.gru
-        if z.device.type != "cpu":
+        """In the type of the weights, float32 as a rule, though a CPU projects the inputs in autocast's precision."""
+        gru, dtype = self.gru, cast("Tensor", self.gru.weight_hh_l0).dtype
+        if z.device.type != "cpu" or dtype != torch.float32:
             with torch.autocast(z.device.type, enabled=False):
-                c, last = gru(z.float(), first.float())
+                c, last = gru(z.to(dtype), first.to(dtype))
             return c.to(z.dtype), (last,)
         projected = F.linear(z, cast("Tensor", gru.weight_ih_l0), cast("Tensor", gru.bias_ih_l0)).float()
         with torch.autocast("cpu", enabled=False):

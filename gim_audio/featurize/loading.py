@@ -10,10 +10,11 @@ from gim_audio.errors import CheckpointError, ConfigError
 from gim_audio.featurize.baselines import BASELINES, KaldiFeatures
 from gim_audio.featurize.encoders import Encoder, Featurizer
 from gim_audio.featurize.normalised import Normalised
+from gim_audio.featurize.torch_model import BaselineModel, FeatureModel, GimModel, Trained
 from gim_audio.model.checkpoint import pretrained
 from gim_audio.model.devices import set_precision
 
-__all__ = ["EncodingPrecision", "load_encoder"]
+__all__ = ["EncodingPrecision", "load", "load_encoder"]
 
 EncodingPrecision = Literal["auto", "fp32", "bf16", "bf16-emulated"]
 """As `TrainingConfig.precision`, without TF32."""
@@ -40,6 +41,34 @@ def load_encoder(name: str, device: torch.device | str = "cpu", precision: Encod
         others = ", ".join((*pretrained(), "mfcc", "mfcc+cmvn", "mfcc13", "fbank", "fbank+cmvn"))
         raise CheckpointError(f"{name}: no such experiment (nor is it {others} or random)")
     return Featurizer.load(name, device, decided)
+
+
+def load(
+    name: str | Path,
+    train: Trained | None = None,
+    *,
+    device: torch.device | str = "cpu",
+    precision: EncodingPrecision = "fp32",
+) -> FeatureModel:
+    """Return a model as a module of torch.
+
+    Args:
+        name: An experiment, a checkpoint, a model of the package such as `gim-small`, or a baseline such as `mfcc`.
+        train: `last` or `all` to fine-tune these modules of a network; None freezes all.
+        device: Where it computes; `to` moves a network.
+        precision: Of `featurize` and `stream`; `forward` computes in the type of the weights, or as torch's autocast
+            says.
+
+    Raises:
+        ConfigError: A baseline is to be trained, or a precision is not available.
+        CheckpointError: There is no such model, or it is damaged.
+    """
+    encoder = load_encoder(str(name), device, precision)
+    if isinstance(encoder, Featurizer):
+        return GimModel(encoder, train)
+    if train is not None:
+        raise ConfigError(f"{name}: has no weights to train")
+    return BaselineModel(encoder)
 
 
 def baseline(name: str) -> Encoder:
