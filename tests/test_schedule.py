@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from safetensors.torch import load_file
 
 from gim_audio.config import load
 from gim_audio.errors import CheckpointError, ConfigError, DataError, GimAudioError
-from gim_audio.model.checkpoint import load_model, resolve
+from gim_audio.model.checkpoint import load_for_features, load_model, resolve
 from gim_audio.model.gim import GreedyInfoMax
 from gim_audio.packed import Crops, PackedCorpus, pack
 from gim_audio.training import cache as cache_module
@@ -285,6 +286,41 @@ def test_a_measured_standardisation_grows_along(noise, corpus, tmp_path):
     train(grown, other, tmp_path / "e", resume=True, say=quiet)
     assert weights(tmp_path / "e")["deviation"] == weights(tmp_path / "base")["deviation"]
     assert load(tmp_path / "e/config.yaml").model.mean == load(tmp_path / "base/config.yaml").model.mean
+
+
+def test_weights_to_begin_with(corpus, tmp_path):
+    """All of them learn on; a model that was exported for features gets new heads, and it is said."""
+    train(conf(tmp_path, "model.mean=0.01", "model.deviation=0.1"), corpus, tmp_path / "base", say=quiet)
+    said = []
+    train(conf(tmp_path, "training.seed=7"), corpus, tmp_path / "e", init=tmp_path / "base", say=said.append)
+    assert said == [f"beginning with the weights of {tmp_path}/base"]
+    begun = load_file(tmp_path / "e/step-000000/model.safetensors")
+    assert not differ(weights(tmp_path / "base"), begun)
+    assert differ(begun, weights(tmp_path / "e")) == {1, 2, 3, 4, 5, 6}
+    assert load(tmp_path / "e/config.yaml").model.mean == 0.01
+    assert json.loads((tmp_path / "e/provenance.json").read_text())[0]["begun_with"] == str(tmp_path / "base")
+    train(conf(tmp_path, "training.seed=7", "training.steps=9"), corpus, tmp_path / "e", resume=True,
+          init=tmp_path / "base", say=quiet)  # fmt: skip
+    assert load_model(tmp_path / "e")[0].model.deviation == 0.1
+
+
+def test_a_shipped_model_learns_on(corpus, tmp_path):
+    said = []
+    kept = ["model.channels=256", "model.context.hidden=256", "objective.steps_ahead=12", "training.steps=1"]
+    train(conf(tmp_path, *kept), corpus, tmp_path / "e", init="gim-small", say=said.append)
+    assert said == ["beginning with the weights of gim-small; the prediction heads of modules 1, 2, 3, 4, 5, 6 are new"]
+    begun, shipped = load_model(tmp_path / "e/step-000000")[1], load_for_features(Path("gim-small"))
+    for name, weight in shipped.state_dict().items():
+        assert torch.equal(begun.state_dict()[name], weight), name
+    for wrong, message in (
+        (["model.channels=8"], "model.channels: gim-small has 256, not 8"),
+        ([*kept, "model.kernels=[10,8,4,4,3]"], "model.kernels"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            train(conf(tmp_path, *wrong), corpus, tmp_path / "no", init="gim-small", say=quiet)
+    with pytest.raises(ConfigError, match="--from and --init"):
+        train(conf(tmp_path), corpus, tmp_path / "no", init="gim-small", base=tmp_path / "e", say=quiet)
+    assert not (tmp_path / "no").exists()
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from gim_audio.cli.progress import progress, say
 @click.option("--out", "experiment", required=True, type=PATH, help="The experiment's folder.")
 @click.option("--resume", is_flag=True, help="Go on from the latest checkpoint, if there is one.")
 @click.option("--from", "base", type=PATH, help="Grow this experiment: CONF adds modules to it.")
+@click.option("--init", type=PATH, help="Begin with these weights: an experiment, a checkpoint or gim-small.")
 @click.option("--valid", type=PATH, help="A packed corpus that says which checkpoint is best.")
 @click.option("--keep", type=COUNT, help="Keep so many checkpoints, beside the first and the best.")
 def train(
@@ -26,6 +27,7 @@ def train(
     experiment: Path,
     resume: bool,
     base: Path | None,
+    init: Path | None,
     valid: Path | None,
     keep: int | None,
 ) -> None:
@@ -56,6 +58,7 @@ def train(
             experiment,
             resume=resume,
             base=base,
+            init=init,
             valid=PackedCorpus(valid) if valid else None,
             keep=keep,
             say=say,

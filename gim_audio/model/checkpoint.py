@@ -31,6 +31,7 @@ __all__ = [
     "seal",
     "trained_steps",
     "verify",
+    "weights_of",
     "write_tensors",
 ]
 
@@ -110,6 +111,16 @@ def load_for_features(path: Path) -> GreedyInfoMax:
             weights = {name: file.get_tensor(name).to(torch.float32, copy=True) for name in names}
             model.load_state_dict(weights, assign=True)
     return model.eval()
+
+
+def weights_of(path: Path) -> tuple[Config, dict[str, Tensor]]:
+    """Return the configuration of a checkpoint and its weights in float32, with prediction heads where it has some.
+
+    Raises:
+        CheckpointError: See `load_model`.
+    """
+    with _whole(path) as folder:
+        return load(folder / "config.yaml"), {n: w.float() for n, w in load_file(folder / "model.safetensors").items()}
 
 
 def has_heads(path: Path) -> bool:

@@ -7,10 +7,13 @@ import torch
 
 from gim_audio.config import Config
 from gim_audio.errors import ConfigError
-from gim_audio.model.checkpoint import load_model
+from gim_audio.model.checkpoint import load_model, weights_of
 from gim_audio.model.gim import GreedyInfoMax
 
-__all__ = ["begin_as_below", "graft"]
+__all__ = ["begin_as_below", "begin_with", "graft"]
+
+ANY = {"rate", "mean", "deviation"}
+"""Settings of the waveforms, on which no shape depends."""
 
 
 def graft(config: Config, model: GreedyInfoMax, base: Path) -> int:
@@ -32,6 +35,37 @@ def graft(config: Config, model: GreedyInfoMax, base: Path) -> int:
         raise ConfigError(f"model.added: nothing is added to {base}, which has {count} modules")
     model.load_state_dict(trained.state_dict(), strict=False)
     return count
+
+
+def begin_with(config: Config, model: GreedyInfoMax, init: Path) -> list[int]:
+    """Give a model the weights of another one of the same shape, which all learn on.
+
+    Args:
+        config: The configuration of `model`.
+        model: The model; its standardisation stays as it is.
+        init: An experiment, a checkpoint or a model of the package.
+
+    Returns:
+        The modules, from 1, whose prediction heads are new: `init` has none, or some of other shapes.
+
+    Raises:
+        ConfigError: The models have other shapes; names the first setting.
+        CheckpointError: There is no such model, or it is damaged.
+    """
+    old, weights = weights_of(init)
+    before, now = old.model.model_dump(), config.model.model_dump()
+    for key, value in before.items():
+        if key not in ANY and now[key] != value:
+            raise ConfigError(f"model.{key}: {init} has {value}, not {now[key]}: its weights fit no other shape")
+    own = model.state_dict()
+    found = {
+        name: tensor
+        for name, tensor in weights.items()
+        if name in own and name not in ANY and (".objective." not in name or tensor.shape == own[name].shape)
+    }
+    model.load_state_dict(found, strict=False)
+    missing = own.keys() - found.keys() - ANY
+    return sorted({int(name.split(".")[1]) + 1 for name in missing})
 
 
 @torch.no_grad()

@@ -33,7 +33,7 @@ from gim_audio.training.adam import Adam
 from gim_audio.training.balance import measure
 from gim_audio.training.cache import Cache, CachedFeed, build
 from gim_audio.training.feed import Feed
-from gim_audio.training.growth import begin_as_below, graft
+from gim_audio.training.growth import begin_as_below, begin_with, graft
 from gim_audio.training.health import LossWatch, check_weights, diagnose
 from gim_audio.training.interrupts import Interrupts
 from gim_audio.training.journal import Metrics, note_start, open_lines, read_lines
@@ -59,6 +59,7 @@ def train(
     *,
     resume: bool = False,
     base: Path | str | None = None,
+    init: Path | str | None = None,
     valid: PackedCorpus | None = None,
     keep: int | None = None,
     say: Callable[[str], None] = print,
@@ -72,6 +73,8 @@ def train(
         experiment: a new folder, or with `resume` the one to go on with.
         resume: go on from the latest checkpoint, to the same weights as a run that never stopped.
         base: an experiment whose modules this model begins with; they stay as they are.
+        init: A model whose weights this model begins with; they learn on. Its standardisation is taken too, unless the
+            configuration measures it (`auto`).
         valid: measure InfoNCE on it at each checkpoint, and point `best` at the best one.
         keep: this many checkpoints, beside the untrained and the best.
         say: takes a line for the user.
@@ -86,11 +89,13 @@ def train(
         KeyboardInterrupt: after Ctrl-C, when a checkpoint is written.
         SystemExit: after SIGTERM, likewise.
     """
-    experiment, base = Path(experiment), Path(base) if base is not None else None
+    experiment, base, init = Path(experiment), _path(base), _path(init)
+    if base is not None and init is not None:
+        raise ConfigError("--from and --init: a stack either grows on another or begins with its weights")
     for other in (corpus, valid):
         if other is not None and other.rate != config.model.rate:
             raise DataError(f"{other.path}: packed at {other.rate} Hz, the model wants {config.model.rate} Hz")
-    device = pick_device(config.training.device)
+    device, given = pick_device(config.training.device), config.model
     keep_freed_memory()
     begun = experiment if resume and newest(experiment) else None
     position = load_position(experiment) if begun else None  # a damaged checkpoint is told before its settings are
@@ -110,6 +115,9 @@ def train(
             "training": config.training.model_copy(update={"precision": decided}),
         }
     )
+    if init is not None:
+        old = load(resolve(begun or init) / "config.yaml").model
+        config = config.model_copy(update={"model": _heard_like(config.model, given, old)})
     torch.manual_seed(config.training.seed)
     model = GreedyInfoMax.build(config.model, config.objective)
     with join(config, model) as place, Interrupts() as interrupts:
@@ -118,9 +126,9 @@ def train(
         place.wait()  # all have looked before one writes
         run = Run(config, corpus, experiment, model, device, place, interrupts, valid, keep, say, progress)
         if position is None:
-            run.plan(base)
+            run.plan(base, init)
         with lock(experiment) if place.writes else nullcontext():
-            run.start(base) if position is None else run.resume(position)
+            run.start(base, init) if position is None else run.resume(position)
             before = run.position.step
             run.go()
             return run.position.step - before
@@ -158,7 +166,7 @@ class Run:
         if not self.place.writes:
             self.say = lambda line: None
 
-    def plan(self, base: Path | None) -> None:
+    def plan(self, base: Path | None, init: Path | None) -> None:
         """From the beginning; what `base` trained is the bottom of the stack. Nothing is written yet."""
         if self.crops.unused > MOST_UNUSED and self.config.data.short == "refuse":
             raise DataError(
@@ -169,15 +177,19 @@ class Run:
         self.position.labels = labels_fingerprint(self.config.objective, self.corpus)
         if base is not None:
             self.position.trained = graft(self.config, self.model, base)
+        if init is not None:
+            new = begin_with(self.config, self.model, init)
+            heads = f"; the prediction heads of modules {', '.join(map(str, new))} are new" if new else ""
+            self.say(f"beginning with the weights of {init}{heads}")
         self.schedule = phases(self.config, self.crops.batch, self.position.trained)
         self.place.check(self.schedule)
         self.position.recent_losses = self.watch.recent
 
-    def start(self, base: Path | None) -> None:
+    def start(self, base: Path | None, init: Path | None) -> None:
         """As planned."""
         if self.place.writes:
             save(self.experiment, self.config, self.model.state_dict(), {}, self.position)
-        self._note(**({"grown_from": str(base)} if base else {}))
+        self._note(**{key: str(path) for key, path in (("grown_from", base), ("begun_with", init)) if path})
 
     def resume(self, position: Position) -> None:
         """From the last checkpoint."""
@@ -418,6 +430,16 @@ class Run:
             elif not isinstance(error, GimAudioError | OSError):
                 raise
             raise kind(f"{what}: training stops; the last good checkpoint is {resolve(self.experiment)}") from error
+
+
+def _path(given: Path | str | None) -> Path | None:
+    return None if given is None else Path(given)
+
+
+def _heard_like(model: ModelConfig, given: ModelConfig, old: ModelConfig) -> ModelConfig:
+    """Return a model with the standardisation of another, but for what was measured where `auto` was given."""
+    kept = {name: getattr(old, name) for name in ("mean", "deviation") if getattr(given, name) != "auto"}
+    return model.model_copy(update=kept)
 
 
 def _standardised(model: ModelConfig, corpus: PackedCorpus, known: Path | None) -> ModelConfig:
