@@ -195,6 +195,29 @@ def test_baselines_have_the_same_interface(name):
         gim_audio.load(name, train="all")
 
 
+def test_nothing_of_the_process_changes(corpus, tmp_path):
+    """Loading, computing and training leave torch's settings and its global generator as they are."""
+    from conftest import TINY
+
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+    for allowed in (True, False):
+        products.allow_tf32 = convolutions.allow_tf32 = allowed
+        state = torch.get_rng_state()
+        model = gim_audio.load("gim-small")
+        model.featurize(np.zeros(8000, np.float32))
+        gim_audio.train(load(tmp_path / "tiny.yaml"), corpus, tmp_path / f"e-{allowed}", say=lambda line: None)
+        assert (products.allow_tf32, convolutions.allow_tf32) == (allowed, allowed)
+        assert torch.equal(torch.get_rng_state(), state)
+    convolutions.allow_tf32 = True  # as torch has it
+
+
+def test_it_compiles():
+    model, batch = gim_audio.load("gim-small"), torch.stack(waveforms(8000, 8000))
+    compiled = torch.compile(model, backend="aot_eager")  # without a compiler of C++
+    torch.testing.assert_close(compiled(batch), model(batch), rtol=0, atol=1e-6)
+
+
 def test_it_says_what_it_is():
     shown = repr(gim_audio.load("gim-small"))
     assert shown.startswith("GimModel(gim-small ")

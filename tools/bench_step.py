@@ -20,7 +20,7 @@ from bench import apart, noise, peak_gigabytes, precisions, seconds, table, writ
 from torch import Tensor, nn
 
 from gim_audio.config import Config, load
-from gim_audio.model.devices import keep_freed_memory, pick_device, set_precision
+from gim_audio.model.devices import decide_precision, keep_freed_memory, pick_device
 from gim_audio.model.gim import GreedyInfoMax
 from gim_audio.model.layers import ConvBlock
 from gim_audio.training import train
@@ -246,7 +246,9 @@ def measure(variant: str, batch: int, steps: int, device: torch.device) -> dict[
     name = variant.removeprefix("objectives of ").removeprefix("memory of ")
     config = load(None, [f"training.batch={batch}", f"training.device={device}", *VARIANTS.get(name, [])])
     waveform = 0.06 * torch.randn(batch, CROP, device=device)
-    set_precision(config.training.precision, device)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = (
+        decide_precision(config.training.precision, device) == "tf32"
+    )
     if variant.startswith("roofline"):
         return roofline(config, waveform, torch.bfloat16 if variant.endswith("bf16") else torch.float32)
     if variant.startswith("memory of"):

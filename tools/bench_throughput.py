@@ -16,7 +16,7 @@ from bench import apart, precisions, seconds, table, write_page
 from bench_step import CROP, memory, our_step, published_step, synchronised
 
 from gim_audio.config import Config, load
-from gim_audio.model.devices import pick_device, set_precision
+from gim_audio.model.devices import decide_precision, pick_device
 from gim_audio.model.gim import GreedyInfoMax
 
 KINDS = {
@@ -55,7 +55,9 @@ def measure(kind: str, batch: int, steps: int, device: torch.device) -> dict[str
     """One row, in this process."""
     torch.manual_seed(0)
     config = load(None, [f"training.batch={batch}", f"training.device={device}", *KINDS[kind]])
-    set_precision(config.training.precision, device)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = (
+        decide_precision(config.training.precision, device) == "tf32"
+    )
     waveform = 0.06 * torch.randn(batch, CROP, device=device)
     make = published_step if kind == "published" else our_step
     taken = seconds(synchronised(make(config, waveform), device), steps, warm=2)

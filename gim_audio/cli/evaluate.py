@@ -54,7 +54,7 @@ def abx(
     from gim_audio.featurize import load_encoder
     from gim_audio.files import absent
     from gim_audio.kaldi import DataDir
-    from gim_audio.model.devices import keep_freed_memory, pick_device
+    from gim_audio.model.devices import keep_freed_memory, pick_device, rounding_to_tf32
     from gim_audio.probes import Result, write_result
 
     absent(out)
@@ -62,7 +62,7 @@ def abx(
     data, where = DataDir.read(path), pick_device(device)
     tokens = read_items(items) if items else items_of(alignments(data), data.speakers)
     encoder = load_encoder(exp, where)
-    with progress("abx: encoding", len(data.utterances)) as update:
+    with rounding_to_tf32(False), progress("abx: encoding", len(data.utterances)) as update:
         rows, speakers = compare(
             encoder,
             data,

@@ -116,13 +116,13 @@ def featurize(
     )
     from gim_audio.featurize import featurize as run
     from gim_audio.featurize import job as share
-    from gim_audio.model.devices import keep_freed_memory, pick_device, set_precision
+    from gim_audio.model.devices import decide_precision, keep_freed_memory, pick_device
 
     pooling = Pooling.parse(pool) if pool else FRAMES
     where = pick_device(device)
     shared = nj > 1 and device in {"auto", "cuda"}  # each process has a GPU of its own
     if precision == "auto" and exp not in BASELINES:  # once for all processes, and for the run that goes on
-        precision = cast("EncodingPrecision", set_precision(precision, where))
+        precision = cast("EncodingPrecision", decide_precision(precision, where))
     task = Task(exp, modules, pooling, dtype, where.type if shared else str(where), precision, allow_pipes)
     target = Target(numbered(output, "JOB", job[0]) if job else output, form, compress)
     keep_freed_memory()

@@ -39,9 +39,11 @@ def train(
     """
     from gim_audio.config import load
     from gim_audio.model.checkpoint import resolve
+    from gim_audio.model.devices import keep_freed_memory
     from gim_audio.packed import PackedCorpus
     from gim_audio.training import train as run
 
+    keep_freed_memory()
     config = load(conf, overrides)
     with progress("training", None) as update:
 

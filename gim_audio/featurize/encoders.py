@@ -15,6 +15,7 @@ from gim_audio.config import Config, count_of
 from gim_audio.errors import AudioError, ConfigError
 from gim_audio.model.batch import Batch
 from gim_audio.model.checkpoint import fingerprint, load_for_features
+from gim_audio.model.devices import rounding_to_tf32
 from gim_audio.model.gim import GreedyInfoMax, module_names
 from gim_audio.model.layers import Geometry
 from gim_audio.model.products import Products, products
@@ -232,7 +233,9 @@ class Featurizer(Encoder):
             if last:
                 self.hears(heard)
             samples = torch.from_numpy(np.require(block, requirements=["C", "W"])).to(self.device)
-            yield [features.cpu().numpy() for features in stream.push(samples, last=last)]
+            with rounding_to_tf32(False):
+                found = [features.cpu().numpy() for features in stream.push(samples, last=last)]
+            yield found
 
     def stream(self, rate: int | None = None, module: ModuleName | None = None) -> "Live":
         """For sound that is still going on: see `Live`."""
@@ -250,7 +253,8 @@ class Featurizer(Encoder):
 
         def encode(waveforms: Sequence[Waveform]) -> list[list[Features]]:
             self.hears(min(map(len, waveforms)))
-            found = batch([torch.from_numpy(np.ascontiguousarray(waveform)) for waveform in waveforms])
+            with rounding_to_tf32(False):
+                found = batch([torch.from_numpy(np.ascontiguousarray(waveform)) for waveform in waveforms])
             return [[features.numpy() for features in each] for each in found]
 
         return encode
@@ -258,7 +262,8 @@ class Featurizer(Encoder):
     @torch.no_grad()
     def encode_whole(self, waveform: Waveform, modules: Sequence[int]) -> list[Features]:
         """In one pass, without pieces, as the model is trained: what all other ways are held against."""
-        features, _ = self.model(torch.from_numpy(np.ascontiguousarray(waveform)).to(self.device)[None])
+        with rounding_to_tf32(False):
+            features, _ = self.model(torch.from_numpy(np.ascontiguousarray(waveform)).to(self.device)[None])
         return [features[module - 1][0].cpu().numpy() for module in modules]
 
 

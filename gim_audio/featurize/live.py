@@ -11,6 +11,7 @@ from torch import Tensor
 from gim_audio.audio import Waveform
 from gim_audio.errors import AudioError
 from gim_audio.featurize.encoders import Featurizer, ModuleName, Signal, mono
+from gim_audio.model.devices import rounding_to_tf32
 
 if TYPE_CHECKING:
     from gim_audio.model.stream import Stream
@@ -80,7 +81,8 @@ class Live:
         if self._resampler is not None:
             samples = np.asarray(self._resampler.resample_chunk(samples, last=last), np.float32)
         waveform = torch.from_numpy(samples).to(self._featurizer.device)
-        (frames,) = self._stream.push(waveform, last=last)
+        with rounding_to_tf32(False):
+            (frames,) = self._stream.push(waveform, last=last)
         if last:
             self._stream = None
         return frames.cpu().numpy()

@@ -12,7 +12,7 @@ from gim_audio.featurize.encoders import Encoder, Featurizer
 from gim_audio.featurize.normalised import Normalised
 from gim_audio.featurize.torch_model import BaselineModel, FeatureModel, GimModel, Trained
 from gim_audio.model.checkpoint import pretrained
-from gim_audio.model.devices import set_precision
+from gim_audio.model.devices import decide_precision
 
 __all__ = ["EncodingPrecision", "load", "load_encoder"]
 
@@ -34,7 +34,7 @@ def load_encoder(name: str, device: torch.device | str = "cpu", precision: Encod
             raise ConfigError(f"--precision {precision}: {name} is computed in fp32")
         return baseline(name)
     # TF32 cannot be asked for
-    decided = cast("Literal['fp32', 'bf16']", set_precision(precision, torch.device(device)))
+    decided = cast("Literal['fp32', 'bf16']", decide_precision(precision, torch.device(device)))
     if name == "random":
         return Featurizer.random(Config(), device, decided)
     if name not in pretrained() and not Path(name).exists():

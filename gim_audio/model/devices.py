@@ -4,7 +4,8 @@ import ctypes
 import functools
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -16,13 +17,14 @@ from gim_audio.errors import ConfigError
 
 __all__ = [
     "bf16_speed",
+    "decide_precision",
     "free_bytes",
     "give_back_freed_memory",
     "keep_freed_memory",
     "peak_bytes",
     "pick_device",
+    "rounding_to_tf32",
     "send",
-    "set_precision",
 ]
 
 
@@ -43,8 +45,20 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def set_precision(name: Precision, device: torch.device) -> Literal["fp32", "tf32", "bf16"]:
-    """Decide on a precision, and let a GPU round products to TF32 if that was asked for, and only then.
+@contextmanager
+def rounding_to_tf32(allowed: bool) -> Iterator[None]:
+    """Let GPUs round products to TF32, or not, until the block is left: torch has it so for convolutions by default."""
+    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = products.allow_tf32, convolutions.allow_tf32
+    products.allow_tf32 = convolutions.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        products.allow_tf32, convolutions.allow_tf32 = before
+
+
+def decide_precision(name: Precision, device: torch.device) -> Literal["fp32", "tf32", "bf16"]:
+    """Decide on a precision.
 
     Args:
         name: The precision that was asked for: see `TrainingConfig.precision`.
@@ -58,7 +72,6 @@ def set_precision(name: Precision, device: torch.device) -> Literal["fp32", "tf3
     """
     if name == "tf32" and device.type != "cuda":
         raise ConfigError(f"precision tf32 is for NVIDIA GPUs, not for {device.type}: take fp32 or bf16")
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = name == "tf32"
     if name == "bf16-emulated":
         return "bf16"
     if name == "auto":

@@ -20,12 +20,12 @@ from gim_audio.errors import CheckpointError, ConfigError, DataError, GimAudioEr
 from gim_audio.files import LOCKS, absent, lock, replace_link, write_text
 from gim_audio.model.checkpoint import load_model, newest, resolve
 from gim_audio.model.devices import (
+    decide_precision,
     give_back_freed_memory,
-    keep_freed_memory,
     peak_bytes,
     pick_device,
+    rounding_to_tf32,
     send,
-    set_precision,
 )
 from gim_audio.model.gim import GreedyInfoMax
 from gim_audio.packed import Crops, PackedCorpus
@@ -96,14 +96,13 @@ def train(
         if other is not None and other.rate != config.model.rate:
             raise DataError(f"{other.path}: packed at {other.rate} Hz, the model wants {config.model.rate} Hz")
     device, given = pick_device(config.training.device), config.model
-    keep_freed_memory()
     begun = experiment if resume and newest(experiment) else None
     position = load_position(experiment) if begun else None  # a damaged checkpoint is told before its settings are
     precision = config.training.precision
     if precision == "auto" and begun:
         precision = load(resolve(begun) / "config.yaml").training.precision
     try:
-        decided = set_precision(precision, device)
+        decided = decide_precision(precision, device)
     except ConfigError as error:
         if begun is None:
             raise
@@ -118,9 +117,10 @@ def train(
     if init is not None:
         old = load(resolve(begun or init) / "config.yaml").model
         config = config.model_copy(update={"model": _heard_like(config.model, given, old)})
-    torch.manual_seed(config.training.seed)
-    model = GreedyInfoMax.build(config.model, config.objective)
-    with join(config, model) as place, Interrupts() as interrupts:
+    with torch.random.fork_rng():
+        torch.manual_seed(config.training.seed)
+        model = GreedyInfoMax.build(config.model, config.objective)
+    with rounding_to_tf32(decided == "tf32"), join(config, model) as place, Interrupts() as interrupts:
         if place.writes and not resume:
             absent(experiment, but=LOCKS)
         place.wait()  # all have looked before one writes
