@@ -61,22 +61,22 @@ class Section(BaseModel):
 
 
 class ContextConfig(Section):
-    """What summarises the past, c_t: a GRU, causal convolutions or nothing."""
+    """The context network, which summarises the past as c_t: a GRU, causal convolutions or nothing."""
 
     kind: Literal["gru", "conv", "none"] = "gru"
     hidden: Positive = 256
     bptt: bool = True
-    """GRU: propagate gradients through time; without it the previous state is a constant."""
+    """Whether a GRU propagates gradients through time; without it, the previous state is a constant."""
     layers: Positive = 4
-    """conv: how many causal convolutions."""
+    """The number of causal convolutions, for `conv`."""
     kernel: Annotated[int, Field(ge=2)] = 5
-    """conv: frames that each of them sees, the present one included."""
+    """The frames that each causal convolution sees, the present one included."""
     at: Literal["last", "each"] = "last"
-    """One context on the last convolution, or one for each module."""
+    """Whether the last convolution has the only context, or each module has its own."""
 
 
 class ConvolutionConfig(Section):
-    """One more convolution, which is a module of its own."""
+    """A convolution that is added to a trained stack as a module of its own."""
 
     kernel: Positive
     stride: Positive = 1
@@ -85,7 +85,7 @@ class ConvolutionConfig(Section):
 
 
 class ModelConfig(Section):
-    """Encoder, context, and where gradients are cut; and what was added to a trained stack."""
+    """The encoder, the context, the places where gradients are cut, and modules added to a trained stack."""
 
     kernels: tuple[Positive, ...] = (10, 8, 4, 4, 4)
     strides: tuple[Positive, ...] = (5, 4, 2, 2, 2)
@@ -94,35 +94,35 @@ class ModelConfig(Section):
     context: ContextConfig = ContextConfig()
     isolate_after: tuple[Positive, ...] = (1, 2, 3, 4, 5)
     added: tuple[ConvolutionConfig | ContextConfig, ...] = ()
-    """More modules on top: a convolution takes the frames below; a context takes them too, or the contexts of a
-    module that is a context alone."""
+    """Modules on top of a trained stack. A convolution takes the frames of the module below; a context takes them too,
+    or the contexts of a module that is a context alone."""
     rate: Annotated[int, Field(ge=1, le=2_000_000)] = 16000
     mean: float | Literal["auto"] = -0.000678111
     deviation: Annotated[float, Field(gt=0)] | Literal["auto"] = 0.0630056
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Channels of each convolution."""
+        """The number of channels of each convolution."""
         return (self.channels,) * len(self.kernels) if isinstance(self.channels, int) else self.channels
 
     @property
     def modules(self) -> int:
-        """How many there are."""
+        """The number of modules."""
         return len({*self.isolate_after, len(self.kernels)}) + self.context_is_a_module + len(self.added)
 
     @property
     def context_is_a_module(self) -> bool:
-        """Whether the context has no convolutions of its own."""
+        """True where the context is a module without convolutions."""
         return bool(self.isolate_after) and self.isolate_after[-1] == len(self.kernels)
 
     @property
     def hop(self) -> int:
-        """Samples from one frame of the last convolution to the next."""
+        """The number of samples from one frame of the last convolution to the next."""
         return math.prod(stride for _, stride, _ in self.convolutions)
 
     @property
     def convolutions(self) -> list[tuple[int, int, int]]:
-        """Kernel, stride and padding of all, from the bottom up."""
+        """The kernel, stride and padding of every convolution, from the bottom up."""
         added = [(a.kernel, a.stride, a.padding) for a in self.added if isinstance(a, ConvolutionConfig)]
         return [*zip(self.kernels, self.strides, self.paddings, strict=True), *added]
 
@@ -158,27 +158,27 @@ class ModelConfig(Section):
 
 
 class NegativesConfig(Section):
-    """Where the frames that are not the positive come from."""
+    """The sampling of negatives."""
 
     kind: Literal["batch", "exact", "utterance", "pool"] = "batch"
     number: Positive = 10
     ranks: Literal["all", "own"] = "all"
-    """With `parallel: data`: from all processes' crops, as one process with all of them would; or, which sends less,
-    from the own."""
+    """The crops that negatives are drawn from with `parallel: data`: those of all processes, as one process with all of
+    them would, or a process's own, which sends less."""
 
 
 class ObjectiveConfig(Section):
-    """What each module learns: InfoNCE, or to name phones or speakers."""
+    """The objective of each module: InfoNCE, or the classification of phones or speakers."""
 
     kind: Literal["infonce", "phones", "speakers"] = "infonce"
     classes: Positive | None = None
-    """Of phones and speakers; None: as many as there are, which `train` finds out."""
+    """The number of phones or speakers; None lets `train` count them."""
     shift: Annotated[int, Field(ge=-1000, le=1000)] = 1
-    """Of phone labels, in steps of 10 ms: see `gim_audio.phones.frame_labels`."""
+    """The delay of phone labels in steps of 10 ms: see `gim_audio.phones.frame_labels`."""
     steps_ahead: Positive = 12
     negatives: NegativesConfig = NegativesConfig()
     window: Positive = 128
-    """InfoNCE alone: how far ahead, against what, and in how long a part of a crop."""
+    """The number of frames of a crop in which InfoNCE predicts; `steps_ahead` is how many frames ahead it does."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -188,41 +188,41 @@ class ObjectiveConfig(Section):
 
 
 class DataConfig(Section):
-    """How the corpus is cut."""
+    """Training examples."""
 
     crop: Positive = 20480
-    """Samples of one training example."""
+    """The number of samples of one training example."""
     short: Literal["refuse", "leave out"] = "refuse"
     """Utterances shorter than a crop are left out of training. Where they are more than half of the audio, `refuse`
     stops before training, and `leave out` trains on the others."""
     on_device: Literal["auto", "always", "never"] = "auto"
-    """Whether the whole packed corpus is kept on the device: `auto` does on a GPU, where it fits into half of it."""
+    """Whether the device keeps the whole packed corpus; `auto` keeps it on a GPU where it takes at most half of it."""
 
 
 class StopConfig(Section):
-    """End a phase when InfoNCE accuracy stands still."""
+    """The rule that ends a phase when InfoNCE accuracy stands still."""
 
     change: Annotated[float, Field(gt=0)] = 0.002
-    """How much every module's mean accuracy must rise …"""
+    """The rise in mean accuracy below which a module stands still; a phase ends where all do."""
     over: Positive = 500
-    """… from the last but one so many steps to the last so many; where none's does, the phase ends."""
+    """The number of steps that each of the two compared means is over."""
 
 
 class PhaseConfig(Section):
-    """Some modules that learn together, for some steps; what is below them stands still."""
+    """A phase of training: some modules learn together, and those below them stay as they are."""
 
     modules: tuple[Positive, ...] | Literal["all"] = "all"
     steps: Positive | None = None
-    """None: `training.steps`."""
+    """The length of the phase; None is `training.steps`."""
     stop: StopConfig | None = None
     learning_rate: Annotated[float, Field(gt=0)] | None = None
-    """None: `training.learning_rate`."""
+    """The learning rate of the phase; None is `training.learning_rate`."""
     decay: Literal["none", "linear", "cosine"] | None = None
-    """None: `training.decay`."""
+    """The decay of the phase; None is `training.decay`."""
     warm_start: bool = False
-    """Begin with the weights of the module below, which must have the same shapes."""
+    """Whether a module begins with the weights of the module below, which must have the same shapes."""
     cache: bool = False
-    """Compute what is below the lowest of the modules once, for the whole corpus, and read it from disk."""
+    """Whether the input of the lowest of the modules is computed once for the whole corpus and read from disk."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -235,38 +235,38 @@ PerModule = Annotated[float, Field(ge=0)]
 
 
 class TrainingConfig(Section):
-    """When, how long, how fast, on what."""
+    """The schedule, the optimizer, the device and the checkpoints."""
 
     schedule: Literal["joint", "sequential"] | tuple[PhaseConfig, ...] = "joint"
-    """`joint`: all modules, for `steps`. `sequential`: one after another, each for `steps`. Or a list of phases."""
+    """All modules at once (`joint`), one after another (`sequential`), each for `steps`, or a list of phases."""
     cache: bool = False
-    """For `sequential`, from the third module on: see `PhaseConfig.cache`."""
+    """Whether `sequential` caches the input of a module from the third on: see `PhaseConfig.cache`."""
     steps: Positive = 100_000
     batch: Positive = 8
-    """Crops a step; with `parallel: data`, of each process."""
+    """The number of crops in a step; with `parallel: data`, of each process."""
     learning_rate: Annotated[float, Field(gt=0)] | tuple[Annotated[float, Field(gt=0)], ...] | Literal["auto"] = 2e-4
-    """One, or one a module. `auto` is 2e-4 for a batch of 8 and grows with the square root of the batch (Malladi et
-    al. 2022, for Adam)."""
+    """One learning rate, or one for each module. `auto` is 2e-4 for a batch of 8 and grows with the square root of the
+    batch (Malladi et al. 2022, for Adam)."""
     decay: Literal["none", "linear", "cosine"] = "none"
-    """Of the learning rate, to zero over a phase."""
+    """The way in which the learning rate falls to zero over a phase."""
     weight_decay: PerModule | tuple[PerModule, ...] = 0.0
-    """Share of the weights that is lost in a step, times the learning rate (decoupled: Loshchilov and Hutter 2019)."""
+    """The decoupled weight decay (Loshchilov and Hutter 2019): a step takes this times the learning rate off."""
     clip: Annotated[float, Field(gt=0)] | None = None
-    """Largest norm of the gradient of one module; it never spans two."""
+    """The largest norm of the gradient of one module; None does not clip."""
     precision: Precision = "fp32"
     """`auto`: bf16 where the processor or GPU multiplies it faster than fp32, else fp32. `bf16` is
     refused where it is slower, unless it is called `bf16-emulated`."""
     device: str = "auto"
     parallel: Literal["none", "data", "modules"] = "none"
-    """Under torchrun: each process has its share of a batch, or of the modules."""
+    """What processes under torchrun share: each batch, or the modules."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 2
     checkpoint_every: Positive = 1000
     diagnose_every: Positive = 100
-    """Steps between two looks at dead units and effective rank."""
+    """The number of steps between two measurements of dead units and effective rank."""
 
 
 class Config(Section):
-    """One experiment."""
+    """The configuration of an experiment."""
 
     model: ModelConfig = ModelConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
@@ -304,7 +304,7 @@ class Config(Section):
         return self
 
     def to_yaml(self) -> str:
-        """The whole configuration, defaults included; `load` reads it back."""
+        """Return the whole configuration as YAML, defaults included; `load` reads it back."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, default_flow_style=None)
 
 
@@ -349,7 +349,7 @@ def read_yaml(text: str, name: str) -> dict[str, Any]:
 
     Args:
         text: YAML. Aliases are refused, which can make a file of a few lines fill the memory.
-        name: What an error message calls it.
+        name: The name for error messages.
 
     Raises:
         ConfigError: It is not YAML, a key stands twice, or it is nothing with sections.
@@ -375,7 +375,7 @@ TWICE = "twice: "
 
 
 class _Loader(yaml.SafeLoader):
-    """As YAML has it, but without aliases, and with keys that stand once."""
+    """A loader of YAML that refuses aliases and keys that stand twice."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):

@@ -34,7 +34,7 @@ class LazyGroup(click.Group):
     """Imports a command's file only when that command is asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        """In the order in which people use them."""
+        """Return the commands in the order in which people use them."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002

@@ -21,9 +21,9 @@ def data() -> None:
 @click.argument("corpus", type=PATH)
 @click.argument("out", metavar="DATA", type=PATH)
 @click.option("--subset", required=True, help="train-clean-100, dev-clean, train-clean-5, …")
-@click.option("--utterances", type=PATH, help="Keep those that this file lists, one a line.")
-@click.option("--download", is_flag=True, help="Fetch the subset into CORPUS first, unless it is there.")
-@click.option("--mirror", help="Where to fetch from, instead of www.openslr.org/resources.")
+@click.option("--utterances", type=PATH, help="A file that lists the utterances to keep, one a line.")
+@click.option("--download", is_flag=True, help="Download the subset into CORPUS first where it is missing.")
+@click.option("--mirror", help="A mirror to download from.  [default: www.openslr.org/resources]")
 def librispeech(
     corpus: Path, out: Path, subset: str, utterances: Path | None, download: bool, mirror: str | None
 ) -> None:
@@ -112,8 +112,8 @@ def labels(path: Path, alignments: Path) -> None:
 def align(path: Path, out: Path | None, nj: int, allow_pipes: bool) -> None:
     """Find the phones of read English by forced alignment of DATA/text, to DATA/phones.ctm, in true time.
 
-    Utterances that cannot be decoded or whose transcript does not fit are listed and left out. Interrupted, it goes on
-    where it was. Words that the dictionary lacks are pronounced by eSpeak NG.
+    Utterances that cannot be decoded or whose transcript does not fit are listed and left out. The same command
+    continues an interrupted run. Words that the dictionary lacks are pronounced by eSpeak NG.
     """
     from gim_audio.alignment import align as run
     from gim_audio.kaldi import DataDir
@@ -130,7 +130,7 @@ def align(path: Path, out: Path | None, nj: int, allow_pipes: bool) -> None:
 @click.argument("first", type=PATH)
 @click.argument("second", type=PATH)
 def agreement(first: Path, second: Path) -> None:
-    """How well the phones and boundaries of SECOND agree with those of FIRST: what `data labels` takes."""
+    """Compare the phones and boundaries of SECOND with those of FIRST, in any format that `data labels` takes."""
     from gim_audio.alignment import TOLERANCES
     from gim_audio.alignment import agreement as compare
     from gim_audio.phones import read_alignments
@@ -159,7 +159,7 @@ def split(
     share: float,
     seed: int,
 ) -> None:
-    """Cut a data directory in two, labels included: FIRST gets about SHARE of it.
+    """Split a data directory and its labels in two: FIRST gets about SHARE of it.
 
     By utterances, every speaker is in both parts; by speakers, in one; by time, each utterance is cut into
     two segments.

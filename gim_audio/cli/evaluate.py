@@ -25,9 +25,15 @@ from gim_audio.cli.progress import progress, say
     type=click.IntRange(2, 2**31 - 1),
     help="Tokens of a phone, context, speaker.",
 )
-@click.option("--most-speakers", default=5, show_default=True, type=COUNT, help="Of X, across speakers.")
-@click.option("--utterances", type=COUNT, help="Of more, so many by chance.  [default: all]")
-@click.option("--seed", default=0, show_default=True, type=SEED, help="Of those that are taken.")
+@click.option(
+    "--most-speakers",
+    default=5,
+    show_default=True,
+    type=COUNT,
+    help="The most speakers of X for one A, across speakers.",
+)
+@click.option("--utterances", type=COUNT, help="The most utterances, drawn by chance.  [default: all]")
+@click.option("--seed", default=0, show_default=True, type=SEED, help="The seed of what is drawn by chance.")
 @click.option("--device", default="auto", show_default=True)
 @click.option("--allow-pipes", is_flag=True, help="Run the commands in wav.scp.")
 def abx(
@@ -43,7 +49,7 @@ def abx(
     device: str,
     allow_pipes: bool,
 ) -> None:
-    """How often a phone is nearer to another phone than to itself, said again: 50% is chance, 0% is perfect.
+    """Measure how often a phone is nearer to another phone than to itself, said again (50% is chance, 0% perfect).
 
     EXP: an experiment, a checkpoint, gim-small, or mfcc, mfcc13, fbank, also with +cmvn; random. Tokens are phones
     between the same neighbours, within and across speakers; angles, dynamic time warping. Intervals are over speakers.
@@ -106,10 +112,16 @@ def _error(score: "dict[str, Any] | None") -> str:
 @click.argument("path", metavar="DATA", type=PATH)
 @click.option("--out", required=True, type=PATH, help="A folder; EXP/figures is shown in reports.")
 @click.option(
-    "--module", "modules", default="last", show_default=True, help="Of the map: a number from 1, a name, or last."
+    "--module",
+    "modules",
+    default="last",
+    show_default=True,
+    help="The module on the map: a number from 1, a name, or last.",
 )
-@click.option("--utterance", help="To draw.  [default: the first of DATA]")
-@click.option("--shift", default=1, show_default=True, type=SHIFT, help="Of the phone labels: see `gim-audio probe`.")
+@click.option("--utterance", help="The utterance to draw.  [default: the first of DATA]")
+@click.option(
+    "--shift", default=1, show_default=True, type=SHIFT, help="The shift of phone labels: see `gim-audio probe`."
+)
 @click.option("--layers", is_flag=True, help="Each layer counts as a module, also inside modules.")
 def draw(exp: str, path: Path, out: Path, modules: str, utterance: str | None, shift: int, layers: bool) -> None:
     """Draw features: an utterance as waveform, spectrogram and activations on one time axis, and t-SNE maps.

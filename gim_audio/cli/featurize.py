@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from gim_audio.featurize import EncodingPrecision, ModuleName
 
 SHOWN = 5
-"""Notes and failures that are told one by one."""
+"""The number of notes that are shown one by one."""
 
 
 class Job(click.ParamType[tuple[int, int]]):
@@ -22,7 +22,7 @@ class Job(click.ParamType[tuple[int, int]]):
     name = "N/M"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        """To two numbers."""
+        """Return two numbers."""
         from gim_audio.config import count_of
 
         number, count = (count_of(part) for part in (*str(value).split("/"), "", "")[:2])
@@ -56,7 +56,7 @@ class Job(click.ParamType[tuple[int, int]]):
     type=click.Choice(["npy", "pt", "safetensors"]),
     default="npy",
     show_default=True,
-    help="Of the files in a folder.",
+    help="The format of the files in a folder.",
 )
 @click.option("--compress", is_flag=True, help="A Kaldi archive, as Kaldi does: a byte a number, not exact.")
 @click.option("--pcm", type=RATE, metavar="HZ", help="INPUT - is 16-bit mono samples without a header.")
@@ -98,7 +98,7 @@ def featurize(
     OUTPUT: a new folder of UTTERANCE.npy; ark,scp:FILE.ark,FILE.scp; ark:- (standard output); ark,t:FILE;
     FILE.h5, FILE.parquet or FILE.arrow. With it: when each frame is, and what was computed.
 
-    The features do not depend on how many files there are, on --nj or on an interruption: the same command goes on.
+    The features do not depend on the number of files, on --nj or on interruptions: the same command continues a run.
     """
     from gim_audio.errors import AudioError, ConfigError
     from gim_audio.featurize import (
@@ -167,7 +167,7 @@ def featurize(
 
 
 def _in_seconds(update: Update) -> Callable[[float, float | None], None]:
-    """Progress in seconds of audio, with how many of them a second takes."""
+    """Return a display of progress in hours of audio and times real time."""
     started: tuple[float, float] | None = None
 
     def show(done: float, total: float | None) -> None:

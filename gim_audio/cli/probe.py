@@ -26,7 +26,7 @@ BESIDE = {"pnmi_uncorrected": "uncorrected", "phone_purity": "phone purity", "cl
 
 
 def shared_options(command: Any) -> Any:
-    """What `probe` and `evaluate` have in common."""
+    """Add the options that `probe` and `evaluate` share."""
     options = [
         click.argument("exp", type=EXPERIMENT),
         click.option(
@@ -85,7 +85,7 @@ SHIFT_HELP = (
     type=click.Choice(["ref", "strict"]),
     default="strict",
     show_default=True,
-    help="Of phones and speakers. ref: as published. strict: logistic regression to convergence.",
+    help="The protocol of phones and speakers: ref as published, strict logistic regression to convergence.",
 )
 @click.option("--shift", default=1, show_default=True, type=SHIFT, help=SHIFT_HELP)
 def probe(task: str, exp: str, out: Path, protocol: str, shift: int, **settings: Any) -> None:
@@ -121,9 +121,9 @@ def probe(task: str, exp: str, out: Path, protocol: str, shift: int, **settings:
 @click.option(
     "--tasks", default="phones,speakers", show_default=True, help=f"Separated by commas, of {', '.join(TASKS)}."
 )
-@click.option("--protocols", default="strict,ref", show_default=True, help="Of phones and speakers.")
+@click.option("--protocols", default="strict,ref", show_default=True, help="The protocols of phones and speakers.")
 @click.option("--shifts", default="1", show_default=True, help=f"Of the labels, separated by commas. {SHIFT_HELP}")
-@click.option("--speaker-train", type=PATH, help="For speakers and verification.  [default: TRAIN]")
+@click.option("--speaker-train", type=PATH, help="Training data of speakers and verification.  [default: TRAIN]")
 @click.option("--speaker-test", type=PATH, help="The same.  [default: TEST]")
 def evaluate(
     exp: str,
@@ -227,7 +227,7 @@ def _evaluations(
     units: int,
     seed: int,
 ) -> "list[Evaluation]":
-    """Those that listen, for some tasks."""
+    """Return the evaluations of some tasks."""
     from gim_audio import probes
 
     train, test, known, tried = sets
@@ -280,7 +280,7 @@ def _show(exp: str, result: "Result") -> None:
 
 
 def alignments(data: "DataDir") -> "dict[str, Alignment]":
-    """Of a data directory's utterances, from its phones.ctm."""
+    """Return the alignments of a data directory's utterances, from its phones.ctm."""
     from gim_audio.phones import labels_of, read_ctm
 
     assert data.path  # noqa: S101 - it was read from there
@@ -288,7 +288,7 @@ def alignments(data: "DataDir") -> "dict[str, Alignment]":
 
 
 def chosen(encoder: "Encoder", modules: str) -> list[int]:
-    """What `--module` says."""
+    """Return the numbers of the modules that `--module` names."""
     if modules == "all":
         return list(range(1, len(encoder.modules) + 1))
     if modules == "last":

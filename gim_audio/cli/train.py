@@ -15,11 +15,11 @@ from gim_audio.cli.progress import progress, say
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--data", "packed", required=True, type=PATH, help="A packed corpus.")
 @click.option("--out", "experiment", required=True, type=PATH, help="The experiment's folder.")
-@click.option("--resume", is_flag=True, help="Go on from the latest checkpoint, if there is one.")
+@click.option("--resume", is_flag=True, help="Continue from the latest checkpoint where there is one.")
 @click.option("--from", "base", type=PATH, help="Grow this experiment: CONF adds modules to it.")
 @click.option("--init", type=PATH, help="Begin with these weights: an experiment, a checkpoint or gim-small.")
 @click.option("--valid", type=PATH, help="A packed corpus that says which checkpoint is best.")
-@click.option("--keep", type=COUNT, help="Keep so many checkpoints, beside the first and the best.")
+@click.option("--keep", type=COUNT, help="The number of checkpoints to keep, beside the first and the best.")
 def train(
     conf: Path,
     overrides: tuple[str, ...],
@@ -34,7 +34,7 @@ def train(
     """Train a model: CONF is a YAML file, its keys can be overridden on the line.
 
     Writes checkpoints `step-NNNNNN/` (the first before any training), `latest` and `metrics.jsonl`. Ctrl-C and
-    SIGTERM write a checkpoint first, SIGUSR1 writes one and goes on. Under torchrun, training.parallel=data or
+    SIGTERM write a checkpoint first, SIGUSR1 writes one and continues. Under torchrun, training.parallel=data or
     =modules divides the work.
     """
     from gim_audio.config import load
