@@ -50,6 +50,7 @@ def test_a_frame_depends_on_its_receptive_field_alone(tiny):
 @pytest.mark.parametrize("isolate_after", ["[1,2,3,4,5]", "[1,2,3,4]", "[2]", "[]"])
 @pytest.mark.parametrize("context", ["{kind: gru}", "{kind: gru, at: each}", "{kind: conv}", "{kind: none}"])
 def test_each_loss_moves_its_own_module_alone(isolate_after, context):
+    torch.manual_seed(1)  # with others a unit may be dead from the beginning
     if "5" in isolate_after and ("none" in context or "each" in context):
         isolate_after = "[1,2,3,4]"
     model = build(

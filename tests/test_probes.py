@@ -390,6 +390,6 @@ def test_command_line(spoken, tmp_path, run):
     assert status == 0
     assert json.loads((tmp_path / "r/s.json").read_text())["settings"]["epochs"] == 5
     (tmp_path / "b/phones.ctm").unlink()
-    for more, message in [(["--module", "x"], "a number, last, or all"), ([], "data labels")]:
+    for more, message in [(["--module", "x"], "module x: mfcc has modules 1 to 1: mfcc"), ([], "data labels")]:
         status, _, err = run("probe", "phones", "mfcc", *arguments, "--out", tmp_path / "r/t.json", *more)
         assert (status, message in err, len(err.strip().splitlines())) == (2, True, 1)

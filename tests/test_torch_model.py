@@ -107,7 +107,7 @@ def test_which_modules_learn(train, learns):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(loss.item())
     assert losses[-1] < losses[0]
     assert not any("objective" in name for name, weight in model.named_parameters() if weight.requires_grad)
     changed = {name for name, weight in model.state_dict().items() if not torch.equal(weight, before[name])}

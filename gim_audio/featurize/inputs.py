@@ -1,12 +1,13 @@
 """What a person may name as audio: files, folders, a data directory, `scp:FILE`, an archive, standard input."""
 
+import io
 import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import BinaryIO
 
 import soundfile
 
@@ -16,9 +17,6 @@ from gim_audio.containers import STREAMED, OggPages, follows
 from gim_audio.errors import AudioError, DataError
 from gim_audio.files import walk
 from gim_audio.kaldi import DataDir, locate, read_scp, read_wave
-
-if TYPE_CHECKING:
-    from io import BufferedReader
 
 __all__ = ["Source", "gather", "one_by_one", "standard_input", "wave_archive"]
 
@@ -33,6 +31,7 @@ WIDTHS = {"PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
 PIECE = 2**16
 LONGEST_KEY = 1000
 """Bytes of an utterance's name in an archive."""
+LETTERS = 4
 LIVE = (b"RIFF", b".snd", b"OggS")
 """How files begin that can be decoded while they come."""
 
@@ -123,17 +122,21 @@ def standard_input(pcm: int | None = None) -> Source:
     where = "standard input"
     if sys.stdin is None:
         raise DataError("standard input: is closed")
-    return lambda rate: [("stdin", where, _stream(sys.stdin.buffer, rate, where, pcm))]
+    # Without Python's buffer, whose lock a thread that waits for input would hold when the process ends.
+    file = io.FileIO(sys.stdin.fileno(), closefd=False)
+    return lambda rate: [("stdin", where, _stream(file, rate, where, pcm))]
 
 
-def _stream(file: BinaryIO, rate: int, where: str, pcm: int | None) -> Iterator[Waveform]:
+def _stream(file: io.FileIO, rate: int, where: str, pcm: int | None) -> Iterator[Waveform]:
     try:
         if pcm:
             form = {"samplerate": pcm, "channels": 1, "format": "RAW", "subtype": "PCM_16"}
             with soundfile.SoundFile(file.fileno(), closefd=False, **form) as stream:
                 yield from audio.decode(stream, rate, where, claimed=0)
             return
-        magic = file.read(4)
+        magic = b""
+        while len(magic) < LETTERS and (more := file.read(LETTERS - len(magic))):
+            magic += more
         if magic not in LIVE:
             yield from audio.blocks(magic + file.read(), rate, where)
             return
@@ -152,7 +155,7 @@ def _stream(file: BinaryIO, rate: int, where: str, pcm: int | None) -> Iterator[
         raise AudioError(f"{where}: cannot be decoded ({str(error).rsplit(': ', 1)[-1]}): is it audio?") from error
 
 
-def _with(magic: bytes, file: BinaryIO, pages: OggPages | None) -> int:
+def _with(magic: bytes, file: io.FileIO, pages: OggPages | None) -> int:
     """Return a pipe that gives what was read of a file already, and then the file; `pages` follows it."""
     out, into = os.pipe()
 
@@ -164,7 +167,7 @@ def _with(magic: bytes, file: BinaryIO, pages: OggPages | None) -> int:
                     pages.push(block)
                 while block:
                     block = block[pipe.write(block) :]
-                block = cast("BufferedReader", file).read1(PIECE)  # what is there, without waiting
+                block = file.read(PIECE)  # what is there, without waiting
 
     threading.Thread(target=pump, daemon=True).start()
     return out
