@@ -4,7 +4,8 @@ from collections import Counter
 from pathlib import Path
 
 from gim_audio.errors import DataError, GimAudioError
-from gim_audio.kaldi.datadir import DataDir, read_table
+from gim_audio.kaldi.datadir import DataDir
+from gim_audio.kaldi.tables import read_table
 
 __all__ = ["parse_wspecifier", "read_scp"]
 

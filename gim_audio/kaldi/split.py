@@ -9,7 +9,9 @@ import numpy as np
 
 from gim_audio import audio
 from gim_audio.errors import DataError
-from gim_audio.kaldi.datadir import DataDir, Segment, locate, speakers_to_utterances
+from gim_audio.kaldi.datadir import DataDir
+from gim_audio.kaldi.recordings import locate
+from gim_audio.kaldi.tables import Segment, speakers_to_utterances
 
 __all__ = ["split"]
 

@@ -6,8 +6,7 @@ import numpy as np
 
 from gim_audio.errors import DataError
 from gim_audio.featurize import Features
-from gim_audio.kaldi import DataDir
-from gim_audio.kaldi.datadir import speakers_to_utterances
+from gim_audio.kaldi import DataDir, speakers_to_utterances
 from gim_audio.probes.evaluation import Evaluation, Subject
 from gim_audio.probes.frames import HELD_OUT, Examples
 from gim_audio.probes.solvers import Protocol, Published, fit, settings
