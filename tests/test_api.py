@@ -16,6 +16,7 @@ import gim_audio
 from gim_audio.config import load
 from gim_audio.errors import AudioError, ConfigError, GimAudioError
 from gim_audio.featurize import Featurizer
+from gim_audio.featurize.live import Live
 
 SMALL = ["model.channels=8", "model.context.hidden=6"]
 
@@ -40,7 +41,7 @@ def test_arrays_and_tensors(model):
     both = np.stack([waveform + 0.1, waveform - 0.1])
     np.testing.assert_allclose(model(both.T, 16000), expected, atol=1e-5)  # as soundfile gives it
     np.testing.assert_allclose(model(torch.from_numpy(both), 16000), expected, atol=1e-5)  # as torchaudio
-    np.testing.assert_allclose(model.stream().push(both.T), expected[: -1 - 252 // 160 + 1], atol=1e-5)
+    np.testing.assert_allclose(Live(model).push(both.T), expected[: -1 - 252 // 160 + 1], atol=1e-5)
     assert model(waveform, 16000, module=1).shape == (1599, 8)
 
 
@@ -64,7 +65,7 @@ def test_what_is_no_waveform(model):
         with pytest.raises(AudioError, match="expected a whole number of Hz"):
             model(noise(8000), rate)
         with pytest.raises(AudioError, match="expected a whole number of Hz"):
-            model.stream(rate=rate)
+            Live(model, rate=rate)
     with pytest.raises(ConfigError, match="module 7: .* has modules 1 to 6"):
         model(noise(8000), 16000, module=7)
 
@@ -85,14 +86,14 @@ def test_load(tmp_path):
 @settings(deadline=None, max_examples=40)
 def test_a_stream_is_the_whole(model, samples, cuts, rate):
     waveform = noise(samples * rate // 16000 + 60)
-    stream, bounds = model.stream(rate=rate), [0, *sorted(min(cut, len(waveform)) for cut in cuts), len(waveform)]
+    stream, bounds = Live(model, rate=rate), [0, *sorted(min(cut, len(waveform)) for cut in cuts), len(waveform)]
     found = [stream.push(waveform[start:stop]) for start, stop in pairwise(bounds)]
     np.testing.assert_allclose(np.concatenate([*found, stream.flush()]), model(waveform, rate), atol=1e-5)
 
 
 @pytest.mark.parametrize("module", [1, 4, 6])
 def test_a_frame_is_there_after_the_stated_latency(model, module):
-    geometry, stream, given = model.geometries[module - 1], model.stream(module=module), 0
+    geometry, stream, given = model.geometries[module - 1], Live(model, module=module), 0
     for heard in range(1, 1500):
         given += len(stream.push(np.zeros(1, np.float32)))
         waited = heard - 1 - stream.latency * 16000 - geometry.centre
@@ -101,7 +102,7 @@ def test_a_frame_is_there_after_the_stated_latency(model, module):
 
 
 def test_a_stream_in_tensors_and_its_end(model):
-    stream = model.stream()
+    stream = Live(model)
     assert isinstance(stream.push(torch.zeros(500)), torch.Tensor)
     with pytest.raises(AudioError, match="not finite"):
         stream.push(np.array([np.nan], np.float32))
@@ -109,13 +110,13 @@ def test_a_stream_in_tensors_and_its_end(model):
     stream.flush()
     with pytest.raises(AudioError, match="the stream is over"):
         stream.push(np.zeros(1, np.float32))
-    assert model.stream().flush().shape == (0, 6)
+    assert Live(model).flush().shape == (0, 6)
 
 
 def test_a_stream_keeps_the_weights_of_its_convolutions():
     model, waveform = Featurizer.random(load(None, SMALL)), noise(32000)
     before = model(waveform, 16000, module=5)
-    stream = model.stream(module=5)
+    stream = Live(model, module=5)
     heard = stream.push(waveform[:16000])
     with torch.no_grad():
         for weight in model.model.parameters():

@@ -20,6 +20,7 @@ from bench_features import SLICE, convolutions, noise
 
 from gim_audio.config import Config, load
 from gim_audio.featurize import Featurizer
+from gim_audio.featurize.live import Live
 from gim_audio.model.checkpoint import save_model
 from gim_audio.model.devices import keep_freed_memory
 from gim_audio.model.gim import GreedyInfoMax
@@ -90,7 +91,7 @@ def stream(channels: int) -> dict[str, float]:
     """Seconds that a push of one hop takes (the median, and the slowest of a hundred), and of one sample."""
     keep_freed_memory()
     encoder = Featurizer.random(settings(channels))
-    live, waveform = encoder.stream(), noise(20)
+    live, waveform = Live(encoder), noise(20)
     took = []
     for start in range(0, len(waveform) - 160, 160):
         started = time.perf_counter()

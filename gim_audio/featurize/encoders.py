@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +20,6 @@ from gim_audio.model.gim import GreedyInfoMax, module_names
 from gim_audio.model.layers import Geometry
 from gim_audio.model.products import Products, products
 from gim_audio.model.stream import Stream
-
-if TYPE_CHECKING:
-    from gim_audio.featurize.live import Live
 
 __all__ = ["Encoder", "Features", "Featurizer", "ModuleName", "Together", "cut", "with_the_last"]
 
@@ -112,14 +109,6 @@ class Encoder(ABC):
         if isinstance(waveform, Tensor):
             return [torch.from_numpy(features).to(waveform.device) for features in found]
         return found
-
-    def stream(self, rate: int | None = None, module: ModuleName | None = None) -> "Live":  # noqa: ARG002
-        """For sound that is still going on: see `Live`.
-
-        Raises:
-            ConfigError: it is a baseline.
-        """
-        raise ConfigError(f"{self.name}: only a network can stream")
 
     def pick(self, module: ModuleName | None) -> int:
         """Return a module's number from 1.
@@ -236,12 +225,6 @@ class Featurizer(Encoder):
             with rounding_to_tf32(False):
                 found = [features.cpu().numpy() for features in stream.push(samples, last=last)]
             yield found
-
-    def stream(self, rate: int | None = None, module: ModuleName | None = None) -> "Live":
-        """For sound that is still going on: see `Live`."""
-        from gim_audio.featurize.live import Live  # which is made of this
-
-        return Live(self, rate, module)
 
     def start(self, modules: Sequence[int]) -> Stream:
         """What hears one waveform piece by piece."""

@@ -35,7 +35,7 @@ class Live:
 
     Example:
         >>> from gim_audio.config import Config
-        >>> live = Featurizer.random(Config()).stream(rate=16000)
+        >>> live = Live(Featurizer.random(Config()), rate=16000)
         >>> [live.push(np.zeros(n, np.float32)).shape for n in (252, 1, 160)]
         [(0, 256), (1, 256), (1, 256)]
         >>> live.flush().shape  # 413 samples make 3 frames

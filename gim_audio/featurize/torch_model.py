@@ -120,8 +120,15 @@ class FeatureModel(nn.Module):
         return (geometry.centre + geometry.hop * np.arange(frames)) / self.sample_rate
 
     def stream(self, rate: int | None = None, module: ModuleName | None = None) -> Live:
-        """Return what takes sound that is still going on: see `Live`."""
-        return self._on_its_device().stream(rate, module)
+        """Return what takes sound that is still going on: see `Live`.
+
+        Raises:
+            ConfigError: It is a baseline, or there is no such module.
+        """
+        encoder = self._on_its_device()
+        if not isinstance(encoder, Featurizer):
+            raise ConfigError(f"{self.name}: only a network can stream")
+        return Live(encoder, rate, module)
 
     def _on_its_device(self) -> Encoder:
         return self._encoder
