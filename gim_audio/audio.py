@@ -55,7 +55,7 @@ def read(source: Path | str | bytes, rate: int, name: str = "") -> Waveform:
     Args:
         source: a file, or the bytes of one.
         rate: sampling rate of the result, Hz.
-        name: what error messages call it; the path unless given.
+        name: The name for error messages; the path unless given.
 
     Returns:
         Samples in [-1, 1]. Shape: `(samples,)`, with round(n · rate / own rate) of them.
@@ -72,10 +72,10 @@ def blocks(source: Path | str | bytes, rate: int, name: str = "", seconds: float
     An error may come after good blocks: only the last one proves the recording whole.
 
     Args:
-        source: see `read`.
-        rate: see `read`.
-        name: see `read`.
-        seconds: of the recording in a block.
+        source: A file or its bytes, as in `read`.
+        rate: The sampling rate of the result in Hz.
+        name: The name for error messages.
+        seconds: The length of a block of the recording.
 
     Raises:
         AudioError: see `read`.

@@ -50,7 +50,7 @@ class Estimate:
             determine it; empty where there is no interval.
         slack: Twice the last step of a correction: half of the bias that may be left, and by how much the
             biases of two systems may differ; 0 without one.
-        pair_halves: As `halves`, on random halves of the pairs; empty for a figure that is not of pairs.
+        pair_halves: The figure on random halves of the pairs; empty for a figure that is not of pairs.
     """
 
     value: float

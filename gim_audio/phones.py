@@ -211,7 +211,7 @@ def labels_of_part(part: DataDir, whole: DataDir, known: Mapping[str, Alignment]
 
     Args:
         part: Utterances of `whole`, or, cut in time, NAME-a and NAME-b of its utterance NAME.
-        whole: What was split.
+        whole: The data directory that was split.
         known: Alignments of its utterances, each in its own time.
     """
     found = {}
@@ -271,11 +271,11 @@ def frame_labels(alignment: Alignment, frames: int, *, centre: float, hop: float
     for alignments in true time.
 
     Args:
-        alignment: of the utterance.
-        frames: how many.
+        alignment: The alignment of the utterance.
+        frames: The number of frames.
         centre: time on which frame 0 is centred, in seconds.
         hop: seconds from one frame to the next.
-        shift: in labels of 10 ms.
+        shift: The shift in labels of 10 ms.
     """
     times = centre + hop * np.arange(frames)
     nearest = np.floor((times - _WINDOW_SECONDS / 2) / LABEL_SECONDS + 0.5)

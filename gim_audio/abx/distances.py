@@ -18,10 +18,11 @@ class Tokens:
     """Stretches of frames.
 
     Args:
-        frames: of all utterances, one after another; may be mapped from disk. Shape: `(frames, channels)`.
-        starts: of each token.
-        lengths: of each, at least 1.
-        device: where distances are computed.
+        frames: The frames of all utterances, one after another; they may be mapped from disk. Shape: `(frames,
+            channels)`.
+        starts: The first frame of each token.
+        lengths: The number of frames of each token, at least 1.
+        device: The device that computes distances.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ def distances(tokens: Tokens, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.fl
     """Of each pair: the mean angle, as a share of 180°, along the path on which the sum of angles is least.
 
     Args:
-        tokens: that the pairs are of.
+        tokens: The tokens that make the pairs.
         pairs: numbers of tokens. Shape: `(pairs, 2)`.
 
     Returns:

@@ -20,12 +20,12 @@ class Item:
     """A token.
 
     Attributes:
-        utterance: that it is in.
-        onset: of the phone before it, in seconds.
-        offset: of the phone after it.
-        phone: its name.
+        utterance: The utterance that holds the token.
+        onset: The beginning of the phone before it, in seconds.
+        offset: The end of the phone after it, in seconds.
+        phone: The name of the phone.
         context: the phones before and after it.
-        speaker: who says it.
+        speaker: The speaker of the utterance.
     """
 
     utterance: str

@@ -46,15 +46,15 @@ def abx(
     at the last module's frame rate. All modules are compared on the same tokens.
 
     Args:
-        encoder: frozen.
+        encoder: The frozen model or baseline.
         data: the audio.
         items: tokens in its utterances; those in others are passed over.
-        modules: to compare, from 1.
+        modules: The numbers of the modules to compare, from 1.
         most: tokens of one phone, context and speaker; of more, this many by chance.
-        most_speakers: of X for one A across speakers, likewise.
-        most_utterances: of more, this many by chance.
-        seed: of these choices.
-        device: where distances are computed.
+        most_speakers: The most speakers of X for one A across speakers, drawn by chance.
+        most_utterances: The most utterances, drawn by chance.
+        seed: The seed of these draws.
+        device: The device that computes distances.
         allow_pipes: run the commands in `wav.scp`.
         progress: called with the number of utterances that are encoded.
 

@@ -23,9 +23,9 @@ class Group:
     """Tokens A and X of one phone and B of another, all between the same neighbours.
 
     Attributes:
-        speaker: of A and B.
-        other: of X; the same within a speaker.
-        phones: of A (and X) and of B.
+        speaker: The speaker of A and B.
+        other: The speaker of X; the same within a speaker.
+        phones: The phone of A and X, and that of B.
         a: numbers of tokens. Shape: `(n,)`.
         b: the same.
         x: the same; `a` itself within a speaker.
@@ -48,7 +48,7 @@ class Score:
         interval: 95% interval over speakers; None where there are too few.
         halves: The error on random halves of the speakers, for paired comparisons.
         pair_halves: The error on random halves of the pairs of speakers; empty within speakers.
-        groups: of tokens that were compared.
+        groups: The number of groups of tokens that were compared.
         comparisons: A, B, X.
     """
 
@@ -64,11 +64,11 @@ def groups(items: Sequence[Item], mode: Mode, *, most: int, most_speakers: int, 
     """All groups.
 
     Args:
-        items: tokens.
-        mode: of one speaker, or with X by another.
+        items: The tokens to group.
+        mode: Triples of one speaker, or with X by another speaker.
         most: tokens of one phone, context and speaker; of more, this many by chance.
-        most_speakers: of X for one A, likewise.
-        seed: of these choices.
+        most_speakers: The most speakers of X for one A, drawn by chance.
+        seed: The seed of these draws.
     """
     generator = np.random.default_rng(seed)
     cells: dict[tuple[str, str], dict[str, dict[str, list[int]]]] = defaultdict(lambda: defaultdict(dict))

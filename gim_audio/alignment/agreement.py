@@ -21,7 +21,7 @@ class Agreement:
     """Of a second alignment with a first.
 
     Attributes:
-        utterances: that both have.
+        utterances: The number of utterances that both have.
         frames: share of the first's time, on a grid of 10 ms, for which both say the same phone.
         frames_moved: the same, once the second is moved by the median difference of their boundaries: aligners disagree
             on the moment that a window stands for.

@@ -83,8 +83,8 @@ class Aligner:
         """Phones from the first sample to the last, in true time; pauses, breath and noise are `SIL`.
 
         Args:
-            waveform: at `RATE`. Shape: `(samples,)`.
-            text: what is said, and nothing else.
+            waveform: The samples at `RATE`. Shape: `(samples,)`.
+            text: The words that are said, and nothing else.
 
         Raises:
             DataError: there are no words, or they do not fit the audio.

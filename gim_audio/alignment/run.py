@@ -33,9 +33,9 @@ def align(
     """Align every utterance of a data directory with its `text`.
 
     Args:
-        data: with transcripts.
+        data: A data directory with transcripts.
         out: the CTM to write, in true time.
-        nj: processes.
+        nj: The number of processes.
         allow_pipes: run the commands in `wav.scp`.
         progress: called with the number of utterances that are done.
 

@@ -63,9 +63,9 @@ class Speech:
     """What was said.
 
     Attributes:
-        samples: in [-1, 1]. Shape: `(samples,)`.
-        rate: Hz.
-        events: where each phone begins, in samples, and eSpeak's mnemonic for it.
+        samples: The samples in [-1, 1]. Shape: `(samples,)`.
+        rate: The sampling rate in Hz.
+        events: The first sample of each phone, and eSpeak's mnemonic for it.
     """
 
     samples: npt.NDArray[np.float32]
@@ -105,12 +105,12 @@ class Espeak:
         """Speak American English.
 
         Args:
-            text: to say.
-            variant: of the voice, one of `VARIANTS`.
+            text: The text to say.
+            variant: The variant of the voice, one of `VARIANTS`.
             words_a_minute: 80 to 450.
             pitch: 0 to 100.
             pitch_range: 0 (monotone) to 100.
-            noise_seed: of breath and frication.
+            noise_seed: The seed of breath and frication.
         """
         if self._library.espeak_SetVoiceByName(f"en-us+{variant}".encode()):
             raise ValueError(f"eSpeak NG has no voice en-us+{variant}")

@@ -82,7 +82,7 @@ def download(corpus: Path, subset: str, *, mirror: str = MIRROR, progress: Progr
 
     Args:
         corpus: a folder; it is made.
-        subset: one of `SUBSETS`.
+        subset: The name of a subset, one of `SUBSETS`.
         mirror: address that has `/12` and `/31` below it.
         progress: called with bytes done and in all.
 

@@ -31,10 +31,10 @@ class Task:
     Attributes:
         exp: a model or baseline, as `load_encoder` takes it.
         modules: Numbers or names; none stands for the last one.
-        pooling: of its frames.
-        dtype: of the numbers.
+        pooling: The pooling of frames.
+        dtype: The type of the numbers that are written.
         device: `cuda` is shared out among processes.
-        precision: of products.
+        precision: The precision of a network's products.
         allow_pipes: run the commands in `wav.scp`.
     """
 
@@ -55,10 +55,10 @@ class Worker:
     """Appends the features of utterances to a shard.
 
     Args:
-        task: what is made of each.
+        task: The task, which says what is made of an utterance.
         encoder: the task's.
         modules: numbers from 1.
-        shard: where features go.
+        shard: The shard that takes the features.
     """
 
     def __init__(self, task: Task, encoder: Encoder, modules: Sequence[int], shard: Shard) -> None:

@@ -44,13 +44,13 @@ class Encoder(ABC):
     """What turns a waveform into features, one matrix a module.
 
     Attributes:
-        name: of the model or baseline, with the fingerprint of its weights.
-        modules: what each module is made of.
-        geometries: of each module's frames.
-        rate: of the waveforms, Hz.
+        name: The name of the model or baseline, with the fingerprint of its weights.
+        modules: The names of the modules, such as `conv1` or `gru`.
+        geometries: The geometry of each module's frames.
+        rate: The sampling rate of waveforms in Hz.
         shortest: the fewest samples that give a frame of every module.
-        block: how many samples it is best to encode at once.
-        precision: of its products.
+        block: The number of samples that it is best to encode at once.
+        precision: The precision of its products.
     """
 
     name: str
@@ -94,9 +94,10 @@ class Encoder(ABC):
         """Return the features of some modules of a waveform at any rate.
 
         Args:
-            waveform: in [-1, 1], an array or a tensor. Shape: `(samples,)`; of several channels, which are averaged, an
-                array is `(samples, channels)`, as soundfile has it, and a tensor `(channels, samples)`, as torchaudio.
-            rate: of its samples, Hz.
+            waveform: The samples in [-1, 1], an array or a tensor. Shape: `(samples,)`; of several channels, which
+                are averaged, an array is `(samples, channels)`, as soundfile has it, and a tensor `(channels,
+                samples)`, as torchaudio.
+            rate: The rate of the samples in Hz.
             modules: Numbers from 1.
 
         Returns:

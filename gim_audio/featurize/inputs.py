@@ -114,7 +114,7 @@ def standard_input(pcm: int | None = None) -> Source:
     """One recording, called `stdin`, decoded while it comes where its format allows that (WAV, AU, Ogg).
 
     Args:
-        pcm: it is 16-bit little-endian samples of one channel, without a header, at this rate in Hz.
+        pcm: The rate in Hz of 16-bit little-endian samples of one channel without a header; None for a recording.
 
     Raises:
         DataError: it is closed.

@@ -26,7 +26,7 @@ class Live:
 
     Args:
         featurizer: a model.
-        rate: of the samples, Hz; the model's own by default.
+        rate: The rate of the samples in Hz; the model's own by default.
         module: A number from 1, from the end where negative, or a name; the last one by default.
 
     Attributes:
@@ -60,7 +60,7 @@ class Live:
         """The frames that these samples complete; as an array or a tensor, as they are.
 
         Args:
-            samples: see `Encoder.__call__`.
+            samples: The next samples, as in `Encoder.encode_all`.
 
         Returns:
             Shape: `(frames, width)`, often with no frames.

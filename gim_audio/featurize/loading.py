@@ -55,9 +55,9 @@ def load(
     Args:
         name: An experiment, a checkpoint, a model of the package such as `gim-small`, or a baseline such as `mfcc`.
         train: `last` or `all` to fine-tune these modules of a network; None freezes all.
-        device: Where it computes; `to` moves a network.
-        precision: Of `featurize` and `stream`; `forward` computes in the type of the weights, or as torch's autocast
-            says.
+        device: The device that computes; `to` moves a network.
+        precision: The precision of `featurize` and `stream`; `forward` computes in the type of the weights, or as
+            torch's autocast says.
 
     Raises:
         ConfigError: A baseline is to be trained, or a precision is not available.

@@ -18,7 +18,7 @@ class Pool:
 
     Args:
         own: geometry of the frames.
-        grid: of the slower frames.
+        grid: The geometry of the slower frames.
     """
 
     def __init__(self, own: Geometry, grid: Geometry) -> None:

@@ -38,7 +38,7 @@ class Pooling:
         kind: `frames` leaves them; `mean` and `mean+std` give one vector an utterance (the deviation after the mean);
             `stack` joins so many frames to one, the last one repeated where they are not enough; `subsample` takes
             one of so many.
-        number: for the last two.
+        number: The K of `stack` and `subsample`.
     """
 
     kind: Literal["frames", "mean", "mean+std", "stack", "subsample"] = "frames"

@@ -36,8 +36,9 @@ class Target:
     """Where features go.
 
     Attributes:
-        specifier: see `parse_output`; where modules are asked for, the word `MODULE` in it becomes the number of each.
-        form: of a folder's files.
+        specifier: A folder, file or archive, as in `parse_output`; where modules are asked for, the word `MODULE` in
+            it becomes the number of each.
+        form: The format of a folder's files.
         compress: a Kaldi archive.
     """
 
@@ -85,11 +86,11 @@ class Report:
     """What became of a run.
 
     Attributes:
-        good: how many utterances were written.
+        good: The number of utterances that were written.
         failed: the others, with the reason.
-        notes: on those that were written.
+        notes: Notes on utterances that were written.
         check: largest difference, and how large values are, where it was asked for and could be made.
-        outputs: What was written, a specifier for each module.
+        outputs: The specifier of each module's output.
     """
 
     good: int = 0
@@ -132,11 +133,11 @@ def featurize(
     """Write the features of every utterance, in the order of their names; interrupted, the same call goes on.
 
     Args:
-        task: what is made of each.
+        task: The task, which says what is made of an utterance.
         data: the utterances.
-        target: where to.
-        nj: processes.
-        check: so many of them are featurized again: see `gim_audio.featurize.check`.
+        target: The place of the features.
+        nj: The number of processes.
+        check: The number of utterances that are featurized again: see `gim_audio.featurize.check`.
         progress: called with seconds of audio.
 
     Raises:
@@ -188,9 +189,9 @@ def pipe(
     """Write the features of utterances in the order in which they come, each as soon as it is over.
 
     Args:
-        task: what is made of each.
+        task: The task, which says what is made of an utterance.
         source: gives the utterances.
-        target: where to.
+        target: The place of the features.
         progress: called with seconds of audio.
 
     Raises:

@@ -32,7 +32,7 @@ class FeatureModel(nn.Module):
     """Waveforms to features.
 
     Args:
-        encoder: What computes features of single waveforms.
+        encoder: The encoder of single waveforms.
     """
 
     def __init__(self, encoder: Encoder) -> None:
@@ -70,7 +70,7 @@ class FeatureModel(nn.Module):
                 are a batch, never channels.
             lengths: The number of samples of each waveform, of which the rest is padding; all of them unless given.
                 What is in the padding changes nothing. Shape: `(batch,)`.
-            modules: Which modules.
+            modules: One module or several.
 
         Returns:
             For each module, in the order asked for, its features, zero beyond the end, and their numbers of frames.

@@ -25,9 +25,9 @@ class GimFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     Args:
         model: an experiment, a checkpoint, a model of the package or a baseline.
         module: A number from 1, from the end where negative, or a name; the last one by default.
-        rate: of the waveforms, Hz; None is the model's own.
+        rate: The rate of waveforms in Hz; None is the model's own.
         pool: `mean` or `mean+std` give a vector a waveform; None, `stack:K` and `subsample:K` a matrix each.
-        device: where it runs.
+        device: The device that computes.
 
     Attributes:
         encoder_: the model, once fitted.

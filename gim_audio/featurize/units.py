@@ -29,8 +29,8 @@ class Unit:
 
     Attributes:
         recordings: their extended file names.
-        segments: that are cut from the one recording, where there are any.
-        seconds: of audio, as the headers have it.
+        segments: The segments of the one recording, where there are any.
+        seconds: The length of the audio, as the headers have it.
     """
 
     recordings: Mapping[str, str]

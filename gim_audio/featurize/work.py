@@ -25,12 +25,12 @@ class Done:
     """What became of an utterance: where its features of one module lie, or why there are none.
 
     Attributes:
-        name: of the utterance.
+        name: The name of the utterance.
         module: number, from 1.
         failed: the reason, where there is one.
-        note: what a person might want to know of the audio.
-        seconds: of audio.
-        file: that holds the features; from `offset` on, `rows` times `columns` numbers.
+        note: A note on the audio for the user.
+        seconds: The length of the audio.
+        file: The file that holds the features; from `offset` on, `rows` times `columns` numbers.
     """
 
     name: str

@@ -22,11 +22,11 @@ def split(data: DataDir, by: By, share: float, seed: int = 0) -> tuple[DataDir, 
     """The first part, with about `share` of the data, and the rest.
 
     Args:
-        data: to cut.
+        data: The data directory to split.
         by: `utterances` keeps every speaker in both parts, `speakers` in one of them; `time` makes of each
             utterance two segments, UTTERANCE-a and UTTERANCE-b.
         share: between 0 and 1.
-        seed: of the random choice.
+        seed: The seed of the random choice.
 
     Raises:
         DataError: a part would be empty.

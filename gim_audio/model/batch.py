@@ -36,7 +36,8 @@ class Batch(Climb):
         """Features, on the device of the waveforms.
 
         Args:
-            waveforms: in [-1, 1], each long enough for a frame of every module. Shape: each `(samples,)`.
+            waveforms: The samples in [-1, 1], each waveform long enough for a frame of every module. Shape: each
+                `(samples,)`.
 
         Returns:
             Of each waveform, of each wanted module. Shape: `(frames, channels)`.

@@ -18,9 +18,9 @@ class Climb(ABC):
     """A model, prepared to give features of some modules; its large memory is kept from one piece to the next.
 
     Args:
-        model: whose frames.
+        model: The model.
         modules: numbers from 1, in the order in which they are wanted.
-        dtype: of products.
+        dtype: The type of products.
         shared: `products` of its modules in that type, where they are there already.
     """
 
@@ -86,10 +86,10 @@ class _Layer:
     What it hears has been written where there is room for that, and for padding, so that nothing large is copied.
 
     Args:
-        convolution: its products.
+        convolution: The products of the convolution.
         room: for what the layer above needs, before its own frames and after.
-        scratch: of all layers.
-        shown: whether these are given out.
+        scratch: The scratch memory of all layers.
+        shown: True where these frames are given out.
     """
 
     def __init__(self, convolution: Products, room: tuple[int, int], scratch: Scratch, *, shown: bool) -> None:

@@ -27,9 +27,9 @@ class GreedyModule(nn.Module):
 
     Args:
         encoder: convolutions; none where the module is a context on what the module below hands up.
-        context: or None, and then the frames are their own context.
+        context: The context network; None makes the frames their own context.
         objective: scores frames and contexts, or contexts and labels.
-        channels: of its frames.
+        channels: The number of channels of its frames.
 
     Attributes:
         hands_up: what the module above takes: the frames; the contexts if both are contexts without convolutions.
@@ -193,7 +193,7 @@ class GreedyInfoMax(nn.Module):
 
         Args:
             waveform: Shape: `(batch, samples)`.
-            states: of each module's context, from the chunk before.
+            states: The states of the contexts after the chunk before.
         """
         x, features, after = self.standardise(waveform), [], []
         for module, state in zip(self.stack, states or [()] * len(self.stack), strict=True):
@@ -220,16 +220,16 @@ class GreedyInfoMax(nn.Module):
         Going backward in between frees a module's activations before the next one needs memory.
 
         Args:
-            x: what module `first` takes: standardised waveforms, or what the module below hands up.
+            x: The input of module `first`: standardised waveforms, or what the module below hands up.
                 Shape: `(batch, channels, frames)`, as the outputs.
-            generator: of the CPU, for a module's number; draws its window and negatives.
-            dtype: of convolutions, contexts and predictions. Scores are always computed in float32: they have no
-                scale of their own, and in bfloat16 training diverges.
+            generator: A function of a module's number that returns the generator of its window and negatives.
+            dtype: The type of convolutions, contexts and predictions. Scores are always computed in float32: they
+                have no scale of their own, and in bfloat16 training diverges.
             first: module, counted from 1.
             last: module; the top one if it is not given.
             frozen: modules that are not scored.
-            ranks: with whom the batch is shared.
-            labels: where objectives want them: see `Classify`.
+            ranks: The processes that share the batch.
+            labels: The labels of supervised objectives: see `Classify`.
         """
         for number, module in enumerate(self.stack[first - 1 : last], start=first):
             score = None

@@ -46,9 +46,9 @@ class InfoNCE(nn.Module):
         width: channels of the contexts c.
         channels: channels of the frames z.
         steps_ahead: the largest k.
-        kind: where negatives come from.
-        number: how many.
-        window: frames.
+        kind: The sampling of negatives.
+        number: The number of negatives.
+        window: The number of frames that are scored.
     """
 
     def __init__(
@@ -82,11 +82,11 @@ class InfoNCE(nn.Module):
         Args:
             z: frames. Shape: `(batch, frames, channels)`, more frames than `steps_ahead`.
             c: contexts. Shape: `(batch, frames, width)`; z itself where frames are their own contexts.
-            generator: of the CPU; draws the window and the negatives.
+            generator: A generator of the CPU, which draws the window and the negatives.
             frames_at: another way to z's frames, by b · frames + t: `(n,)` → `(n, channels)`. Then gradients go
                 that way, and none to z.
-            ranks: with whom the batch is shared. Negatives come from all ranks' utterances, and the mean of all ranks'
-                scores is what one process would find that has them all.
+            ranks: The processes that share the batch. Negatives come from all ranks' utterances, and the mean of all
+                ranks' scores is what one process would find that has them all.
         """
         batch, frames, channels = z.shape
         length = min(frames, self.window)
@@ -163,7 +163,7 @@ class Classify(nn.Module):
 
     Args:
         width: channels of the contexts c.
-        classes: how many.
+        classes: The number of classes.
         own: geometry of the contexts.
         grid: geometry of the labels.
     """

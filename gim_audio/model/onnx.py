@@ -29,12 +29,12 @@ def to_onnx(
     Each run takes at least `least_samples`, so that there is a frame in every layer.
 
     Args:
-        model: to write.
+        model: The model to write.
         module: number, from 1, whose features come out.
-        file: to write.
-        stream: with states.
+        file: The file to write.
+        stream: True for a graph with states.
         half: weights in float16; products are in float32 all the same.
-        notes: more metadata.
+        notes: Metadata of the graph.
     """
     graph = _Graph(stream=stream, half=half)
     x = graph.node("Div", graph.node("Sub", "waveform", graph.weight(model.mean)), graph.weight(model.deviation))

@@ -44,7 +44,7 @@ class Products:
 
     Args:
         block: the convolution.
-        dtype: of products.
+        dtype: The type of products.
 
     Attributes:
         room: how many frames of the past may have to lie before what is heard, and how many of padding after.
@@ -81,8 +81,8 @@ class Products:
         Args:
             heard: Shape: `(frames, channels)`.
             quick: with a quarter fewer products where that is possible, and several times the rounding errors.
-            out: where to write them.
-            scratch: for what is needed on the way.
+            out: The tensor that takes them.
+            scratch: The scratch memory.
 
         Returns:
             Shape: `(frames', width)`.

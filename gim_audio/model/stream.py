@@ -37,7 +37,7 @@ class Stream(Climb):
         """The frames that are new; none where too little has been heard.
 
         Args:
-            waveform: in [-1, 1]. Shape: `(samples,)`.
+            waveform: The samples in [-1, 1]. Shape: `(samples,)`.
             last: it ends here; what is pushed next is another one.
 
         Returns:

@@ -24,15 +24,15 @@ class PackedCorpus:
     """A packed corpus, open for reading.
 
     Args:
-        path: what `pack` made. It may have been moved: archives are found by their names in it (other tools
+        path: The folder that `pack` made. It may have been moved: archives are found by their names in it (other tools
             follow `wav.scp`, which says where they were packed).
 
     Attributes:
         utterances: names, sorted.
-        speakers: of each utterance.
-        samples: how many each utterance has. Shape: `(utterances,)`.
-        rate: Hz.
-        fingerprint: of the archives' bytes.
+        speakers: The speaker of each utterance.
+        samples: The number of samples of each utterance. Shape: `(utterances,)`.
+        rate: The sampling rate in Hz.
+        fingerprint: The digest of the archives' bytes.
 
     Raises:
         DataError: it is not a packed corpus, or an archive has another length than the index says.

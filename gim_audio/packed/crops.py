@@ -21,10 +21,10 @@ class Crops:
 
     Args:
         corpus: utterances shorter than `crop` are left out; `left_out` says how many, of which length.
-        crop: samples.
+        crop: The number of samples of a crop.
         hop: crops start on its multiples.
         batch: crops a step.
-        seed: of the order and the places.
+        seed: The seed of the order and the places.
 
     Raises:
         DataError: every utterance is shorter than `crop`.

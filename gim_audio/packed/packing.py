@@ -47,10 +47,10 @@ def pack(
     run after an interruption keeps those that are whole.
 
     Args:
-        data: what to pack, or the path of a data directory.
+        data: A data directory or its path.
         packed: the folder to make.
         rate: sampling rate, Hz.
-        nj: processes.
+        nj: The number of processes.
         allow_pipes: run the commands in `wav.scp`.
         skip_bad: leave out utterances that cannot be decoded, instead of refusing to finish.
         progress: called with the number of utterances that are done.

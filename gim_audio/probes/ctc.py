@@ -45,10 +45,10 @@ class PhoneErrorRate(Evaluation):
     mean and deviation. Adam; the number of epochs is chosen on a held-out fifth of the training speakers.
 
     Args:
-        subject: what is evaluated.
+        subject: The features that are evaluated.
         train: utterances and their phones.
         test: the same.
-        seed: of the initialisation and of the order.
+        seed: The seed of the initialisation and of the order.
     """
 
     train: DataDir

@@ -18,9 +18,9 @@ class Subject:
     """Frozen features, and what of them is evaluated.
 
     Attributes:
-        encoder: that makes them.
+        encoder: The encoder that makes them.
         modules: numbers, from 1.
-        stack: each frame with so many on either side.
+        stack: The number of frames on either side that a frame is joined with.
     """
 
     encoder: Encoder
@@ -38,9 +38,9 @@ class Pass:
     """What one pass over the audio gave.
 
     Attributes:
-        results: of all evaluations.
+        results: The results of all evaluations.
         encoding: seconds that it took, by role of a set: `train`, `test`.
-        seconds: that everything took.
+        seconds: The time that everything took.
     """
 
     results: list[Result] = field(default_factory=list)
@@ -84,7 +84,7 @@ def evaluate(
     Nothing is kept of an utterance but what evaluations keep.
 
     Args:
-        subject: what is evaluated.
+        subject: The features that are evaluated.
         evaluations: who listens; sets that are the same object are encoded once.
         allow_pipes: run the commands in `wav.scp`.
         progress: called with the number of utterances encoded.

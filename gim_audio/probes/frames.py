@@ -70,9 +70,9 @@ class FrameSample(Evaluation):
     """Hears the training set alone: its labelled frames, or of more than `most_frames` a random share.
 
     Args:
-        subject: what is evaluated.
+        subject: The features that are evaluated.
         train: utterances and their phones.
-        shifts: of the labels, each in steps of 10 ms: see `gim_audio.phones.frame_labels`.
+        shifts: The shifts of the labels, each in steps of 10 ms: see `gim_audio.phones.frame_labels`.
         most_frames: to keep.
         seed: of the choice.
     """

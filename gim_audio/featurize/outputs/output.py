@@ -26,10 +26,10 @@ class Matrix:
     """The features of an utterance, wherever they lie.
 
     Attributes:
-        name: of the utterance.
+        name: The name of the utterance.
         shape: `(rows, columns)`; a vector has one row.
-        is_vector: whether it is written without its first dimension.
-        dtype: of the numbers.
+        is_vector: True where it is written without its first dimension.
+        dtype: The type of the numbers.
         blocks: gives them, some rows at a time.
     """
 
