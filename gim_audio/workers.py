@@ -26,7 +26,7 @@ def each(function: Callable[..., Result], jobs: Iterable[Job], count: int) -> Ge
 
     Args:
         function: Something that can be pickled by name.
-        jobs: Arguments.
+        jobs: The arguments of each call.
         count: The number of processes.
 
     Raises:

@@ -137,7 +137,7 @@ def score(
         groups: The groups of one mode.
         pairs: Pairs of tokens, sorted as `pairs_of` sorts them. Shape: `(pairs, 2)`.
         distances: The distance of each pair. Shape: `(pairs,)`.
-        speakers: All speakers of the data, sorted.
+        speakers: The speakers of the data, sorted.
     """
     errors, comparisons = errors_of(groups, pairs, distances)
     error = mean_of_means(groups, errors, speakers)

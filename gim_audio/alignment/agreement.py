@@ -26,7 +26,7 @@ class Agreement:
         frames_moved: the same, once the second is moved by the median difference of their boundaries: aligners disagree
             on the moment that a window stands for.
         phones: share of the first's phones that the second has too, by difflib's matching of the two sequences.
-        boundaries: for each of `TOLERANCES`, the share of the first's boundaries that the second puts so near; a
+        boundaries: The shares, for each of `TOLERANCES`, of the first's boundaries that the second puts so near; a
             boundary lies between two phones that follow each other, and both have to be there.
         met: the same, of the boundaries that both have.
         later: seconds by which the second's boundaries are later, at the median.

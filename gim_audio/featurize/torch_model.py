@@ -70,7 +70,7 @@ class FeatureModel(nn.Module):
                 are a batch, never channels.
             lengths: The number of samples of each waveform, of which the rest is padding; all of them unless given.
                 What is in the padding changes nothing. Shape: `(batch,)`.
-            modules: One module or several.
+            modules: The module or modules.
 
         Returns:
             For each module, in the order asked for, its features, zero beyond the end, and their numbers of frames.
@@ -98,7 +98,7 @@ class FeatureModel(nn.Module):
             recording: A file, or samples in [-1, 1] as an array `(samples,)` or `(samples, channels)`, as soundfile has
                 it, or a tensor `(samples,)` or `(channels, samples)`, as torchaudio; channels are averaged.
             sample_rate: The rate of the samples in Hz; `sample_rate` of the model unless given.
-            module: One module or several.
+            module: The module or modules.
 
         Returns:
             An array `(frames, width)`, or a tensor where the recording is one; of several modules a list of them.

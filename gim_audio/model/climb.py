@@ -87,7 +87,7 @@ class _Layer:
 
     Args:
         convolution: The products of the convolution.
-        room: for what the layer above needs, before its own frames and after.
+        room: The frames that the layer above needs before its own frames and after.
         scratch: The scratch memory of all layers.
         shown: True where these frames are given out.
     """

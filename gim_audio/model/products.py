@@ -47,7 +47,7 @@ class Products:
         dtype: The type of products.
 
     Attributes:
-        room: how many frames of the past may have to lie before what is heard, and how many of padding after.
+        room: The most frames of the past that lie before what is heard, and of padding after.
     """
 
     def __init__(self, block: ConvBlock, dtype: torch.dtype) -> None:
@@ -80,7 +80,7 @@ class Products:
 
         Args:
             heard: Shape: `(frames, channels)`.
-            quick: with a quarter fewer products where that is possible, and several times the rounding errors.
+            quick: True for a quarter fewer products where that is possible, and several times the rounding errors.
             out: The tensor that takes them.
             scratch: The scratch memory.
 

@@ -54,10 +54,11 @@ def fetch(asked: Sequence[Tensor], z: Tensor, frames_at: Callable[[Tensor], Tens
     """The frames that this rank asks for, wherever they are, all at once: so their gradient is made once.
 
     Args:
-        asked: by each rank; rows of the whole batch, t · (batch · count) + rank · batch + b. Shape: `(n,)`.
+        asked: The rows of the whole batch that each rank asks for, t · (batch · count) + rank · batch + b.
+            Shape: `(n,)`.
         z: this rank's frames. Shape: `(batch, frames, channels)`.
-        frames_at: or another way to them, by b · frames + t.
-        ranks: with whom.
+        frames_at: A function that computes the frames b · frames + t, in place of `z`.
+        ranks: The processes that share the batch.
 
     Returns:
         Shape: `(n, channels)`.

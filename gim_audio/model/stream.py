@@ -38,7 +38,7 @@ class Stream(Climb):
 
         Args:
             waveform: The samples in [-1, 1]. Shape: `(samples,)`.
-            last: it ends here; what is pushed next is another one.
+            last: True where the waveform ends; what is pushed next is another one.
 
         Returns:
             Of each wanted module. Shape: `(frames, channels)`.

@@ -85,7 +85,7 @@ def evaluate(
 
     Args:
         subject: The features that are evaluated.
-        evaluations: who listens; sets that are the same object are encoded once.
+        evaluations: The evaluations; sets that are the same object are encoded once.
         allow_pipes: run the commands in `wav.scp`.
         progress: called with the number of utterances encoded.
 

@@ -73,8 +73,8 @@ class FrameSample(Evaluation):
         subject: The features that are evaluated.
         train: utterances and their phones.
         shifts: The shifts of the labels, each in steps of 10 ms: see `gim_audio.phones.frame_labels`.
-        most_frames: to keep.
-        seed: of the choice.
+        most_frames: The most frames to keep.
+        seed: The seed of the choice.
     """
 
     train: DataDir

@@ -23,9 +23,9 @@ class PhoneProbe(Evaluation):
     """Frame-wise phone accuracy of linear classifiers, for each protocol and each shift of the labels.
 
     Args:
-        sample: what to learn from.
+        sample: The training frames.
         test: utterances and their phones.
-        protocols: see `gim_audio.probes`.
+        protocols: The protocols, as in `gim_audio.probes`.
     """
 
     train: DataDir

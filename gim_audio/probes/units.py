@@ -27,9 +27,9 @@ class UnitProbe(Evaluation):
     `pnmi_uncorrected` is the plug-in value that the literature gives for hours of speech.
 
     Args:
-        sample: of which the frames are clustered; its first shift counts.
+        sample: The frames that are clustered; its first shift counts.
         test: utterances and their phones.
-        units: clusters.
+        units: The number of clusters.
     """
 
     train: DataDir

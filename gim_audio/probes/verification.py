@@ -21,7 +21,7 @@ class VerificationProbe(Evaluation):
     one that is left out is left out as a test speaker and as a voice.
 
     Args:
-        subject: what is evaluated.
+        subject: The features that are evaluated.
         train: the enrolled speakers.
         test: utterances to try; of other speakers too.
 

@@ -39,10 +39,10 @@ def write_report(paths: Sequence[Path], out: Path, markdown: Path | None, title:
     """Write the page, PNGs beside it, and the tables as Markdown where that is asked for.
 
     Args:
-        paths: experiments.
+        paths: The folders of experiments.
         out: the page; its figures are inside it.
-        markdown: or None.
-        title: of the page.
+        markdown: The file of the tables as Markdown, or None.
+        title: The title of the page.
 
     Returns:
         The files that were written.

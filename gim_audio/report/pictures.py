@@ -29,10 +29,10 @@ def draw_utterance(encoder: Encoder, waveform: Waveform, name: str, alignment: A
     at the top.
 
     Args:
-        encoder: of the modules.
-        waveform: at the encoder's rate.
-        name: of the utterance.
-        alignment: its phones, if they are known.
+        encoder: The encoder of the modules.
+        waveform: The samples at the encoder's rate.
+        name: The name of the utterance.
+        alignment: The phones, where they are known.
     """
     features = encoder.encode(waveform)
     energies = KaldiFeatures("fbank", encoder.rate)
@@ -80,12 +80,12 @@ def draw_map(
     """t-SNE of a module's frames by phone, and of mean windows by speaker (van der Maaten and Hinton 2008).
 
     Args:
-        encoder: of the module.
-        data: utterances.
+        encoder: The encoder of the module.
+        data: The utterances.
         alignments: their phones, where they are known.
-        module: from 1.
-        shift: of the labels.
-        seed: of which frames are shown, and of the map.
+        module: The number of the module, from 1.
+        shift: The shift of the labels.
+        seed: The seed of the frames that are shown and of the map.
 
     Raises:
         DataError: there are too few labelled frames or windows for a map.

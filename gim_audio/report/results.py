@@ -79,11 +79,11 @@ class Experiment:
     """A folder that `train` made, and what evaluations left in its `results/`; or one with results alone.
 
     Attributes:
-        path: of the folder.
-        config: as YAML; empty where nothing was trained.
+        path: The folder.
+        config: The configuration as YAML; empty where nothing was trained.
         metrics: a row a step.
         probes: results of its own.
-        starts: what began and resumed the training.
+        starts: The commands that began and resumed the training.
         baselines: results of features that are computed, of other folders of the report.
     """
 

@@ -13,7 +13,7 @@ class Adam:
     """Adam (Kingma and Ba 2015) with its usual settings, fused into one pass over the weights.
 
     Args:
-        parameters: of one module.
+        parameters: The weights of one module.
         learning_rate: may be changed between steps.
         weight_decay: share of the weights that a step takes away, times the learning rate.
         clip: largest norm of all gradients together.

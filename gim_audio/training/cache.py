@@ -44,11 +44,11 @@ class Cache:
     Frames near an utterance's crops have seen what surrounds the crop, where a crop alone sees zeros.
 
     Args:
-        folder: where it is, or will be.
-        module: that takes it, from 2.
-        model: of which the modules below are used.
-        crops: of these utterances.
-        dtype: of the numbers: float16 or bfloat16.
+        folder: The folder of the cache, which may not exist yet.
+        module: The module that takes it, from 2.
+        model: The model that has the modules below.
+        crops: The crops of the utterances.
+        dtype: The type of the numbers, float16 or bfloat16.
     """
 
     def __init__(self, folder: Path, module: int, model: GreedyInfoMax, crops: Crops, dtype: torch.dtype) -> None:
@@ -81,7 +81,7 @@ class Cache:
         """Compute it, going on where an interrupted run was.
 
         Args:
-            source: what module `first` takes.
+            source: The input of module `first`.
             first: the lowest module to run.
             say: takes a line for the user.
             check: called between utterances; may raise to stop.
@@ -192,8 +192,8 @@ def build(
     """Make the last of some caches, if it is not there, each from the one before it; those are removed then.
 
     Args:
-        caches: of a rising module.
-        samples: what module 1 takes.
+        caches: The caches, of rising modules.
+        samples: The input of module 1.
         place: brings modules, from one to another, to where sources are.
         say: takes a line for the user.
         check: called between utterances; may raise to stop.
@@ -216,9 +216,9 @@ class CachedFeed:
     """What a module takes in a step.
 
     Args:
-        cache: complete.
-        device: where it is wanted.
-        part: of the batch's crops.
+        cache: A complete cache.
+        device: The device that takes it.
+        part: The crops of the batch that this process has.
     """
 
     def __init__(self, cache: Cache, device: torch.device, part: slice = slice(None)) -> None:

@@ -16,11 +16,11 @@ class Feed:
     """The waveforms of a step.
 
     Args:
-        crops: which parts of which utterances.
-        device: where they are wanted.
+        crops: The crops of each step.
+        device: The device that takes them.
         keep: put all that crops can come from onto the device, as 16-bit integers; then a batch is one gather. `auto`
             does so on a GPU, where they take less than half of the memory that is free.
-        part: of a batch's crops that this process has.
+        part: The crops of a batch that this process has.
     """
 
     def __init__(

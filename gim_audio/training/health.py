@@ -16,7 +16,7 @@ class LossWatch:
     """Refuses a loss that is not finite, or far above the module's own recent past.
 
     Attributes:
-        recent: each module's average so far; a resumed run sets it to what it was.
+        recent: The average loss of each module so far; a resumed run sets it to what it was.
     """
 
     FACTOR = 10.0
@@ -85,10 +85,10 @@ def diagnose(model: GreedyInfoMax, x: Tensor, first: int, last: int) -> Iterator
     """Number, dead units and effective rank of modules: some 128 frames of each utterance tell enough.
 
     Args:
-        model: whose modules.
-        x: what module `first` takes. Shape: `(batch, channels, frames)`.
+        model: The model.
+        x: The input of module `first`. Shape: `(batch, channels, frames)`.
         first: module, counted from 1.
-        last: module.
+        last: The last module to look at.
     """
     x = x.float()
     for number, module in enumerate(model.stack[first - 1 : last], start=first):

@@ -16,7 +16,7 @@ class Interrupts:
 
     Attributes:
         stop: the signal that asked to stop, or None.
-        save: whether one asked to save.
+        save: True where a checkpoint was asked for.
     """
 
     def __init__(self) -> None:

@@ -74,11 +74,11 @@ def labels_for(
     Phones are those of the last module's frames; -1 is a frame without one.
 
     Args:
-        objective: of the modules.
-        model: for its frames.
-        crops: of which corpus, from where.
-        device: where labels are wanted.
-        part: of a batch's crops.
+        objective: The objective of the modules.
+        model: The model that makes the frames.
+        crops: The crops of each step.
+        device: The device that takes labels.
+        part: The crops of a batch that this process has.
         known: the corpus whose speakers are numbered; that of the crops if it is not given.
 
     Raises:

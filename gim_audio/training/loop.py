@@ -68,8 +68,8 @@ def train(
     """Train modules by their own losses, in the phases of the schedule; everything goes to `experiment`.
 
     Args:
-        config: of the experiment; `auto` standardisation is measured on the corpus.
-        corpus: to draw crops from.
+        config: The configuration of the experiment; `auto` standardisation is measured on the corpus.
+        corpus: The corpus that crops are drawn from.
         experiment: a new folder, or with `resume` the one to go on with.
         resume: go on from the latest checkpoint, to the same weights as a run that never stopped.
         base: an experiment whose modules this model begins with; they stay as they are.

@@ -22,10 +22,10 @@ class ModuleMemory:
     """Bytes.
 
     Attributes:
-        weights: of the module; their gradients take as much.
+        weights: The weights of the module; their gradients take as much.
         optimizer: Adam's moments.
-        given: what the module takes for a batch.
-        frames: what its convolutions put out, of all of them together.
+        given: The input of the module for a batch.
+        frames: The output of all its convolutions together.
         scored: frames and predictions that the loss compares, and their gradients.
         backward: the gradient of its frames, in two layouts; none for a first convolution that is computed again.
     """

@@ -39,11 +39,11 @@ class Alone:
     """One process does everything.
 
     Attributes:
-        rank: of this process, from 0.
-        count: how many there are.
-        writes: whether this process keeps the experiment's folder.
-        ranks: with whom a batch is shared, for the loss.
-        salt: for draws of this process's own.
+        rank: The number of this process, from 0.
+        count: The number of processes.
+        writes: True where this process keeps the experiment's folder.
+        ranks: The processes that share a batch, for the loss.
+        salt: The salt of this process's own draws.
     """
 
     rank, count, writes, salt = 0, 1, True, 0
@@ -64,7 +64,7 @@ class Alone:
         """The first and the last module that this process runs in a phase.
 
         Args:
-            phase: with all its modules.
+            phase: The phase, with all its modules.
             costs: measures seconds of each module from the phase's first to its last.
             say: takes a line for the user.
         """

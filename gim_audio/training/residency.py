@@ -17,9 +17,9 @@ class Residency:
     """Moves a model's modules, numbered from 1.
 
     Args:
-        model: whose.
-        experiment: where its checkpoints are.
-        device: where modules run.
+        model: The model.
+        experiment: The folder of its checkpoints.
+        device: The device that runs modules.
     """
 
     def __init__(self, model: GreedyInfoMax, experiment: Path, device: torch.device) -> None:

@@ -22,12 +22,12 @@ class Phase:
     """Some modules learn together; those below the highest of them that do not learn stand still.
 
     Attributes:
-        number: from 1.
-        modules: that learn, by number from 1.
-        steps: at most.
+        number: The number of the phase, from 1.
+        modules: The numbers of the modules that learn, from 1.
+        steps: The most steps.
         stop: before that, when nothing improves.
-        learning_rates: of each of the modules.
-        decay: of the learning rates, to zero over the phase.
+        learning_rates: The learning rate of each of the modules.
+        decay: The decay of the learning rates to zero over the phase.
         warm_start: begin with the weights of the module below.
         cache: read from disk what the lowest of the modules takes.
     """
@@ -76,9 +76,9 @@ def phases(config: Config, batch: int, trained: int = 0) -> list[Phase]:
     """The phases of a run.
 
     Args:
-        config: of the experiment.
+        config: The configuration of the experiment.
         batch: crops a step, of all processes together.
-        trained: how many modules are from another experiment, and stay as they are.
+        trained: The number of modules that are from another experiment and stay as they are.
 
     Raises:
         ConfigError: a phase trains one of those, or caches what is below module 1.

@@ -28,12 +28,12 @@ class Position:
     Attributes:
         corpus: fingerprint of what it trains on.
         batch: crops a step, of all processes together.
-        trained: how many modules are from another experiment.
+        trained: The number of modules that are from another experiment.
         step: updates so far.
-        phase: that it is in, from 1.
+        phase: The number of the present phase, from 1.
         phase_step: steps of that phase.
-        updates: of each module; a phase goes on in the order of batches where its modules are.
-        recent_losses: what the watch over the losses remembers.
+        updates: The number of updates of each module; a phase goes on in the order of batches where its modules are.
+        recent_losses: The memory of the watch over the losses.
         labels: Fingerprint of the labels that it is taught; empty where it is taught none, or where the checkpoint is
             older than this entry.
     """
@@ -104,7 +104,7 @@ def restore(experiment: Path, optimizers: Mapping[int, Adam], learning: set[int]
 
     Args:
         experiment: a folder.
-        optimizers: of this process, by module.
+        optimizers: The optimizers of this process, by module.
         learning: modules that learn in this phase, in all processes.
 
     Raises:

@@ -19,15 +19,15 @@ class Step:
     """Updates of a run of modules.
 
     Args:
-        model: whose modules; those that run are on the device of what they are given.
-        optimizers: of the modules that learn, by number from 1.
-        config: of the experiment.
+        model: The model; the modules that run are on the device of what they are given.
+        optimizers: The optimizers of the modules that learn, by number from 1.
+        config: The configuration of the experiment.
         first: the lowest module that runs.
         last: the highest.
-        settle: what to do when a module's gradients are there; its optimizer's step, unless they must travel first.
-        ranks: with whom the batch is shared, in the model's terms.
+        settle: A function that uses a module's gradients: its optimizer's step, unless they must travel first.
+        ranks: The processes that share the batch, in the model's terms.
         salt: distinguishes the draws of processes that have negatives of their own.
-        labels: of each batch, where objectives want them.
+        labels: The labels of each batch, for supervised objectives.
     """
 
     def __init__(
@@ -59,8 +59,8 @@ class Step:
         """Run and update.
 
         Args:
-            x: what the first module takes. Shape: `(batch, channels, frames)`.
-            index: of the batch: windows and negatives are functions of it, of the seed and of the module.
+            x: The input of the first module. Shape: `(batch, channels, frames)`.
+            index: The number of the batch: windows and negatives are functions of it, of the seed and of the module.
 
         Returns:
             What the last module hands up, and the loss and accuracy of each module that learns. Nothing waits for the
