@@ -21,13 +21,13 @@ AUDIO_SUFFIXES = (
     *(".aif", ".aifc", ".aiff", ".au", ".bwf", ".caf", ".flac", ".iff", ".ircam", ".mp2", ".mp3", ".nist", ".oga"),
     *(".ogg", ".opus", ".paf", ".pvf", ".rf64", ".sf", ".snd", ".sph", ".svx", ".w64", ".wav", ".wave"),
 )
-"""Of recordings that libsndfile reads whole; those that mostly hold something else (.htk, .mat, .raw) are left out."""
+"""Suffixes of recordings that libsndfile reads whole, but for those of other things as a rule (.htk, .mat, .raw)."""
 
 OTHER_SUFFIXES = (
     *(".3gp", ".aac", ".ac3", ".amr", ".ape", ".avr", ".dsf", ".m4a", ".m4b", ".mka", ".mp4", ".mpc", ".sd2", ".sds"),
     *(".sox", ".spx", ".tta", ".voc", ".webm", ".wma", ".wv", ".wve"),
 )
-"""Of recordings that it does not read, or not reliably."""
+"""Suffixes of recordings that it does not read, or not reliably."""
 
 HALF_READ = {"AVR", "SDS", "VOC", "WVE"}
 """Formats of which libsndfile makes samples where there are none, or does not notice that the file is cut short."""
@@ -38,7 +38,7 @@ BLOCK_SECONDS = 10.0
 UNREADABLE = (soundfile.LibsndfileError, OSError, TypeError, UnicodeEncodeError)
 """TypeError: headerless formats such as .raw."""
 MOST_FRAMES = 2**62
-"""More than this stand for an unknown number."""
+"""The most frames; larger numbers stand for an unknown one."""
 RATES = (1_000, 2_000_000)
 """Hz; a header that says less or more is damaged, and to resample what it says would fill the memory."""
 MOST_LEFT = 2**13
@@ -181,7 +181,7 @@ def _average(samples: npt.NDArray[np.float32]) -> Waveform:
 
 @dataclass(frozen=True, slots=True)  # there may be a million
 class Header:
-    """What a recording says of itself: Hz, channels and seconds."""
+    """The rate in Hz, the channels and the seconds of a recording."""
 
     rate: int
     channels: int
@@ -219,7 +219,7 @@ def _printable(name: str) -> str:
 
 
 def _wrong_with(file: Path) -> str:
-    """What the file system says; nothing if it has nothing to say."""
+    """Return what the file system says is wrong; empty where nothing is."""
     try:
         stat = file.stat()
         str(file).encode()

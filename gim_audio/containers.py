@@ -1,4 +1,4 @@
-"""What libsndfile passes over in a file: that it is cut short, or that another recording follows the first."""
+"""Faults that libsndfile passes over: a file that is cut short, or a recording that follows another."""
 
 import io
 import math
@@ -14,7 +14,7 @@ Order = Literal["little", "big"]
 
 BLOCK_BYTES = 2**20
 START_BYTES = 4096
-"""In which the samples of most files begin."""
+"""The bytes in which the samples of most files begin."""
 STREAMED = 0x7F000000
 """Lengths from here on are what a writer puts into a header that does not know the length."""
 WHOLE: dict[bytes, tuple[int, int, Order, int]] = {
@@ -26,14 +26,14 @@ WHOLE: dict[bytes, tuple[int, int, Order, int]] = {
     b".snd": (8, 4, "big", 24),  # AU; where its samples begin is in the header
     b"dns.": (8, 4, "little", 24),
 }
-"""By a file's first bytes: where its length stands, its width and order, and what it does not count."""
+"""The place, width and order of a file's length, and what it does not count, by the file's first bytes."""
 CHUNKS: dict[bytes, tuple[int, int, Order, bytes]] = {
     b"RIFF": (12, 4, "little", b"data"),
     b"RIFX": (12, 4, "big", b"data"),
     b"FORM": (12, 4, "big", b"SSND"),
     b"caff": (8, 8, "big", b"data"),
 }
-"""Where chunks begin, the width and order of their lengths, and the one that holds the samples."""
+"""The place of the first chunk, the width and order of lengths, and the chunk that holds the samples."""
 
 CUT = "is shorter than its header says: the file is cut short"
 FOLLOWED = "another recording follows the first: make them one, `ffmpeg -i IN OUT.wav`"
@@ -42,13 +42,13 @@ FLAC = b"fLaC\x00\x00\x00\x22"
 MPEG_BYTES = 512
 """The first frame of an MP3, which may hold how many follow, does so in these."""
 NIST = (b"sample_count", b"sample_n_bytes", b"channel_count")
-"""What the samples of a SPHERE file take, in its header."""
+"""The numbers in the header of a SPHERE file whose product is the size of its samples."""
 RECORDING = re.compile(
     rb"RIFF....WAVE|RIFX....WAVE|RF64....WAVE|riff\x2e\x91\xcf\x11|FORM....AIF[FC]|\.snd\0\0|fLaC\0\0\0\x22|"
     rb"OggS\0\x02|caff\0\x01\0\0|NIST_1A\n",
     re.DOTALL,
 )
-"""How recordings begin."""
+"""The beginnings of recordings."""
 START_LETTERS = 12
 
 

@@ -1,4 +1,4 @@
-"""What a person can put right: each error is one line that names the file and the remedy."""
+"""Errors that a user can put right: each is one line that names the file and the remedy."""
 
 __all__ = ["AudioError", "CheckpointError", "ConfigError", "DataError", "GimAudioError", "is_out_of_memory"]
 

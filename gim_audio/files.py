@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 LACKS = {errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM}
-"""What a file system says that cannot do something."""
+"""The errors of a file system that cannot do something."""
 LOCKS = (".lock", ".locked")
 """A file that is locked and, where there are no locks, one that is a lock by being there."""
 _OWN = f"process {os.getpid()} of {socket.gethostname()}\n"
@@ -270,7 +270,7 @@ def _runs(process: int) -> bool:
 
 
 def umask() -> int:
-    """What this process takes away from the permissions of what it makes."""
+    """Return the permissions that this process takes away from what it makes."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

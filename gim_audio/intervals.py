@@ -28,7 +28,7 @@ SAMPLES = 400
 """Number of random halves: the standard error is then known to 4%."""
 LEVEL = 0.95
 TOO_FEW = 5
-"""So few speakers do not tell A from B: k is as large as n + 1."""
+"""The number of speakers that do not tell A from B: k is as large as n + 1."""
 
 Weights = npt.NDArray[np.float64]
 """1 for each speaker that counts and 0 for the others. Shape: `(speakers,)`; for a figure of pairs of speakers, 1 for

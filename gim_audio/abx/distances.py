@@ -46,7 +46,7 @@ class Tokens:
 
 
 def distances(tokens: Tokens, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-    """Of each pair: the mean angle, as a share of 180°, along the path on which the sum of angles is least.
+    """Return the mean angle of each pair, as a share of 180°, along the path on which the sum of angles is least.
 
     Args:
         tokens: The tokens that make the pairs.

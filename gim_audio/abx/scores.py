@@ -1,4 +1,4 @@
-"""Which tokens are compared, and how comparisons become one error."""
+"""The groups of tokens that are compared, and the error that comparisons make."""
 
 import math
 from collections import defaultdict

@@ -1,4 +1,4 @@
-"""How well two alignments of the same utterances agree."""
+"""The agreement of two alignments of the same utterances."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ TOLERANCES = (0.010, 0.020, 0.030, 0.050)
 
 @dataclass(frozen=True)
 class Agreement:
-    """Of a second alignment with a first.
+    """The agreement of a second alignment with a first.
 
     Attributes:
         utterances: The number of utterances that both have.
@@ -74,7 +74,7 @@ def agreement(first: Mapping[str, Alignment], second: Mapping[str, Alignment]) -
 
 
 def _share(first: Sequence[Alignment], second: Sequence[Alignment], later: float) -> float:
-    """Of the first's grid, what the second says too if it is `later` by so much."""
+    """Return the share of the first's grid that the second has too, once it is moved by `later`."""
     same = total = 0
     for one, other in zip(first, second, strict=True):
         moments = np.arange(one.starts[0] + LABEL_SECONDS / 2, one.ends[-1], LABEL_SECONDS)

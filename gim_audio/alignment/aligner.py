@@ -31,7 +31,7 @@ WIDE = {"beam": 1e-200, "pbeam": 1e-200, "wbeam": 1e-200}
 """Beams that lose nothing; pocketsphinx's own are several times faster and sometimes lose the thread."""
 
 BEAMS: tuple[dict[str, float], ...] = ({}, WIDE)
-"""Of the first pass: tried in turn."""
+"""The beams of the first pass, which are tried in turn."""
 
 SHORTEST = 410
 """Samples: a window."""
@@ -157,7 +157,7 @@ def _espeak() -> Espeak:
 
 
 def _pronounce(word: str) -> list[str]:
-    """As eSpeak NG says it.
+    """Return the phones of a word as eSpeak NG says it.
 
     Raises:
         DataError: it says nothing, or would name the letters.

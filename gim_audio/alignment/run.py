@@ -74,7 +74,7 @@ def align(
 
 
 def _source(data: DataDir, name: str) -> str:
-    """What an utterance's alignment depends on."""
+    """Return all that an utterance's alignment depends on."""
     cut = data.segments.get(name)
     extended = data.recordings[cut.recording if cut else name]
     return repr((data.text.get(name), cut, extended, identity(extended)))

@@ -60,7 +60,7 @@ _Callback = ctypes.CFUNCTYPE(c_int, POINTER(c_short), c_int, POINTER(_Event))
 
 @dataclass(frozen=True)
 class Speech:
-    """What was said.
+    """A piece of speech.
 
     Attributes:
         samples: The samples in [-1, 1]. Shape: `(samples,)`.

@@ -29,7 +29,7 @@ LONGEST_CLOSURE = 0.061
 """Seconds; eSpeak's at 130 words a minute, measured in voices that do not echo."""
 
 QUIET = 0.06
-"""Of the loudest sample shortly before."""
+"""A share of the loudest sample shortly before."""
 
 ADJECTIVES = (
     "azure bright careful cheerful cloudy curious dusty eager early faithful famous foolish frozen gentle golden "

@@ -13,7 +13,7 @@ from gim_audio.model.layers import Geometry
 __all__ = ["BASELINES", "KaldiFeatures"]
 
 WIDTHS = {"mfcc": 13, "mfcc13": 13, "fbank": 80}
-"""Of a window alone."""
+"""The geometry of a window alone."""
 BASELINES = tuple(f"{kind}{suffix}" for kind in WIDTHS for suffix in ("", "+cmvn", "+cmvn-speaker"))
 """Names that stand for computed features: as they are, less the mean of an utterance, less the mean of a speaker."""
 REACH = 4

@@ -26,7 +26,7 @@ CLIPPED_SHARE = 0.001
 
 @dataclass(frozen=True)
 class Task:
-    """What is made of each utterance.
+    """The settings of what is made of each utterance.
 
     Attributes:
         exp: a model or baseline, as `load_encoder` takes it.

@@ -37,11 +37,11 @@ BLOCK_SECONDS = {"cpu": 2}
 """Waveforms are encoded in blocks of this length, so that activations take bounded memory (and, on a CPU, stay
 near its caches); results are the same."""
 LONG_BLOCK_SECONDS = 20
-"""On other devices."""
+"""The same on other devices."""
 
 
 class Encoder(ABC):
-    """What turns a waveform into features, one matrix a module.
+    """An encoder of waveforms to features, one matrix for each module.
 
     Attributes:
         name: The name of the model or baseline, with the fingerprint of its weights.
@@ -83,7 +83,7 @@ class Encoder(ABC):
         """Features of a waveform that comes in blocks, as soon as they are sure; together those of `encode`."""
 
     def together(self, modules: Sequence[int]) -> Together:
-        """What encodes batch after batch as `encode` does each of its waveforms; memory is kept in between."""
+        """Return a function that encodes batches, each waveform as `encode` does, and keeps memory in between."""
         return lambda waveforms: [self.encode(waveform, modules) for waveform in waveforms]
 
     def __call__(self, waveform: Signal, rate: int, module: ModuleName | None = None) -> Signal:
@@ -194,7 +194,7 @@ class Featurizer(Encoder):
 
     @property
     def _products(self) -> list[list[Products]]:
-        """Of the weights as they are: a holder of the model may have loaded others, or moved them."""
+        """The products of the weights as they are: a holder of the model may have loaded others, or moved them."""
         weights = [
             (weight.data_ptr(), 0 if weight.is_inference() else weight._version)  # noqa: SLF001
             for weight in self.model.parameters()
@@ -204,7 +204,7 @@ class Featurizer(Encoder):
         return self._prepared[1]
 
     def by_layer(self) -> "Featurizer":
-        """With every convolution and context as a module, and the same name."""
+        """Return the same with every convolution and context as a module."""
         layers = Featurizer(self.model.by_layer(), "", self.device, "bf16" if self.precision == "bf16" else "fp32")
         layers.name = self.name
         return layers
@@ -228,7 +228,7 @@ class Featurizer(Encoder):
             yield found
 
     def start(self, modules: Sequence[int]) -> Stream:
-        """What hears one waveform piece by piece."""
+        """Return a stream that takes one waveform piece by piece."""
         return Stream(self.model, modules, self._dtype, self._products)
 
     def together(self, modules: Sequence[int]) -> Together:
@@ -245,7 +245,7 @@ class Featurizer(Encoder):
 
     @torch.no_grad()
     def encode_whole(self, waveform: Waveform, modules: Sequence[int]) -> list[Features]:
-        """In one pass, without pieces, as the model is trained: what all other ways are held against."""
+        """Encode in one pass, without pieces, as the model is trained; all other ways are compared with this."""
         with rounding_to_tf32(False):
             features, _ = self.model(torch.from_numpy(np.ascontiguousarray(waveform)).to(self.device)[None])
         return [features[module - 1][0].cpu().numpy() for module in modules]

@@ -1,4 +1,4 @@
-"""What a person may name as audio: files, folders, a data directory, `scp:FILE`, an archive, standard input."""
+"""The inputs that may be named as audio: files, folders, a data directory, `scp:FILE`, an archive, standard input."""
 
 import io
 import os
@@ -33,7 +33,7 @@ LONGEST_KEY = 1000
 """Bytes of an utterance's name in an archive."""
 LETTERS = 4
 LIVE = (b"RIFF", b".snd", b"OggS")
-"""How files begin that can be decoded while they come."""
+"""The beginnings of files that can be decoded while they come."""
 
 
 def gather(inputs: Sequence[str]) -> DataDir:

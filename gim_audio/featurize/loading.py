@@ -1,4 +1,4 @@
-"""What a person may name as EXP, to an encoder."""
+"""The encoder of a name that a user gives as EXP."""
 
 from pathlib import Path
 from typing import Literal, cast
@@ -17,7 +17,7 @@ from gim_audio.model.devices import decide_precision
 __all__ = ["EncodingPrecision", "load", "load_encoder"]
 
 EncodingPrecision = Literal["auto", "fp32", "bf16", "bf16-emulated"]
-"""As `TrainingConfig.precision`, without TF32."""
+"""The values of `TrainingConfig.precision` but TF32."""
 
 
 def load_encoder(name: str, device: torch.device | str = "cpu", precision: EncodingPrecision = "fp32") -> Encoder:

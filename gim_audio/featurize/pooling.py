@@ -23,16 +23,16 @@ class Reducer(ABC):
 
     @abstractmethod
     def push(self, features: Features) -> Features:
-        """What these frames complete."""
+        """Return the pooled frames that these frames complete."""
 
     def finish(self) -> Features | None:
-        """What remains at the end."""
+        """Return the pooled frames that remain at the end."""
         return None
 
 
 @dataclass(frozen=True)
 class Pooling:
-    """How frames become fewer.
+    """The pooling of frames.
 
     Attributes:
         kind: `frames` leaves them; `mean` and `mean+std` give one vector an utterance (the deviation after the mean);
@@ -64,11 +64,11 @@ class Pooling:
 
     @property
     def is_vector(self) -> bool:
-        """Whether an utterance has no frames any more."""
+        """True where an utterance becomes one vector."""
         return self.kind in {"mean", "mean+std"}
 
     def geometry(self, own: Geometry) -> Geometry:
-        """Of the fewer frames."""
+        """Return the geometry of the pooled frames."""
         field = own.receptive_field + (self.number - 1) * own.hop * (self.kind == "stack")
         return replace(own, hop=own.hop * self.number, receptive_field=field)
 
@@ -79,7 +79,7 @@ class Pooling:
         return np.concatenate([part for part in parts if part is not None])
 
     def start(self) -> Reducer:
-        """For one utterance."""
+        """Return a reducer for one utterance."""
         if self.kind == "stack":
             return _Stack(self.number)
         if self.kind == "subsample":

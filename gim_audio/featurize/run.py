@@ -33,7 +33,7 @@ Progress = Callable[[float, float | None], None]
 
 @dataclass(frozen=True)
 class Target:
-    """Where features go.
+    """The place and form of features.
 
     Attributes:
         specifier: A folder, file or archive, as in `parse_output`; where modules are asked for, the word `MODULE` in
@@ -83,7 +83,7 @@ def numbered(name: str, word: str, number: int) -> str:
 
 @dataclass
 class Report:
-    """What became of a run.
+    """The outcome of a run.
 
     Attributes:
         good: The number of utterances that were written.
@@ -100,7 +100,7 @@ class Report:
     outputs: list[str] = field(default_factory=list)
 
     def enter(self, entries: list[Done]) -> None:
-        """What became of an utterance."""
+        """Enter the outcome of an utterance."""
         first = entries[0]
         if first.failed:
             self.failed[first.name] = first.failed
@@ -110,7 +110,7 @@ class Report:
             self.notes[first.name] = first.note
 
     def refuse_nothing(self) -> None:
-        """Where nothing is good, there is nothing to write.
+        """Refuse a run in which no utterance is good.
 
         Raises:
             AudioError: so it is.
@@ -235,7 +235,7 @@ def _refusal(outputs: Mapping[int, Output], name: str) -> str:
 
 
 def _beside(target: Target, outputs: Mapping[int, Output]) -> Path:
-    """Where the work lies: hidden beside the first output, under a name that is the target's own."""
+    """Return the folder of the work, hidden beside the first output under the target's own name."""
     path = next(iter(outputs.values())).path
     if path is None:
         raise GimAudioError(f"{target.specifier}: standard output takes one utterance after another: see `pipe`")
@@ -270,7 +270,7 @@ def _in_a_process(unit: Unit, task: Task, modules: tuple[int, ...], folder: Path
 
 @cache
 def _worker(task: Task, modules: tuple[int, ...], folder: Path, nj: int) -> Worker:
-    """It is kept from one unit to the next; of several GPUs, each process takes one."""
+    """Return this process's worker, which is kept between units; of several GPUs, each process takes one."""
     import os
 
     import torch

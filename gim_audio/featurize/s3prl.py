@@ -46,5 +46,5 @@ class Upstream(nn.Module):
 
 
 def gim_upstream(ckpt: str, **_: object) -> Upstream:
-    """As s3prl calls an entry of hubconf; other settings of its own are not ours."""
+    """Return an upstream as s3prl calls an entry of hubconf; its other settings are not used."""
     return Upstream(ckpt)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["BaselineModel", "FeatureModel", "GimModel", "Trained"]
 
 Trained = Literal["last", "all"]
-"""Which modules learn: the last one, or all of them, by one loss and without stop-gradients."""
+"""The modules that learn: the last one, or all of them, by one loss and without stop-gradients."""
 
 Modules = ModuleName | Sequence[ModuleName] | Literal["all"] | None
 """One module or several, by numbers from 1 (from the end where negative) or names such as `gru`; None is the last."""
@@ -41,7 +41,7 @@ class FeatureModel(nn.Module):
 
     @property
     def encoder(self) -> Encoder:
-        """What computes features of single waveforms, block by block."""
+        """The encoder of single waveforms, block by block."""
         return self._encoder
 
     @property

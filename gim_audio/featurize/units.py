@@ -1,4 +1,4 @@
-"""What is encoded together: planned once from the lengths, so that a run that is taken up again gives the same bits."""
+"""The utterances that are encoded together, planned by length, so that a continued run gives the same bits."""
 
 import hashlib
 import json
@@ -16,9 +16,9 @@ from gim_audio.kaldi import DataDir, Segment, identity, locate
 __all__ = ["Unit", "batches", "fingerprint_of_inputs", "headers", "job", "units"]
 
 BATCH_SECONDS = {"cpu": 4}
-"""Of audio, were all as long as the longest."""
+"""The seconds of a batch, were all as long as the longest."""
 LONG_BATCH_SECONDS = 240
-"""On other devices."""
+"""The same on other devices."""
 BATCH = 256
 """Utterances at most."""
 
@@ -39,7 +39,7 @@ class Unit:
 
     @property
     def names(self) -> list[str]:
-        """Of the utterances."""
+        """The names of the utterances."""
         return list(self.segments or self.recordings)
 
 
@@ -99,7 +99,7 @@ def batches(length: Mapping[str, float], device: str) -> list[list[str]]:
 
 
 def headers(data: DataDir) -> dict[str, audio.Header]:
-    """Of the recordings that have one that can be read; the others' audio will say what is wrong."""
+    """Return the headers that can be read; decoding the others will say what is wrong."""
     found = {}
     for name, extended in data.recordings.items():
         if not extended.endswith("|"):
@@ -109,7 +109,7 @@ def headers(data: DataDir) -> dict[str, audio.Header]:
 
 
 def fingerprint_of_inputs(data: DataDir) -> str:
-    """Of what must be the same for a run to go on: names, places and times of change."""
+    """Return a digest of what must stay the same for a run to continue: names, places and times of change."""
     digest = hashlib.sha256()
     files = ((name, where, identity(where)) for name, where in data.recordings.items())
     cuts = ((name, cut.recording, cut.start, cut.end) for name, cut in data.segments.items())

@@ -1,4 +1,4 @@
-"""What is done of a run, in a folder beside its output: killed at any moment, it goes on from there."""
+"""The finished part of a run, in a folder beside its output; a run that was killed continues from there."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ PLAN, WRITING = "plan.json", "writing"
 
 @dataclass(frozen=True, slots=True)  # there may be a million
 class Done:
-    """What became of an utterance: where its features of one module lie, or why there are none.
+    """The outcome of an utterance: where its features of one module lie, or why there are none.
 
     Attributes:
         name: The name of the utterance.
@@ -45,7 +45,7 @@ class Done:
 
 
 class Shard:
-    """What one process has done: frames, a file a module, and an index that is written after them."""
+    """The work of one process: a file of frames for each module, and an index that is written after them."""
 
     def __init__(self, folder: Path, dtype: np.dtype[Any], modules: Sequence[int]) -> None:
         self.number, self.dtype = 0, dtype
@@ -124,7 +124,7 @@ class Work:
 
     @classmethod
     def was_writing(cls, folder: Path, plan: dict[str, Any]) -> bool:
-        """Whether a run of this plan was interrupted when it wrote: what is there of the output is its own."""
+        """Return whether a run of this plan was interrupted when it wrote, so that the output there is its own."""
         return cls._goes_on(folder, plan) and (folder / WRITING).exists()
 
     @staticmethod
@@ -132,11 +132,11 @@ class Work:
         return (folder / PLAN).exists() and (folder / PLAN).read_text(encoding="utf-8") == _text(plan)
 
     def writes(self) -> None:
-        """From now on the output is written."""
+        """Note that the output is written from now on."""
         (self.folder / WRITING).touch()
 
     def done(self) -> dict[str, list[Done]]:
-        """By utterance: an entry a module, or one that says why there is none."""
+        """Return the entries of each utterance: one for each module, or one that says why there is none."""
         found: dict[str, list[Done]] = {}
         for index in self.folder.glob("shard-*.index"):
             for line in read_json_lines(index):

@@ -19,7 +19,7 @@ OVERSHOOT = 0.5
 
 @dataclass(frozen=True)
 class DataDir:
-    """What `wav.scp`, `segments`, `utt2spk` and `text` say. Every mapping is in sorted order.
+    """The contents of `wav.scp`, `segments`, `utt2spk` and `text`. Every mapping is in sorted order.
 
     `recordings` holds Kaldi's extended file names: a path, `archive:offset`, or a command that ends in `|`;
     paths are relative to the working directory, as Kaldi has it. Without `segments`, an utterance is a

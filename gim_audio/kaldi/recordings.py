@@ -13,7 +13,7 @@ __all__ = ["identity", "locate", "read_wave"]
 
 
 def locate(extended: str, *, allow_pipes: bool = False) -> Path | bytes:
-    """What soundfile can read of an extended file name.
+    """Return the file or the bytes that an extended file name stands for.
 
     Raises:
         DataError: a pipe without `allow_pipes`, a command that fails, or an offset where no WAV begins.

@@ -27,7 +27,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class Tables:
-    """What the tables say, the last of repeated keys winning: see `DataDir`."""
+    """The contents of the tables, the last of repeated keys winning: see `DataDir`."""
 
     recordings: Mapping[str, str]
     speakers: Mapping[str, str]

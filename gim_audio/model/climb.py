@@ -77,7 +77,7 @@ class Climb(ABC):
 
     @abstractmethod
     def _contexts(self, context: Context, level: int, frames: Tensor) -> Tensor:
-        """What a module adds to its frames. Shape: `(frames, channels)` → `(frames, width)`."""
+        """Return what a module adds to its frames. Shape: `(frames, channels)` → `(frames, width)`."""
 
 
 class _Layer:

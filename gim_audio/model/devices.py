@@ -1,4 +1,4 @@
-"""Where a model runs, and with what memory."""
+"""The devices that run a model, their precision and their memory."""
 
 import ctypes
 import functools
@@ -113,7 +113,7 @@ def _seconds(product: Callable[[], Tensor]) -> float:
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:
-    """From the CPU to a device. A GPU takes pinned memory when it comes to it, and nobody waits."""
+    """Send a tensor from the CPU to a device. A GPU takes pinned memory when it comes to it, and nobody waits."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
@@ -134,7 +134,7 @@ def peak_bytes(device: torch.device) -> int:
 
 
 def give_back_freed_memory() -> None:
-    """What was freed before, such as the weights of modules that do not run: see `keep_freed_memory`."""
+    """Give back what was freed before, such as the weights of modules that do not run: see `keep_freed_memory`."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim:
         trim(0)

@@ -56,7 +56,7 @@ class GreedyModule(nn.Module):
 
     @property
     def computes_again(self) -> bool:
-        """Whether the loss computes the frames that it scores again, instead of keeping a gradient of all."""
+        """True where the loss computes the frames that it scores again, instead of keeping a gradient of all."""
         if isinstance(self.objective, Classify) or self.context is not None:
             return False
         return len(self.encoder) == 1 and cast("ConvBlock", self.encoder[0]).narrow
@@ -69,14 +69,14 @@ class GreedyModule(nn.Module):
         return self.channels
 
     def up(self, z: Tensor, c: Tensor) -> Tensor:
-        """What the module above takes, without a gradient.
+        """Return the input of the module above, without a gradient.
 
         Shape: `(batch, frames, channels)` → `(batch, channels, frames)`, as convolutions want it.
         """
         return (c if self.hands_up == "contexts" else z).detach().transpose(1, 2)
 
     def pass_on(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        """What the module above takes, if this one does not learn. Shape: as `score`."""
+        """Return the input of the module above, where this one does not learn. Shape: as `score`."""
         with torch.no_grad(), _autocast(x, dtype):
             return self.up(*self(x)[:2]) if self.hands_up == "contexts" else self.encoder(x)
 
@@ -88,7 +88,7 @@ class GreedyModule(nn.Module):
         ranks: Ranks = ALONE,
         labels: Tensor | None = None,
     ) -> tuple[Score, Tensor]:
-        """How well the module predicts its frames, or their labels; and what the module above takes.
+        """Return the score of the module's predictions, and the input of the module above.
 
         Shape: x `(batch, channels, frames)` → `(batch, channels', frames')`.
         """
@@ -108,7 +108,7 @@ class GreedyModule(nn.Module):
         return self.objective(z, c, generator, frames_at, ranks), self.up(z, c)
 
     def frames(self, length: int) -> int:
-        """How many frames come of `length` frames (or samples)."""
+        """Return the number of frames that `length` frames (or samples) give."""
         for block in self.encoder:
             length = cast("ConvBlock", block).frames(length)
         return length
@@ -263,7 +263,7 @@ class GreedyInfoMax(nn.Module):
         return {name: value for name, value in self.state_dict().items() if ".objective." not in name}
 
     def frames(self, samples: int) -> list[int]:
-        """How many frames each module makes of `samples` samples."""
+        """Return the number of frames that each module makes of `samples` samples."""
         counts = []
         for module in self.stack:
             samples = module.frames(samples)
@@ -284,7 +284,7 @@ def _autocast(x: Tensor, dtype: torch.dtype) -> torch.autocast:
 
 
 def module_names(model: GreedyInfoMax) -> list[str]:
-    """What each module is made of, such as `conv1`, `conv2-4` or `conv5+gru`."""
+    """Return the names of the modules, such as `conv1`, `conv2-4` or `conv5+gru`."""
     names, seen = [], 0
     for module in model.stack:
         parts = []

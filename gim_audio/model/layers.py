@@ -18,7 +18,7 @@ NARROW = 32
 
 @dataclass(frozen=True)
 class Geometry:
-    """Which samples a frame has seen.
+    """The samples that a frame has seen.
 
     Frame i depends on the samples from `start + i * hop` up to and without `start + i * hop + receptive_field`;
     those before the first and after the last sample are zeros.
@@ -66,7 +66,7 @@ class ConvBlock(nn.Module):
 
     @property
     def narrow(self) -> bool:
-        """Whether a frame comes of so few numbers that to compute it again costs less than to keep its gradient."""
+        """True where a frame comes of so few numbers that to compute it again costs less than to keep its gradient."""
         return self.convolution.in_channels * self.convolution.kernel_size[0] <= NARROW
 
     def at(self, x: Tensor, places: Tensor) -> Tensor:
@@ -81,12 +81,12 @@ class ConvBlock(nn.Module):
         return F.relu(F.linear(seen, self.convolution.weight.flatten(1), self.convolution.bias), inplace=True)
 
     def geometry(self, below: Geometry) -> Geometry:
-        """Of its frames, on frames of the geometry `below`."""
+        """Return the geometry of its frames, on frames of the geometry `below`."""
         (kernel,), (stride,) = self.convolution.kernel_size, self.convolution.stride
         return below.then(kernel, stride, int(self.convolution.padding[0]))
 
     def frames(self, length: int) -> int:
-        """How many frames come of `length` frames (or samples); 0 where there are too few."""
+        """Return the number of frames that `length` frames (or samples) give; 0 where there are too few."""
         (kernel,), (stride,) = self.convolution.kernel_size, self.convolution.stride
         padded = length + 2 * int(self.convolution.padding[0])
         return (padded - kernel) // stride + 1 if padded >= kernel else 0
@@ -130,7 +130,7 @@ class GRUContext(Context):
         return c.reshape(*z.shape[:2], self.width).to(z.dtype), last
 
     def _run(self, z: Tensor, first: Tensor) -> tuple[Tensor, State]:
-        """In the type of the weights, float32 as a rule, though a CPU projects the inputs in autocast's precision."""
+        """Run in the type of the weights (float32), though a CPU projects the inputs in autocast's precision."""
         gru, dtype = self.gru, cast("Tensor", self.gru.weight_hh_l0).dtype
         if z.device.type != "cpu" or dtype != torch.float32:
             with torch.autocast(z.device.type, enabled=False):

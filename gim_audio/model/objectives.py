@@ -22,7 +22,7 @@ __all__ = ["Classify", "InfoNCE", "Score"]
 
 @dataclass(frozen=True)
 class Score:
-    """What an objective says of a batch: `loss` to minimise, `accuracy` without a gradient."""
+    """The score of a batch: `loss` to minimise, `accuracy` without a gradient."""
 
     loss: Tensor
     accuracy: Tensor

@@ -90,7 +90,7 @@ class _Graph:
         return name
 
     def state(self, shape: Sequence[int]) -> tuple[str, str]:
-        """What goes in and what comes out, of a shape whose batch is 1 here and any later."""
+        """Return the inputs and outputs, of a shape whose batch is 1 here and any later."""
         self.states.append(list(shape))
         number = len(self.states) - 1
         return f"state_{number}", f"next_{number}"

@@ -28,7 +28,7 @@ class Scratch:
         self._memory: Tensor | None = None
 
     def take(self, like: Tensor, *shape: int) -> Tensor:
-        """Of the type and device of another tensor, with what may be in it; what was taken before is lost."""
+        """Return memory of the type and device of another tensor, with any content; what was taken before is lost."""
         size = math.prod(shape)
         if self._memory is None or self._memory.numel() < size:
             self._memory = None  # before there is another
@@ -70,7 +70,7 @@ class Products:
         return self.parts[0] + self.parts[1]
 
     def frames(self, heard: int) -> int:
-        """How many come of so many frames, with all padding."""
+        """Return the number of frames that so many give, with all padding."""
         return self.block.frames(heard - 2 * self.room[1])
 
     def __call__(
@@ -123,6 +123,6 @@ class Products:
 
 
 def products(stack: Iterable[GreedyModule], dtype: torch.dtype) -> list[list[Products]]:
-    """Of the convolutions of some modules; they keep the weights that these have now."""
+    """Return the products of the convolutions of some modules, with the weights that these have now."""
     encoders = (cast("Sequence[ConvBlock]", module.encoder) for module in stack)
     return [[Products(block, dtype) for block in encoder] for encoder in encoders]

@@ -170,5 +170,5 @@ def _there(file: Path, weights: Weights, key: str) -> Tensor:
 
 
 def _places(convolution: int) -> tuple[str, str]:
-    """What its weights are called where it is a module, and where it is one of several."""
+    """Return the names of its weights where it is a module, and where it is one of several."""
     return f"stack.{convolution}.encoder.0.convolution.weight", f"stack.0.encoder.{convolution}.convolution.weight"

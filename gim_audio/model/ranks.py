@@ -18,11 +18,11 @@ class Ranks(Protocol):
 
     @property
     def rank(self) -> int:
-        """Which this is, from 0."""
+        """The number of this process, from 0."""
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """The number of processes."""
 
     def exchange(self, rows: Tensor, sent: list[int], received: list[int]) -> Tensor:
         """Send the first sent[0] rows to rank 0, the next to rank 1, …, and get what they send, in their order.

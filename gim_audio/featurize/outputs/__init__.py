@@ -1,4 +1,4 @@
-"""Where features go, in the format that the next tool reads."""
+"""The outputs of features, in formats that other tools read."""
 
 from pathlib import Path
 

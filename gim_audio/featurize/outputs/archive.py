@@ -20,7 +20,7 @@ SUFFIXES = {".ark", ".txt"}
 
 
 class Archive(Output):
-    """Of `ark:A`, `ark,scp:A,B` or `ark,t:A`; `-` is standard output."""
+    """A Kaldi archive: `ark:A`, `ark,scp:A,B` or `ark,t:A`; `-` is standard output."""
 
     def __init__(self, specifier: str, *, compress: bool) -> None:
         kinds, _, names = specifier.partition(":")

@@ -1,4 +1,4 @@
-"""What every output is: checked before any work, and complete or not there at all."""
+"""The base of every output, which is checked before any work, and complete or not there at all."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ from gim_audio.kaldi import write_table
 __all__ = ["BESIDE", "Matrix", "Output", "Write", "describe", "spaced"]
 
 BESIDE = ("utt2num_frames", "frame_shift", "frame_offset", "features.json")
-"""What is told of the features: in their folder, or beside an archive with its name before theirs."""
+"""The files that describe features: in their folder, or beside an archive with its name before theirs."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,10 @@ Write = Callable[[Matrix], None]
 
 
 class Output(ABC):
-    """What a person named as OUTPUT."""
+    """An output that a user named."""
 
     path: Path | None
-    """Where it begins; None is standard output."""
+    """The first path of the output; None is standard output."""
 
     paths: Sequence[Path]
     """All that it writes: files, or a folder."""
@@ -68,7 +68,7 @@ class Output(ABC):
             absent(path)
 
     def remove(self) -> None:
-        """What a run that was interrupted has written of it."""
+        """Remove what an interrupted run has written of it."""
         for path in self.paths:
             if path.is_dir():
                 shutil.rmtree(path)
@@ -86,7 +86,7 @@ class Output(ABC):
 
 
 def spaced(name: str) -> bool:
-    """Whether a name holds what separates the columns of Kaldi's tables."""
+    """Return whether a name holds white space, which separates the columns of Kaldi's tables."""
     return any(character.isspace() for character in name)
 
 
