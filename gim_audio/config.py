@@ -66,13 +66,13 @@ class ContextConfig(Section):
     kind: Literal["gru", "conv", "none"] = "gru"
     hidden: Positive = 256
     bptt: bool = True
-    """Whether a GRU propagates gradients through time; without it, the previous state is a constant."""
+    """True to propagate a GRU's gradients through time; without it, the previous state is a constant."""
     layers: Positive = 4
     """The number of causal convolutions, for `conv`."""
     kernel: Annotated[int, Field(ge=2)] = 5
     """The frames that each causal convolution sees, the present one included."""
     at: Literal["last", "each"] = "last"
-    """Whether the last convolution has the only context, or each module has its own."""
+    """The place of contexts: one on the last convolution, or one in each module."""
 
 
 class ConvolutionConfig(Section):
@@ -196,7 +196,8 @@ class DataConfig(Section):
     """Utterances shorter than a crop are left out of training. Where they are more than half of the audio, `refuse`
     stops before training, and `leave out` trains on the others."""
     on_device: Literal["auto", "always", "never"] = "auto"
-    """Whether the device keeps the whole packed corpus; `auto` keeps it on a GPU where it takes at most half of it."""
+    """The place of the packed corpus: on the device (`always`) or not (`never`); `auto` keeps it on a GPU of which it
+    takes at most half."""
 
 
 class StopConfig(Section):
@@ -220,9 +221,9 @@ class PhaseConfig(Section):
     decay: Literal["none", "linear", "cosine"] | None = None
     """The decay of the phase; None is `training.decay`."""
     warm_start: bool = False
-    """Whether a module begins with the weights of the module below, which must have the same shapes."""
+    """True to begin with the weights of the module below, which must have the same shapes."""
     cache: bool = False
-    """Whether the input of the lowest of the modules is computed once for the whole corpus and read from disk."""
+    """True to compute the input of the lowest of the modules once for the whole corpus and read it from disk."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -240,7 +241,7 @@ class TrainingConfig(Section):
     schedule: Literal["joint", "sequential"] | tuple[PhaseConfig, ...] = "joint"
     """All modules at once (`joint`), one after another (`sequential`), each for `steps`, or a list of phases."""
     cache: bool = False
-    """Whether `sequential` caches the input of a module from the third on: see `PhaseConfig.cache`."""
+    """True to cache the input of modules from the third on, with `sequential`: see `PhaseConfig.cache`."""
     steps: Positive = 100_000
     batch: Positive = 8
     """The number of crops in a step; with `parallel: data`, of each process."""
@@ -258,7 +259,7 @@ class TrainingConfig(Section):
     refused where it is slower, unless it is called `bf16-emulated`."""
     device: str = "auto"
     parallel: Literal["none", "data", "modules"] = "none"
-    """What processes under torchrun share: each batch, or the modules."""
+    """The work that processes under torchrun share: each batch, or the modules."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 2
     checkpoint_every: Positive = 1000
     diagnose_every: Positive = 100

@@ -188,7 +188,7 @@ class Mp3File(io.RawIOBase):
     """
 
     TIMES = 64
-    """More than the largest bit rate over the smallest (MPEG 1 layer III: 320 / 32; MPEG 2: 160 / 8)."""
+    """A factor above the largest bit rate over the smallest (MPEG 1 layer III: 320 / 32; MPEG 2: 160 / 8)."""
 
     def __init__(self, source: Path | bytes) -> None:
         super().__init__()

@@ -61,7 +61,7 @@ class Alignment:
         return np.where(known, self.labels[index], -1)
 
     def cut(self, start: float, end: float) -> "Alignment":
-        """What lies between two times, in seconds from `start`."""
+        """Return the part between two times, in seconds from `start`."""
         inside = np.minimum(self.ends, end) - np.maximum(self.starts, start) > SHORTEST
         return Alignment(
             np.clip(self.starts[inside] - start, 0, None),

@@ -1,4 +1,4 @@
-"""Where a number came from: command, commit, hardware, versions."""
+"""The origin of a number: command, commit, hardware, versions."""
 
 import os
 import platform
@@ -35,7 +35,7 @@ def hardware() -> str:
 
 
 def provenance() -> dict[str, str]:
-    """What is written beside every measured number."""
+    """Return the facts that are written beside every measured number."""
     return {
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "commit": commit(),

@@ -47,7 +47,7 @@ class KaldiFeatures(Encoder):
             yield [differences.push(static, last=last) if self.kind == "mfcc" else static.numpy()]
 
     def _static(self, samples: Waveform) -> Tensor:
-        """Of each window alone. Shape: `(samples,)` → `(frames, width)`."""
+        """Return the features of each window alone. Shape: `(samples,)` → `(frames, width)`."""
         from torchaudio.compliance import kaldi
 
         if len(samples) < self.shortest:

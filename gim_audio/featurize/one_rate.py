@@ -42,7 +42,7 @@ class Pool:
         self._last, self._held = features[-1:], held[whole * self._ratio :]
 
     def finish(self, count: int) -> Features:
-        """So many slower frames; at the ends, the outermost faster frame stands again for those that are not there."""
+        """Return slower frames; at the ends, the outermost faster frame stands again for those that are not there."""
         missing = count - sum(map(len, self._pooled))
         if missing > 0 and self._held is not None:
             self.push(np.repeat(self._last, missing * self._ratio - len(self._held) + self._skip, axis=0))

@@ -66,7 +66,7 @@ class Crops:
         return pcm
 
     def where(self, step: int) -> npt.NDArray[np.int64]:
-        """Which utterances a step's crops are from, and their first samples. Shape: `(2, batch)`."""
+        """Return the utterances of a step's crops, and their first samples. Shape: `(2, batch)`."""
         epoch, turn = divmod(step * self.batch, len(self.usable))
         found = self._epoch(epoch)[:, turn : turn + self.batch]
         while (missing := self.batch - found.shape[1]) > 0:  # runs on over the end of an epoch

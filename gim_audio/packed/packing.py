@@ -1,4 +1,4 @@
-"""From a data directory to a packed corpus, by several processes."""
+"""The packing of a data directory, by several processes."""
 
 import hashlib
 import json

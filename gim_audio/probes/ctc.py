@@ -230,7 +230,7 @@ class Reader(nn.Module):
 
 
 def outputs(frames: int) -> int:
-    """How many scores a reader gives."""
+    """Return the number of scores that a reader gives."""
     return (frames + 2 * (WIDTH // 2) - WIDTH) // STRIDE + 1
 
 

@@ -29,13 +29,13 @@ class Subject:
 
     @property
     def names(self) -> list[str]:
-        """What each of the modules is made of."""
+        """The names of the modules."""
         return [self.encoder.modules[module - 1] for module in self.modules]
 
 
 @dataclass
 class Pass:
-    """What one pass over the audio gave.
+    """The results of one pass over the audio.
 
     Attributes:
         results: The results of all evaluations.
@@ -55,7 +55,7 @@ class Evaluation:
     """
 
     train: DataDir | None = None
-    """None: it does not listen then."""
+    """The training data; None where there is none."""
     test: DataDir | None = None
 
     def learn(self, name: str, features: list[Features]) -> None:

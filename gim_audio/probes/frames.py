@@ -28,7 +28,7 @@ TOLERANCE = 0.1
 
 @dataclass(frozen=True)
 class Examples:
-    """What a probe is trained on.
+    """The frames that a probe is trained on.
 
     Attributes:
         features: The features of every module. Shape: each `(examples, channels)`.
@@ -115,7 +115,7 @@ class FrameSample(Evaluation):
         self._parts = []
 
     def examples(self, shift: int) -> Examples:
-        """Those that have a label at a shift.
+        """Return the frames that have a label at a shift.
 
         Raises:
             DataError: there are none, or of one class only.

@@ -42,7 +42,7 @@ class Classifier:
     bias: Features
     names: Labels
     note: dict[str, Any] = field(default_factory=dict)
-    """What is worth saying about the fit."""
+    """Notes on the fit."""
 
     def predict(self, features: Features) -> Labels:
         """Shape: `(examples, channels)` → `(examples,)`."""
@@ -73,7 +73,7 @@ def fit(protocol: Protocol, examples: Examples, classes: int, published: Publish
 
 
 def settings(protocol: Protocol, published: Published) -> dict[str, Any]:
-    """What to print beside a result."""
+    """Return the settings that stand beside a result."""
     if protocol == "strict":
         return {
             "optimiser": "L-BFGS",

@@ -167,6 +167,6 @@ def some_of_each_speaker(data: DataDir, seed: int) -> set[str]:
 
 
 def _window(start: int, stop: int, generator: np.random.Generator) -> slice:
-    """At random, inside a part of the utterance; the part, where that is shorter."""
+    """Return a window at random inside a part of the utterance; the part, where that is shorter."""
     first = start + int(generator.integers(max(1, stop - start - WINDOW + 1)))
     return slice(first, min(stop, first + WINDOW))

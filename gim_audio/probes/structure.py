@@ -1,4 +1,4 @@
-"""What features are like, without labels: how alike modules are, and how slowly they change."""
+"""Evaluations without labels: the likeness of modules, and the slowness of features."""
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ LAGS = (1, 2, 5, 10, 20, 50)
 """Frames of the last module: 10 to 500 ms for the published encoder."""
 
 EVERY = 10
-"""Of a test utterance's frames, one in so many tells how alike modules are: neighbours repeat each other."""
+"""The step between frames of a test utterance that tell how alike modules are: neighbours repeat each other."""
 
 
 class AlikenessProbe(Evaluation):

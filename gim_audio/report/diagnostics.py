@@ -121,7 +121,7 @@ def _shifts(experiment: Experiment) -> Figure | None:
 
 
 def _structure(experiment: Experiment) -> Figure | None:
-    """How slowly features change, trained and at initialisation; how alike modules are."""
+    """Draw the slowness of features, trained and at initialisation, and the likeness of modules."""
     slow, untrained = (experiment.probe("slowness", kind) for kind in ("trained", "random"))
     alike = experiment.probe("cka", "trained")
     if slow is None or alike is None:
@@ -157,7 +157,7 @@ def _structure(experiment: Experiment) -> Figure | None:
 
 
 def _confusion(experiment: Experiment) -> Figure | None:
-    """What each phone is taken for, by the first and the last module."""
+    """Draw what each phone is taken for, by the first and the last module."""
     probe = experiment.probe("phones", "trained", "strict")
     if probe is None or "confusion" not in probe.modules[0]:
         return None

@@ -93,13 +93,13 @@ def write_report(paths: Sequence[Path], out: Path, markdown: Path | None, title:
 
 
 def _image(name: str, png: bytes) -> str:
-    """As wide as the figure, so that the letters of all have one size."""
+    """Return an image as wide as the figure, so that the letters of all have one size."""
     width = int.from_bytes(png[16:20]) * 96 // DPI  # CSS has 96 pixels an inch
     return f'<img alt="{name}" width="{width}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
 
 
 def _side_by_side(experiments: Sequence[Experiment]) -> list[Table]:
-    """What several experiments have in common, the paper's table first."""
+    """Return the tables of several experiments together, the paper's first."""
     tables_ = [rows(experiments)]
     for task in tables.TASKS:
         tables_ += [table for protocol in PROTOCOLS if (table := by_layer(experiments, task, protocol))]

@@ -66,7 +66,7 @@ def draw_utterance(encoder: Encoder, waveform: Waveform, name: str, alignment: A
 
 
 def _standardised(features: Features) -> Features:
-    """At most 64 channels, those that vary most, by how active they are."""
+    """Return at most 64 channels, those that vary most, by how active they are."""
     varying = np.argsort(features.std(axis=0))[::-1][:64]
     chosen = features[:, varying[np.argsort(features[:, varying].mean(axis=0))]]
     deviation = chosen.std(axis=0)

@@ -1,4 +1,4 @@
-"""What a file of an experiment must hold to be reported: files may be damaged, or another program's."""
+"""The schemas of an experiment's files, which may be damaged, or another program's."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ Pair = Annotated[list[float], Field(min_length=2, max_length=2)]
 
 
 PER_MODULE = ("loss", "accuracy", "dead_units", "effective_rank")
-"""What metrics have for each module."""
+"""The metrics that have a value for each module."""
 
 
 class Record(BaseModel):
@@ -25,7 +25,7 @@ class Record(BaseModel):
 
 
 class Provenance(Record):
-    """Where a number came from."""
+    """The origin of a number."""
 
     command: str
     commit: str

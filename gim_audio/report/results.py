@@ -1,4 +1,4 @@
-"""What experiments left behind: configuration, metrics, and the results of probes."""
+"""The files of experiments: configuration, metrics, and the results of probes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -21,7 +21,7 @@ SETTINGS = (
     *("shift", "units", "items", "most", "most_speakers", "most_utterances"),
     *("most_frames", "penalties", "tolerance", "variance_floor", "shrinkage"),
 )
-"""That change what a figure means."""
+"""The settings that change what a figure means."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Probe:
 
     @property
     def tested(self) -> bool:
-        """Whether it holds what a paired test needs: results of older versions do not."""
+        """True where it holds what a paired test needs: results of older versions do not."""
         return "speakers" in self.record
 
     @property
@@ -96,7 +96,7 @@ class Experiment:
 
     @property
     def shown(self) -> bool:
-        """Whether it has a model: one that was trained here, or whose results are here; not baselines alone."""
+        """True where it has a model: one that was trained here, or whose results are here; not baselines alone."""
         return bool(self.config) or any(probe.kind == "trained" for probe in self.probes)
 
     def trained(self, task: str, protocol: str | None = None) -> list[Probe]:

@@ -15,7 +15,7 @@ UNTRAINED = "random initialisation"
 
 
 def method(experiment: Experiment) -> tuple[str, str]:
-    """How it was trained: the name in the paper's table, and of which labels."""
+    """Return the name of the method in the paper's table, and the labels that it learnt."""
     config = read_yaml(experiment.config, f"{experiment.path}/config.yaml")
     objective, cuts = config["objective"].get("kind", "infonce"), config["model"]["isolate_after"]
     if objective == "infonce":

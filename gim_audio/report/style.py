@@ -1,4 +1,4 @@
-"""How figures look."""
+"""The style of figures."""
 
 from typing import Any
 

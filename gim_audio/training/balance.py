@@ -1,4 +1,4 @@
-"""Which modules go to which process: by the time that each of them takes here."""
+"""The division of modules among processes, by the time that each of them takes here."""
 
 import time
 from collections.abc import Sequence

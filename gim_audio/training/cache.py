@@ -1,4 +1,4 @@
-"""What a module takes, for a whole corpus, computed once and read from disk in every step.
+"""The input of a module for a whole corpus, computed once and read from disk in every step.
 
 `frames` holds 16-bit floats, utterance after utterance in the order of the corpus, each `(frames, channels)`; where an
 utterance begins follows from the corpus and the model. `plan` says of which weights and corpus it is.
@@ -39,7 +39,7 @@ Source = Callable[[int, int, int], Tensor]
 
 
 class Cache:
-    """What a module takes, on disk.
+    """The input of a module on disk.
 
     Frames near an utterance's crops have seen what surrounds the crop, where a crop alone sees zeros.
 
@@ -73,7 +73,7 @@ class Cache:
 
     @property
     def complete(self) -> bool:
-        """Whether it is there, of these weights and this corpus."""
+        """Return whether it is there, of these weights and this corpus."""
         plan = self.folder / "plan"
         return plan.exists() and plan.read_text(encoding="utf-8") == self.plan
 
@@ -174,11 +174,11 @@ class Cache:
         return torch.from_numpy(found).view(self.dtype)
 
     def part(self, utterance: int, start: int, stop: int) -> Tensor:
-        """As a `Source` of another cache."""
+        """Read a part as a `Source` of another cache."""
         return self.read(utterance, start, stop - start).T[None].float()
 
     def remove(self) -> None:
-        """From disk."""
+        """Read frames from disk."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -213,7 +213,7 @@ def build(
 
 
 class CachedFeed:
-    """What a module takes in a step.
+    """The input of a module in a step.
 
     Args:
         cache: A complete cache.
@@ -225,7 +225,7 @@ class CachedFeed:
         self.cache, self.device, self.part = cache, device, part
 
     def __call__(self, step: int) -> Tensor:
-        """For the batch of a step, counted from 0. Shape: `(batch, channels, frames)`."""
+        """Return the input for the batch of a step, counted from 0. Shape: `(batch, channels, frames)`."""
         cache = self.cache
         utterances, starts = cache.crops.where(step)[:, self.part].tolist()
         dtype = torch.bfloat16 if cache.dtype == torch.bfloat16 else torch.float32

@@ -20,7 +20,7 @@ class LossWatch:
     """
 
     FACTOR = 10.0
-    """How far above its recent average (or a quarter of chance, if that is higher) a loss is a divergence."""
+    """The factor above its recent average (or a quarter of chance, if that is higher) at which a loss diverges."""
     DECAY = 0.98
 
     def __init__(self, modules: int, chance: float) -> None:

@@ -1,4 +1,4 @@
-"""What a run writes down as it goes: metrics of each step, and where each start was from."""
+"""The journal of a run: metrics of each step, and the origin of each start."""
 
 import json
 import math

@@ -19,11 +19,11 @@ from gim_audio.phones import PHONES, frame_labels, labels_of, read_ctm
 __all__ = ["Labels", "counted", "labels_fingerprint", "labels_for"]
 
 Labels = Callable[[int], Tensor | None]
-"""Of the batch of a step, counted from 0."""
+"""Return the labels of the batch of a step, counted from 0."""
 
 
 def counted(objective: ObjectiveConfig, corpus: PackedCorpus) -> ObjectiveConfig:
-    """With the number of classes.
+    """Return an objective with the number of classes.
 
     Raises:
         ConfigError: another number was asked for.
@@ -69,7 +69,7 @@ def labels_for(
     part: slice = slice(None),
     known: PackedCorpus | None = None,
 ) -> Labels:
-    """What the objective wants of each batch: nothing, phones `(batch, frames)` or speakers `(batch,)`.
+    """Return a function of the labels of each batch: nothing, phones `(batch, frames)` or speakers `(batch,)`.
 
     Phones are those of the last module's frames; -1 is a frame without one.
 

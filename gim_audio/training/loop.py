@@ -167,7 +167,7 @@ class Run:
             self.say = lambda line: None
 
     def plan(self, base: Path | None, init: Path | None) -> None:
-        """From the beginning; what `base` trained is the bottom of the stack. Nothing is written yet."""
+        """Plan a run from the beginning. Nothing is written yet."""
         if self.crops.unused > MOST_UNUSED and self.config.data.short == "refuse":
             raise DataError(
                 f"{self.corpus.path}: {self.crops.left_out}: {self.crops.advice()}; "
@@ -186,13 +186,13 @@ class Run:
         self.position.recent_losses = self.watch.recent
 
     def start(self, base: Path | None, init: Path | None) -> None:
-        """As planned."""
+        """Start the run as planned."""
         if self.place.writes:
             save(self.experiment, self.config, self.model.state_dict(), {}, self.position)
         self._note(**{key: str(path) for key, path in (("grown_from", base), ("begun_with", init)) if path})
 
     def resume(self, position: Position) -> None:
-        """From the last checkpoint."""
+        """Continue from the last checkpoint."""
         check_same(self.experiment, self.config)
         self.position = position
         if self.position.corpus != self.corpus.fingerprint:
@@ -262,7 +262,7 @@ class Run:
         self.place.finish()
 
     def _history(self) -> deque[list[float]]:
-        """As much of the accuracies of the phase's modules as its stop rule looks at."""
+        """Return as much of the accuracies of the phase's modules as its stop rule looks at."""
         phase = self.schedule[self.position.phase - 1]
         if phase.stop is None:
             return deque(maxlen=0)
@@ -274,7 +274,7 @@ class Run:
         return self.position.phase_step >= phase.steps or phase.stands_still(history)
 
     def _prepare(self, phase: Phase) -> tuple[Callable[[int], Tensor], Step]:
-        """What the modules of a phase take, and the step that they make."""
+        """Return the input of the modules of a phase, and their step."""
         self.optimizers = {}  # of the phase before, whose memory this one may need
         self.model.zero_grad(set_to_none=True)
         give_back_freed_memory()
@@ -323,7 +323,7 @@ class Run:
         return feed, step
 
     def _cache(self, phase: Phase) -> Cache:
-        """What the phase's first module takes; made from what the last phase that had one took."""
+        """Return the cache of the phase's first module, made from that of an earlier phase."""
         dtype = torch.bfloat16 if self.config.training.precision == "bf16" else torch.float16
         earlier = {p.first for p in self.schedule[: phase.number] if p.cache}
         modules = sorted(module for module in earlier if module <= phase.first)
@@ -443,7 +443,7 @@ def _heard_like(model: ModelConfig, given: ModelConfig, old: ModelConfig) -> Mod
 
 
 def _standardised(model: ModelConfig, corpus: PackedCorpus, known: Path | None) -> ModelConfig:
-    """With numbers in the place of `auto`: those of an experiment, or of the corpus."""
+    """Return a model with numbers in the place of `auto`: those of an experiment, or of the corpus."""
     if "auto" not in {model.mean, model.deviation}:
         return model
     if known is not None:

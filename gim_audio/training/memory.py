@@ -1,4 +1,4 @@
-"""What a run needs in memory, by arithmetic: tensors alone, without what libraries take for themselves."""
+"""The memory that a run needs, by arithmetic: tensors alone, without what libraries take for themselves."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ class ModuleMemory:
 
 
 def memory_by_module(model: GreedyInfoMax, config: Config) -> list[ModuleMemory]:
-    """Of each module in a step of the configured batch and crop."""
+    """Return the memory of each module in a step of the configured batch and crop."""
     batch, objective = config.training.batch, config.objective
     size = 2 if config.training.precision in {"bf16", "bf16-emulated"} else 4
     found, length, given = [], config.data.crop, FLOAT * batch * config.data.crop

@@ -1,4 +1,4 @@
-"""Where: one process, several that share each batch, or several that each have some of the modules.
+"""The processes of a run: one, several that share each batch, or several that each have some of the modules.
 
 Processes are torchrun's, and talk by torch.distributed. Nothing but activations and reports passes between modules, and
 only forward.
@@ -50,11 +50,11 @@ class Alone:
     ranks: Ranks = ALONE
 
     def part(self, batch: int) -> slice:
-        """Of a batch's crops, those of this process."""
+        """Return the crops of a batch that this process has."""
         return slice(0, batch)
 
     def check(self, schedule: Sequence[Phase]) -> None:
-        """Whether a schedule can be run from this place.
+        """Refuse a schedule that cannot be run from this place.
 
         Raises:
             ConfigError: it cannot.
@@ -71,7 +71,7 @@ class Alone:
         return phase.first, phase.last
 
     def receive(self, feed: Feed, index: int, last: bool) -> Tensor:  # noqa: ARG002
-        """What the first module takes for a batch; `last` says that no batch follows in this phase."""
+        """Return the input of the first module for a batch; `last` says that no batch follows in this phase."""
         return feed(index)
 
     def settle(self, optimizer: Adam) -> None:
@@ -90,7 +90,7 @@ class Alone:
         return tensors
 
     def wait(self) -> None:
-        """For all processes to come here."""
+        """Wait until all processes have come here."""
 
 
 class _Together(Alone):

@@ -1,4 +1,4 @@
-"""Which modules are in memory, and where; the last checkpoint has the others."""
+"""The modules that are in memory, and their devices; the last checkpoint has the others."""
 
 from pathlib import Path
 
@@ -49,7 +49,7 @@ class Residency:
         return {name: tensor for name, tensor in self.model.state_dict().items() if not tensor.is_meta}
 
     def complete(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """With the last checkpoint's, where some are missing."""
+        """Return all weights, with those of the last checkpoint where some are missing."""
         return weights if weights.keys() == self.model.state_dict().keys() else self._stored("") | weights
 
     def _stored(self, prefix: str) -> dict[str, Tensor]:

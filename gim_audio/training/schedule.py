@@ -1,4 +1,4 @@
-"""When: phases of a run, each with the modules that learn in it."""
+"""The phases of a run, each with the modules that learn in it."""
 
 import math
 from collections.abc import Sequence
@@ -57,14 +57,14 @@ class Phase:
         return [number for number in range(self.first, self.last + 1) if number not in self.modules]
 
     def factor(self, step: int) -> float:
-        """Of the learning rates at a step of the phase, counted from 0."""
+        """Return the factor of the learning rates at a step of the phase, counted from 0."""
         if self.decay == "none":
             return 1.0
         done = step / self.steps
         return 1 - done if self.decay == "linear" else (1 + math.cos(math.pi * done)) / 2
 
     def stands_still(self, accuracies: Sequence[Sequence[float]]) -> bool:
-        """Whether no module's accuracy rises any more. Shape: `(steps so far, modules)`."""
+        """Return whether no module's accuracy rises any more. Shape: `(steps so far, modules)`."""
         if self.stop is None or len(accuracies) < 2 * self.stop.over:
             return False
         recent = np.array(accuracies)[-2 * self.stop.over :]

@@ -23,7 +23,7 @@ __all__ = ["Position", "check_decay", "check_same", "load_position", "moments", 
 
 @dataclass
 class Position:
-    """How far a run is. Batches, windows and negatives are functions of it, so there are no generators to keep.
+    """The position of a run. Batches, windows and negatives are functions of it, so there are no generators to keep.
 
     Attributes:
         corpus: fingerprint of what it trains on.
@@ -50,7 +50,7 @@ class Position:
 
 
 def moments(optimizers: Mapping[int, Adam]) -> dict[str, Tensor]:
-    """By module (from 0, as weights are named), parameter and name, as in `optimizer.safetensors`."""
+    """Return moments by module (from 0, as weights are named), parameter and name, as in `optimizer.safetensors`."""
     return {
         f"{number - 1}.{parameter}.{name}": tensor
         for number, optimizer in optimizers.items()
@@ -73,7 +73,7 @@ def save(
 
 
 def load_position(experiment: Path) -> Position:
-    """Of the latest checkpoint, after a look at every byte of it.
+    """Return the position of the latest checkpoint, after a look at every byte of it.
 
     Raises:
         CheckpointError: there is none, or it is damaged; names the last one that is not.

@@ -50,7 +50,7 @@ class Step:
 
     @classmethod
     def joint(cls, model: GreedyInfoMax, config: Config) -> "Step":
-        """Of all modules, with optimizers of the configured learning rate."""
+        """Return the step of all modules, with optimizers of the configured learning rate."""
         rate = config.training.learning_rate
         assert isinstance(rate, float)  # noqa: S101 - schedules know how to read the others
         return cls(model, {n: Adam(module.parameters(), rate) for n, module in enumerate(model.stack, start=1)}, config)
@@ -94,6 +94,6 @@ class Step:
 
 
 def draws(seed: int, index: int, module: int, salt: int = 0) -> torch.Generator:
-    """What a module's window and negatives are drawn from for a batch."""
+    """Return the generator of a module's window and negatives for a batch."""
     state = np.random.SeedSequence((seed, index, module, salt)).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state[0]))

@@ -16,7 +16,7 @@ from gim_audio.training.step import draws
 __all__ = ["validate"]
 
 BATCHES = 50
-"""At most: a fixed part of a large corpus says enough."""
+"""The most batches: a fixed part of a large corpus says enough."""
 
 
 @torch.no_grad()
