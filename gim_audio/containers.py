@@ -70,6 +70,9 @@ def _opened(source: Path | bytes) -> BinaryIO:
 
 
 def _at(file: BinaryIO, place: int, count: int) -> bytes:
+    """Return the bytes at a place; none where that lies before the file."""
+    if place < 0:
+        return b""
     file.seek(place)
     return file.read(count)
 
@@ -176,7 +179,7 @@ def has_length(source: Path | bytes) -> bool:
     if frame.find(b"VBRI", 4, 64) > 0:
         return True
     at = max(frame.find(b"Xing", 4, 64), frame.find(b"Info", 4, 64))
-    return at > 0 and bool(frame[at + 7] & 1)
+    return at > 0 and bool(int.from_bytes(frame[at + 7 : at + 8], "big") & 1)
 
 
 class Mp3File(io.RawIOBase):
@@ -192,7 +195,7 @@ class Mp3File(io.RawIOBase):
 
     def __init__(self, source: Path | bytes) -> None:
         super().__init__()
-        self.source, self._file = source, _opened(source)
+        self._file = _opened(source)
         self.has_length = has_length(source)
         self._size = self._file.seek(0, io.SEEK_END)
         self._seen = self._size if self.has_length else self.TIMES * self._size

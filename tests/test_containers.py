@@ -139,6 +139,14 @@ def test_mp3s_that_follow_each_other(mp3, between, second):
         audio.read(mp3 + between + other, 16000, "a")
 
 
+def test_an_mp3_that_is_shorter_than_its_marks(mp3):
+    """One that ends within the header of its first frame, and one that a tag at the end would begin before."""
+    at = mp3.find(b"Xing")
+    assert not containers.has_length(mp3[: at + 4])
+    short = containers.Mp3File(mp3[:90])
+    assert short.left == len(mp3[:90].rstrip(b"\0"))
+
+
 def test_an_mp3_whose_kind_changes():
     """Of two streams of other rates the second is not decoded, where nothing says how long the first is."""
     one = without_first_frame(encoded(loud_and_quiet(), "MP3", bitrate_mode="VARIABLE", compression_level=0.4))
