@@ -38,7 +38,6 @@ LACKS = {errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSU
 """The errors of a file system that cannot do something."""
 LOCKS = (".lock", ".locked")
 """A file that is locked and, where there are no locks, one that is a lock by being there."""
-_OWN = f"process {os.getpid()} of {socket.gethostname()}\n"
 
 
 @contextmanager
@@ -185,6 +184,11 @@ def _if_it_can() -> Iterator[None]:
             raise
 
 
+def _own() -> str:
+    """Return the name of this process for others; a fork has another than its parent."""
+    return f"process {os.getpid()} of {socket.gethostname()}\n"
+
+
 @contextmanager
 def lock(folder: Path) -> Iterator[None]:
     """Keep other processes that ask for it out of a folder; the lock goes with the process, however it ends.
@@ -206,7 +210,7 @@ def lock(folder: Path) -> Iterator[None]:
             _note(f"{folder}: the file system has no locks: the file {LOCKS[1]} is one while this process runs")
             held.enter_context(_lock_by_name(folder / LOCKS[1]))
         file.truncate(0)
-        file.write(_OWN)
+        file.write(_own())
         file.flush()
         yield
 
@@ -223,7 +227,7 @@ def _lock_by_name(path: Path) -> Iterator[None]:
         stale.unlink()
     try:
         with path.open("x", encoding="utf-8") as file:
-            file.write(_OWN)
+            file.write(_own())
     except FileExistsError as error:
         raise GimAudioError(
             f"{path.parent}: process {process} of {host} is at work there; if it is not, remove {path}"
