@@ -5,14 +5,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gim_audio import audio
+    from gim_audio.checkpoints.folders import load_model
     from gim_audio.config import Config
     from gim_audio.config import load as load_config
     from gim_audio.featurize import Featurizer, load
     from gim_audio.featurize.torch_model import GimModel
     from gim_audio.featurize.transformer import GimFeatures
     from gim_audio.kaldi import DataDir
-    from gim_audio.model.checkpoint import load_model
-    from gim_audio.model.gim import GreedyInfoMax
+    from gim_audio.model.build import build_model
+    from gim_audio.model.stack import GreedyInfoMax
     from gim_audio.packed import PackedCorpus, pack
     from gim_audio.training import train
 
@@ -26,6 +27,7 @@ __all__ = [
     "GreedyInfoMax",
     "PackedCorpus",
     "audio",
+    "build_model",
     "load",
     "load_config",
     "load_model",
@@ -39,11 +41,12 @@ _HOMES = {
     "Featurizer": ("featurize", "Featurizer"),
     "GimModel": ("featurize.torch_model", "GimModel"),
     "GimFeatures": ("featurize.transformer", "GimFeatures"),
-    "GreedyInfoMax": ("model.gim", "GreedyInfoMax"),
+    "GreedyInfoMax": ("model.stack", "GreedyInfoMax"),
     "PackedCorpus": ("packed", "PackedCorpus"),
+    "build_model": ("model.build", "build_model"),
     "load": ("featurize", "load"),
     "load_config": ("config", "load"),
-    "load_model": ("model.checkpoint", "load_model"),
+    "load_model": ("checkpoints.folders", "load_model"),
     "pack": ("packed", "pack"),
     "train": ("training", "train"),
 }

@@ -6,11 +6,11 @@ import pytest
 import soundfile
 import torch
 
+from gim_audio.checkpoints.folders import save_model
 from gim_audio.cli import main
 from gim_audio.config import Config, load
 from gim_audio.kaldi import DataDir
-from gim_audio.model.checkpoint import save_model
-from gim_audio.model.gim import GreedyInfoMax
+from gim_audio.model.build import build_model
 from gim_audio.packed import PackedCorpus, pack
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -107,5 +107,5 @@ def small(tmp_path):
     config = load(None, ["model.channels=8", "model.context.hidden=6"])
     folder = tmp_path / "small"
     folder.mkdir()
-    save_model(folder, config, GreedyInfoMax.build(config.model, config.objective).state_dict())
+    save_model(folder, config, build_model(config.model, config.objective).state_dict())
     return folder

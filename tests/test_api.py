@@ -17,6 +17,7 @@ from gim_audio.config import load
 from gim_audio.errors import AudioError, ConfigError, GimAudioError
 from gim_audio.featurize import Featurizer
 from gim_audio.featurize.live import Live
+from gim_audio.model.build import build_model
 
 SMALL = ["model.channels=8", "model.context.hidden=6"]
 
@@ -113,16 +114,12 @@ def test_a_stream_in_tensors_and_its_end(model):
     assert Live(model).flush().shape == (0, 6)
 
 
-def test_a_stream_keeps_the_weights_of_its_convolutions():
+def test_features_follow_the_weights():
     model, waveform = Featurizer.random(load(None, SMALL)), noise(32000)
     before = model(waveform, 16000, module=5)
-    stream = Live(model, module=5)
-    heard = stream.push(waveform[:16000])
     with torch.no_grad():
         for weight in model.model.parameters():
             weight.mul_(1.05)
-    pieces = [heard, stream.push(waveform[16000:]), stream.flush()]
-    np.testing.assert_allclose(np.concatenate(pieces), before, atol=1e-5)
     after = model(waveform, 16000, module=5)
     assert np.abs(after - before).max() > 100 * 1e-5
     np.testing.assert_allclose(after, model.encode_whole(waveform, [5])[0], atol=1e-5)
@@ -213,7 +210,7 @@ def test_scikit_learns_own_checks(estimator, check):
 
 @pytest.fixture
 def saved(tmp_path, model):
-    from gim_audio.model.checkpoint import save_model
+    from gim_audio.checkpoints.folders import save_model
 
     (tmp_path / "exp").mkdir()
     save_model(tmp_path / "exp", load(None, SMALL), model.model.state_dict())
@@ -235,7 +232,7 @@ def test_an_s3prl_upstream(saved, model):
         assert not states[-1][row, len(expected) :].any()
     assert not any(s.requires_grad for s in states)
     upstream.load_state_dict({name: weight / 2 for name, weight in upstream.state_dict().items()})
-    again = Featurizer(model.model.__class__.build(load(None, SMALL).model, load(None, SMALL).objective), "again")
+    again = Featurizer(build_model(load(None, SMALL).model, load(None, SMALL).objective), "again")
     again.model.load_state_dict({name: weight / 2 for name, weight in model.model.state_dict().items()})
     (expected,) = again.encode_whole(waveforms[0].numpy(), [6])
     np.testing.assert_allclose(upstream(waveforms)["last_hidden_state"][0], expected, atol=1e-6)

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_stream import STACKS as ALL_STACKS
 
+from gim_audio.checkpoints.folders import save_model, trained_steps
 from gim_audio.config import load
 from gim_audio.featurize import Featurizer
-from gim_audio.model.checkpoint import save_model, trained_steps
 
 STACKS = {name: ALL_STACKS[name] for name in ("published", "causal", "grown", "overlapping")}
 TOLERANCE = 1e-4
@@ -120,7 +120,7 @@ def test_wrong_exports(exported, tmp_path, run, monkeypatch):
         status, _, err = run("export", folder / "exp", *arguments)
         assert (status, message in err, len(err.strip().splitlines())) == (2, True, 1)
     monkeypatch.setitem(__import__("sys").modules, "onnx", None)
-    monkeypatch.delitem(__import__("sys").modules, "gim_audio.model.onnx", raising=False)
+    monkeypatch.delitem(__import__("sys").modules, "gim_audio.inference.onnx", raising=False)
     status, _, err = run("export", folder / "exp", tmp_path / "x.onnx")
     assert (status, "needs onnx: pip install" in err) == (2, True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["there.onnx"]

@@ -11,8 +11,8 @@ import pytest
 from conftest import TINY
 
 from gim_audio import files
+from gim_audio.checkpoints.folders import load_model, resolve
 from gim_audio.errors import GimAudioError, is_out_of_memory
-from gim_audio.model.checkpoint import load_model, resolve
 
 BOM = "\ufeff"
 

@@ -13,9 +13,9 @@ import torch
 from conftest import TINY
 from safetensors.torch import load_file
 
+from gim_audio.checkpoints.folders import checkpoints, resolve
 from gim_audio.config import load
 from gim_audio.errors import CheckpointError, GimAudioError
-from gim_audio.model.checkpoint import checkpoints, resolve
 from gim_audio.packed import PackedCorpus, pack
 from gim_audio.training import train
 
@@ -201,7 +201,7 @@ def test_validation_is_what_the_objective_says(corpus, tmp_path, conf):
     """Untrained and with zeroed heads, every loss is ln(1 + negatives)."""
     import math
 
-    from gim_audio.model.checkpoint import load_model, save_model
+    from gim_audio.checkpoints.folders import load_model, save_model
     from gim_audio.training.validation import validate
 
     config = load(conf, ["training.steps=1"])

@@ -6,8 +6,9 @@ import torch
 from reference import infonce
 
 from gim_audio.errors import ConfigError
-from gim_audio.model.layers import Geometry
+from gim_audio.model.geometry import Geometry
 from gim_audio.model.objectives import Classify, InfoNCE
+from gim_audio.model.sampling import Sampler
 
 KINDS = ["batch", "exact", "utterance", "pool"]
 
@@ -22,7 +23,7 @@ def test_agrees_with_the_loops(kind, batch, frames, window):
     torch.manual_seed(1)
     objective = InfoNCE(5, 7, steps_ahead=4, kind=kind, number=6, window=window)
     z, c = torch.randn(batch, frames, 7), torch.randn(batch, frames, 5)
-    score = objective(z, c, generator())
+    score = objective.score(z, c, generator())
     weights = list(objective.heads.detach().double().numpy())
     loss, accuracy = infonce(z.double().numpy(), c.double().numpy(), weights, kind, 6, window, generator())
     assert float(score.loss.detach()) == pytest.approx(loss, rel=1e-5)
@@ -37,7 +38,7 @@ def test_gradients_agree_with_differences_of_the_loops(kind, own_context):
     objective = InfoNCE(7 if own_context else 5, 7, steps_ahead=4, kind=kind, number=6, window=10)
     z = torch.randn(3, 25, 7, requires_grad=True)
     c = z if own_context else torch.randn(3, 25, 5, requires_grad=True)
-    objective(z, c, generator()).loss.backward()
+    objective.score(z, c, generator()).loss.backward()
     at = [z, objective.heads] if own_context else [z, objective.heads, c]
     points = [p.detach().double().numpy() for p in at]
 
@@ -56,22 +57,15 @@ def test_gradients_agree_with_differences_of_the_loops(kind, own_context):
 def test_zeroed_heads_guess(kind):
     objective = InfoNCE(5, 7, steps_ahead=12, kind=kind, number=10, window=128)
     torch.nn.init.zeros_(objective.heads)
-    score = objective(torch.randn(8, 300, 7), torch.randn(8, 300, 5), generator())
+    score = objective.score(torch.randn(8, 300, 7), torch.randn(8, 300, 5), generator())
     assert float(score.loss.detach()) == pytest.approx(math.log(11), abs=1e-6)
     assert float(score.accuracy) == 0  # a tie is not a right answer
 
 
 def candidates(kind, batch, frames, number, window, seed=0):
-    """Which frames are scored, read off the scores: frames are one-hot, and every prediction is (0, 1, 2, …)."""
-    total = batch * frames
-    objective = InfoNCE(1, total, steps_ahead=3, kind=kind, number=number, window=window)
-    objective.heads.data[:] = torch.arange(total, dtype=torch.float32)[:, None]
-    z = torch.eye(total).view(frames, batch, total).transpose(0, 1)
-    seen = {}
-    objective._judge = lambda scores, batch: seen.update(scores=scores)
-    objective(z, torch.ones(batch, frames, 1), generator(seed))
-    scores = seen["scores"].detach()
-    return {k: scores[k * batch :, k - 1].numpy() for k in (1, 2, 3)}
+    """Return the rows that are compared for each k, the positive first. Shape: each `(T · B, 1 + number)`."""
+    drawn = Sampler(kind, number, window, 3).draw(frames, batch, generator(seed)).candidates.flatten(0, 1)
+    return {k: (drawn[:, k - 1] if drawn.ndim == 3 else drawn)[k * batch :].numpy() for k in (1, 2, 3)}
 
 
 def test_published_sampling():
@@ -115,24 +109,23 @@ def test_utterance_negatives_stay_in_the_utterance():
 
 
 def test_pool_is_one_set_for_all():
-    found = candidates("pool", 2, 10, 12, 10)
-    pools = {frozenset(row[1:][np.isfinite(row[1:])]) | {row[0]} for row in found[1]}
-    pool = frozenset.intersection(*pools)
-    assert 11 <= len(pool) <= 12
-    assert all(row[0] not in row[1:] for row in found[1])
+    draw = Sampler("pool", 12, 10, 3).draw(10, 2, generator())
+    assert len(set(draw.pool.tolist())) == 12
+    assert set(draw.pool.tolist()) < set(range(20))
+    assert draw.candidates.tolist() == draw.window[:, :, None].tolist()
 
 
 def test_pool_larger_than_the_batch_is_refused():
     objective = InfoNCE(2, 2, steps_ahead=1, kind="pool", number=99, window=8)
     with pytest.raises(ConfigError, match="pool of 99 from a batch of 20"):
-        objective(torch.randn(2, 10, 2), torch.randn(2, 10, 2), generator())
+        objective.score(torch.randn(2, 10, 2), torch.randn(2, 10, 2), generator())
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients_reach_positives_negatives_and_contexts(kind):
     objective = InfoNCE(5, 7, steps_ahead=2, kind=kind, number=4, window=6)
     z, c = torch.randn(2, 30, 7, requires_grad=True), torch.randn(2, 30, 5, requires_grad=True)
-    objective(z, c, generator()).loss.backward()
+    objective.score(z, c, generator()).loss.backward()
     outside = (z.grad.abs().sum(2) > 0).sum() - (c.grad.abs().sum(2) > 0).sum()
     assert outside > 0 or kind == "utterance"  # negatives lie outside the window of contexts
     assert (objective.heads.grad.abs().sum((1, 2)) > 0).all()
@@ -147,7 +140,7 @@ def test_phones_are_named_from_the_frames_around_them(own, frames):
     grid, count = Geometry(160, -212, 465), 6
     objective = Classify(7, 4, own, grid)
     c, labels = torch.randn(2, frames, 7), torch.tensor([[0, 1, -1, 3, 2, 1], [-1, 2, 2, 0, 3, 0]])
-    score = objective(c, labels)
+    score = objective.score(c, c, generator(), labels)
     ratio = grid.hop // own.hop
     losses, right = [], 0
     for utterance, row in enumerate(labels.tolist()):
@@ -172,6 +165,6 @@ def test_a_speaker_is_named_from_the_mean_of_a_crop():
     objective = Classify(7, 5, Geometry(), Geometry(160))
     c = torch.randn(3, 20, 7)
     expected = torch.nn.functional.cross_entropy(objective.linear(c.mean(1)), torch.tensor([4, 0, 2]))
-    assert float(objective(c, torch.tensor([4, 0, 2])).loss.detach()) == pytest.approx(
+    assert float(objective.score(c, c, generator(), torch.tensor([4, 0, 2])).loss.detach()) == pytest.approx(
         float(expected.detach()), rel=1e-6
     )

@@ -15,10 +15,10 @@ import torch
 from conftest import TINY, make_data
 from safetensors.torch import load_file
 
+from gim_audio.checkpoints.folders import resolve
 from gim_audio.config import PhaseConfig, StopConfig, load
 from gim_audio.errors import ConfigError
-from gim_audio.model.checkpoint import resolve
-from gim_audio.model.gim import GreedyInfoMax
+from gim_audio.model.build import build_model
 from gim_audio.packed import Crops, PackedCorpus, pack
 from gim_audio.phones import Alignment, write_ctm
 from gim_audio.training import train
@@ -111,9 +111,7 @@ def test_two_processes_share_labels_of_unequal_number(conf, corpus, tmp_path):
     compared = [name for name in one if name.endswith("exp_avg")]
     assert len(compared) > 10
     config = load(conf, [*settings, "objective.classes=41"])
-    labels = labels_for(
-        config.objective, GreedyInfoMax.build(config.model, config.objective), crops, torch.device("cpu")
-    )
+    labels = labels_for(config.objective, build_model(config.model, config.objective), crops, torch.device("cpu"))
     first, second = (labels(0) >= 0).flatten(1).sum(1).reshape(2, 2).sum(1).tolist()
     assert first > 1.2 * second > 0
     for name in compared:  # a tenth of the gradient
@@ -256,7 +254,7 @@ def test_what_only_the_last_process_knows(tiny, monkeypatch):
     monkeypatch.setattr("torch.distributed.get_rank", lambda: 0)
     monkeypatch.setattr("torch.distributed.get_world_size", lambda: 2)
     config = tiny.model_copy(update={"model": tiny.model.model_copy(update={"mean": 0.0, "deviation": 1.0})})
-    place = ModuleParallel(GreedyInfoMax.build(config.model, config.objective), config)
+    place = ModuleParallel(build_model(config.model, config.objective), config)
     place.check(phases(config, 4))
     training = config.training.model_copy(update={"schedule": (PhaseConfig(stop=StopConfig(over=2)),)})
     with pytest.raises(ConfigError, match="no phase can stop by accuracy"):

@@ -9,9 +9,9 @@ import pytest
 import soundfile
 
 import gim_audio
+from gim_audio.checkpoints.folders import PRETRAINED, fingerprint, load_for_features, pretrained, save_model
 from gim_audio.config import load
 from gim_audio.featurize import Featurizer
-from gim_audio.model.checkpoint import PRETRAINED, fingerprint, load_for_features, pretrained, save_model
 
 CARDS = [PRETRAINED / name / "README.md" for name in pretrained()]
 

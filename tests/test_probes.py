@@ -7,7 +7,7 @@ from conftest import make_data
 from gim_audio.config import load
 from gim_audio.errors import DataError
 from gim_audio.featurize import Encoder, Featurizer, Pool
-from gim_audio.model.layers import Geometry
+from gim_audio.model.geometry import Geometry
 from gim_audio.phones import Alignment, write_ctm
 from gim_audio.probes import FrameSample, PhoneProbe, SpeakerProbe, Subject, evaluate
 from gim_audio.probes.frames import Examples, held_out

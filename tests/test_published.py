@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import nn
 
+from gim_audio.checkpoints.import_checkpoints import read_published
 from gim_audio.errors import CheckpointError
 from gim_audio.featurize import Featurizer
-from gim_audio.model.published import read_published
 
 KERNELS, STRIDES, PADDINGS = (10, 8, 4, 4, 4), (5, 4, 2, 2, 2), (2, 2, 2, 2, 1)
 

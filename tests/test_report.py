@@ -9,7 +9,7 @@ from gim_audio.errors import DataError
 from gim_audio.intervals import estimate
 from gim_audio.probes.tally import Tally, figure, share_of
 from gim_audio.report import write_report
-from gim_audio.report.published import TABLE
+from gim_audio.report.paper_results import TABLE
 from gim_audio.report.results import read_experiments
 from gim_audio.report.verdicts import verdicts
 from gim_audio.training import train

@@ -6,17 +6,15 @@ from itertools import chain, pairwise
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gim_audio.config import load
 from gim_audio.featurize import Featurizer, Pool, encode_at_one_rate
-from gim_audio.model.batch import Batch
-from gim_audio.model.gim import GreedyInfoMax
-from gim_audio.model.layers import ConvBlock, Geometry
-from gim_audio.model.products import Products
-from gim_audio.model.stream import Stream
+from gim_audio.inference.pieces import Stream, encode_batch
+from gim_audio.model.build import build_model
+from gim_audio.model.geometry import Geometry
+from gim_audio.model.layers import ConvBlock
 
 STACKS = {
     "published": ["model.channels=8", "model.context.hidden=6"],
@@ -38,7 +36,7 @@ TOLERANCE = 1e-5
 def model(name):
     config = load(None, STACKS[name])
     torch.manual_seed(0)
-    return GreedyInfoMax.build(config.model, config.objective)
+    return build_model(config.model, config.objective)
 
 
 def noise(*shape):
@@ -74,33 +72,21 @@ def test_pieces_equal_the_whole(name, samples, cuts):
 @given(
     kernel=st.integers(1, 9),
     stride=st.integers(1, 5),
+    padding=st.integers(0, 4),
     frames=st.integers(1, 400),
     channels=st.sampled_from([1, 40]),
-    quick=st.booleans(),
+    batch=st.integers(1, 3),
 )
 @settings(deadline=None)
-def test_products_are_convolutions(kernel, stride, frames, channels, quick):
-    """Against torch's, in double precision, for few rows and for many."""
-    block = ConvBlock(channels, 16, kernel, stride, 0)
-    heard = noise(frames, channels)
-    found = Products(block, torch.float32)(heard, quick=quick)
-    exact = copy.deepcopy(block).double()
-    expected = exact(F.pad(heard.double().T, (0, max(0, kernel - frames))))[:, : block.frames(frames)]
-    torch.testing.assert_close(found.double(), expected.T, atol=1e-6, rtol=0)
-
-
-def test_what_is_given_out_is_not_quick(monkeypatch):
-    """To the bit as with plain products alone; layers below are quick, or this could not fail."""
-    net, waveform = model("published"), noise(30000)
-
-    def found(*modules):
-        return Stream(net, modules).push(waveform, last=True)
-
-    shown, above, every = found(2)[0], found(3)[0], found(*range(1, 6))
-    monkeypatch.setattr("gim_audio.model.products.MANY", 10**9)
-    assert torch.equal(shown, found(2)[0])
-    assert not torch.equal(above, found(3)[0])
-    assert all(map(torch.equal, every, found(*range(1, 6))))
+def test_a_layer_is_a_convolution_and_a_relu(kernel, stride, padding, frames, channels, batch):
+    """Compare with torch in double precision, for few frames and for many."""
+    padding = min(padding, kernel - 1)
+    block, x = ConvBlock(channels, 16, kernel, stride, padding), noise(batch, frames, channels)
+    found, _ = block(x)
+    assert found.shape == (batch, block.frames(frames), 16)
+    if block.frames(frames):
+        expected = copy.deepcopy(block.convolution).double()(x.double().transpose(1, 2)).relu()
+        torch.testing.assert_close(found.double(), expected.transpose(1, 2), atol=1e-6, rtol=0)
 
 
 @given(samples=st.integers(41, 900))
@@ -117,10 +103,14 @@ def test_a_sample_at_a_time(samples):
 @given(batches=st.lists(st.lists(st.integers(41, 12000), min_size=1, max_size=6), min_size=1, max_size=3))
 @settings(deadline=None, max_examples=20)
 def test_a_batch_equals_its_files(name, batches):
-    """Whatever stands before and after in it, and whatever batches came before and come after."""
+    """Whatever else is in it."""
     net = model(name)
-    batch = Batch(net, range(1, len(net.stack) + 1))
-    found = [features for lengths in batches for features in batch([noise(length) for length in lengths])]
+    modules = range(1, len(net.stack) + 1)
+    found = [
+        features
+        for lengths in batches
+        for features in encode_batch(net, [noise(length) for length in lengths], modules)
+    ]
     for features, length in zip(found, chain(*batches), strict=True):
         close(features, whole(net, noise(length)))
 

@@ -9,10 +9,10 @@ from conftest import TINY
 from safetensors.torch import load_file
 from test_probes import noisy_data
 
+from gim_audio.checkpoints.folders import load_model, resolve, save_model
 from gim_audio.config import load
 from gim_audio.errors import ConfigError, DataError
 from gim_audio.featurize import Featurizer
-from gim_audio.model.checkpoint import load_model, resolve, save_model
 from gim_audio.packed import Crops, PackedCorpus, pack
 from gim_audio.phones import Alignment, frame_labels, write_ctm
 from gim_audio.training import train
@@ -83,9 +83,9 @@ def test_labels_of_a_crop_are_those_of_its_place_in_the_utterance(spoken, tmp_pa
 
 
 def load_model_of(settings):
-    from gim_audio.model.gim import GreedyInfoMax
+    from gim_audio.model.build import build_model
 
-    return GreedyInfoMax.build(settings.model, settings.objective)
+    return build_model(settings.model, settings.objective)
 
 
 def test_resumes_to_the_same_bits_and_validates(spoken, tmp_path):

@@ -11,9 +11,9 @@ from conftest import TINY, make_data
 
 import gim_audio
 from gim_audio import config
+from gim_audio.checkpoints.folders import load_model
 from gim_audio.errors import DataError
 from gim_audio.kaldi import DataDir, split
-from gim_audio.model.checkpoint import load_model
 from gim_audio.packed import PackedCorpus
 from gim_audio.phones import PHONES, read_ctm
 from gim_audio.workers import each

@@ -16,12 +16,12 @@ from conftest import TINY, make_data
 from reference import PlainTraining
 from safetensors.torch import load_file, save_file
 
+from gim_audio.checkpoints.folders import digest, load_model, resolve
 from gim_audio.config import PhaseConfig, load
+from gim_audio.devices import pick_device
 from gim_audio.errors import CheckpointError, ConfigError, DataError, GimAudioError
 from gim_audio.kaldi import DataDir
-from gim_audio.model.checkpoint import digest, load_model, resolve
-from gim_audio.model.devices import pick_device
-from gim_audio.model.gim import GreedyInfoMax
+from gim_audio.model.build import build_model
 from gim_audio.model.objectives import InfoNCE
 from gim_audio.packed import Crops, PackedCorpus, pack
 from gim_audio.training import train
@@ -180,7 +180,7 @@ def test_two_threads_repeat_each_other(kind):
         gradients = []
         for _ in range(4):
             frames = z.clone().requires_grad_()
-            objective(frames, c, torch.Generator().manual_seed(0)).loss.backward()
+            objective.score(frames, c, torch.Generator().manual_seed(0)).loss.backward()
             gradients.append(frames.grad)
         assert all(torch.equal(gradients[0], other) for other in gradients[1:])
     finally:
@@ -353,14 +353,14 @@ def test_training_does_not_load_the_compiler():
     script = """
 import sys, torch
 from gim_audio.config import PhaseConfig, load
-from gim_audio.model.gim import GreedyInfoMax
+from gim_audio.model.build import build_model
 import gim_audio.training
 from gim_audio.training.step import Step
 config = load(None, ["model.channels=16", "model.context.hidden=4"])
 torch.manual_seed(0)  # of a few channels all may be dead at some initialisations
-model = GreedyInfoMax.build(config.model, config.objective)
+model = build_model(config.model, config.objective)
 before = [p.clone() for p in model.parameters()]
-Step.joint(model, config)(torch.randn(2, 1, 20480), 0)
+Step.joint(model, config)(torch.randn(2, 20480, 1), 0)
 assert all(not torch.equal(a, b) for a, b in zip(before, model.parameters()))
 assert "torch._dynamo" not in sys.modules
 """
@@ -400,7 +400,7 @@ def test_tf32_is_for_gpus(tiny, corpus, tmp_path):
 
 LOOK = """
 import torch
-from gim_audio.model.devices import bf16_speed
+from gim_audio.devices import bf16_speed
 torch.conv1d(torch.ones(4, 64, 400), torch.ones(64, 64, 4))  # oneDNN introduces itself at its first work
 print("speed", bf16_speed(torch.device("cpu")))
 """
@@ -465,10 +465,10 @@ def test_draws_of_ones_own_differ_between_processes(tiny, monkeypatch):
     assert salts[0]["all"] == salts[1]["all"]
     assert salts[0]["own"] != salts[1]["own"]
     config = tiny.model_copy(update={"model": tiny.model.model_copy(update={"mean": 0.0, "deviation": 1.0})})
-    x, gradients = torch.randn(3, 1, 4000), []
+    x, gradients = torch.randn(3, 4000, 1), []
     for rank in (0, 1):
         torch.manual_seed(0)
-        model, kept = GreedyInfoMax.build(config.model, config.objective), []
+        model, kept = build_model(config.model, config.objective), []
         optimizers = {n: Adam(module.parameters(), 0.0) for n, module in enumerate(model.stack, start=1)}
         Step(model, optimizers, config, settle=kept.append, salt=salts[rank]["own"])(x, 0)
         gradients.append([p.grad for optimizer in kept for p in optimizer.parameters])

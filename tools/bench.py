@@ -12,8 +12,8 @@ import numpy as np
 import soundfile
 import torch
 
+from gim_audio.devices import bf16_speed, peak_bytes
 from gim_audio.kaldi import DataDir
-from gim_audio.model.devices import bf16_speed, peak_bytes
 from gim_audio.packed import PackedCorpus, pack
 from gim_audio.provenance import provenance
 

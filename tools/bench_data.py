@@ -22,9 +22,9 @@ import soundfile
 import torch
 from bench import apart, peak_gigabytes, seconds, table, write_page
 
+from gim_audio.devices import keep_freed_memory
 from gim_audio.files import write_text
 from gim_audio.kaldi import DataDir, write_table
-from gim_audio.model.devices import keep_freed_memory
 from gim_audio.packed import Crops, PackedCorpus, pack
 from gim_audio.training.feed import Feed
 

@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from bench import apart, precisions, seconds, table, write_page
 
 from gim_audio.config import Config
+from gim_audio.devices import keep_freed_memory
 from gim_audio.featurize import Featurizer
-from gim_audio.model.devices import keep_freed_memory
-from gim_audio.model.gim import GreedyInfoMax
+from gim_audio.model.build import build_model
+from gim_audio.model.stack import GreedyInfoMax
 
 RATE, CROP = 16000, 20480
 SLICE = 10
@@ -29,7 +30,7 @@ HOUR = 3600
 def model() -> GreedyInfoMax:
     """The reference model, untrained."""
     torch.manual_seed(0)
-    return GreedyInfoMax.build(Config().model, Config().objective)
+    return build_model(Config().model, Config().objective)
 
 
 def noise(length: float) -> np.ndarray:

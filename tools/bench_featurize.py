@@ -18,12 +18,12 @@ import torch
 from bench import apart, seconds, table, write_page
 from bench_features import SLICE, convolutions, noise
 
+from gim_audio.checkpoints.folders import save_model
 from gim_audio.config import Config, load
+from gim_audio.devices import keep_freed_memory
 from gim_audio.featurize import Featurizer
 from gim_audio.featurize.live import Live
-from gim_audio.model.checkpoint import save_model
-from gim_audio.model.devices import keep_freed_memory
-from gim_audio.model.gim import GreedyInfoMax
+from gim_audio.model.build import build_model
 
 RATE = 16000
 
@@ -38,7 +38,7 @@ def checkpoint(folder: Path, channels: int) -> Path:
     config = settings(channels)
     torch.manual_seed(0)
     folder.mkdir()
-    save_model(folder, config, GreedyInfoMax.build(config.model, config.objective).features_only())
+    save_model(folder, config, build_model(config.model, config.objective).features_only())
     return folder
 
 
@@ -47,7 +47,7 @@ def featurize(model: Path, given: Path, output: Path) -> tuple[float, float]:
     started = time.perf_counter()
     command = f"from gim_audio.cli import main; main({['featurize', *map(str, (model, given, output))]})"
     # Before it ends: torch's own end touches a tenth of a gigabyte that no work needs.
-    peak = "import torch; from gim_audio.model.devices import peak_bytes; print(peak_bytes(torch.device('cpu')))"
+    peak = "import torch; from gim_audio.devices import peak_bytes; print(peak_bytes(torch.device('cpu')))"
     done = subprocess.run(
         [sys.executable, "-c", f"{command}; {peak}"], check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
@@ -110,7 +110,7 @@ def in_onnxruntime(channels: int) -> dict[str, float]:
     """Seconds per second of audio of ten, beside torch's with the same threads, and the largest difference."""
     import onnxruntime
 
-    from gim_audio.model.onnx import to_onnx
+    from gim_audio.inference.onnx import to_onnx
 
     keep_freed_memory()
     encoder, waveform = Featurizer.random(settings(channels)), noise(SLICE)

@@ -18,8 +18,8 @@ import torch
 from bench import apart, peak_gigabytes, seconds, table, write_page
 
 from gim_audio.config import load
-from gim_audio.model.devices import keep_freed_memory
-from gim_audio.model.gim import GreedyInfoMax
+from gim_audio.devices import keep_freed_memory
+from gim_audio.model.build import build_model
 from gim_audio.training.step import Step
 
 IMPORTED = peak_gigabytes()
@@ -51,7 +51,7 @@ def measure(kind: str, batch: int, crop: int, channels: int, convolutions: int, 
         ],
     )
     torch.manual_seed(0)
-    model = GreedyInfoMax.build(config.model, config.objective)
+    model = build_model(config.model, config.objective)
     step, x, count = Step.joint(model, config), torch.randn(batch, 1, crop), iter(range(10**9))
     taken = seconds(lambda: step(x, next(count)), steps)
     parameters = sum(p.numel() for p in model.parameters())

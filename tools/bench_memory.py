@@ -19,8 +19,8 @@ import torch
 from bench import apart, noise, noise_of, peak_gigabytes, table, write_page
 
 from gim_audio.config import Config, load
-from gim_audio.model.devices import pick_device
-from gim_audio.model.gim import GreedyInfoMax
+from gim_audio.devices import pick_device
+from gim_audio.model.build import build_model
 from gim_audio.packed import Crops, PackedCorpus
 from gim_audio.training import train
 from gim_audio.training.cache import Cache
@@ -74,7 +74,7 @@ def measure(config: Config) -> dict[str, float]:
 def making(module: int, config: Config) -> dict[str, float]:
     """Seconds that it takes to cache what a module takes, for a second of audio."""
     torch.manual_seed(0)
-    model = GreedyInfoMax.build(config.model, config.objective)
+    model = build_model(config.model, config.objective)
     dtype = torch.bfloat16 if config.training.precision == "bf16" else torch.float16
     with tempfile.TemporaryDirectory() as temporary:
         corpus = noise(Path(temporary), 4 * config.data.crop)
@@ -91,12 +91,12 @@ def making(module: int, config: Config) -> dict[str, float]:
 
 def shares(config: Config, rounds: int = 4) -> dict[str, float]:
     """Seconds of each module in a joint step."""
-    from gim_audio.model.devices import keep_freed_memory
+    from gim_audio.devices import keep_freed_memory
     from gim_audio.training.step import Step
 
     keep_freed_memory()
     torch.manual_seed(0)
-    model = GreedyInfoMax.build(config.model, config.objective)
+    model = build_model(config.model, config.objective)
     marks: list[float] = []
     step = Step.joint(model, config)
     step.settle = lambda optimizer: (optimizer.step(), marks.append(time.perf_counter()))  # type: ignore[assignment, func-returns-value]
@@ -111,7 +111,7 @@ def shares(config: Config, rounds: int = 4) -> dict[str, float]:
 
 def predicted(row: str, config: Config) -> float:
     """Gigabytes, by the arithmetic that `gim-audio info` prints."""
-    model = GreedyInfoMax.build(config.model, config.objective)
+    model = build_model(config.model, config.objective)
     kind, _, module = row.partition(" ")
     if not module:
         return peaks(model, config)["sequential, cached" if row == "sequential" else "joint"] / 1e9

@@ -20,9 +20,8 @@ from bench import apart, noise, peak_gigabytes, precisions, seconds, table, writ
 from torch import Tensor, nn
 
 from gim_audio.config import Config, load
-from gim_audio.model.devices import decide_precision, keep_freed_memory, pick_device
-from gim_audio.model.gim import GreedyInfoMax
-from gim_audio.model.layers import ConvBlock
+from gim_audio.devices import decide_precision, keep_freed_memory, pick_device
+from gim_audio.model.build import build_model
 from gim_audio.training import train
 from gim_audio.training.adam import Adam
 from gim_audio.training.step import Step
@@ -116,39 +115,30 @@ def published_step(config: Config, waveform: Tensor) -> Callable[[], object]:
 def our_step(config: Config, waveform: Tensor, compiled: bool = False) -> Callable[[], object]:
     """The package's own step; with `compiled`, torch.compile makes the convolutions' kernels."""
     keep_freed_memory()
-    model = GreedyInfoMax.build(config.model, config.objective).to(waveform.device)
-    for module in model.stack if compiled else []:
-        module.encoder.compile()
+    model = build_model(config.model, config.objective).to(waveform.device)
+    for block in (block for module in model.stack if compiled for block in module.encoder):
+        block.compile()
     step, x, count = Step.joint(model, config), model.standardise(waveform), iter(range(10**9))
     return lambda: float(step(x, next(count))[1].sum())  # a run reads its losses
-
-
-def again(block: ConvBlock, x: Tensor, dtype: torch.dtype, places: Tensor) -> Tensor:
-    """Frames of the first convolution, computed again as `GreedyModule.score` does."""
-    with torch.autocast(x.device.type, dtype=dtype, enabled=dtype != torch.float32):
-        return block.at(x, places)
 
 
 def objectives(config: Config, waveform: Tensor) -> Callable[[], object]:
     """Forward and backward of the heads and losses alone, on frames of the shapes and layouts of a real step."""
     keep_freed_memory()
-    model = GreedyInfoMax.build(config.model, config.objective).to(waveform.device)
+    model = build_model(config.model, config.objective).to(waveform.device)
     dtype = torch.bfloat16 if config.training.precision == "bf16" else torch.float32
     work = []
-    for number, (module, frames) in enumerate(zip(model.stack, model.frames(waveform.shape[1]), strict=True)):
+    for module, frames in zip(model.stack, model.frames(waveform.shape[1]), strict=True):
         _, channels, width = module.objective.heads.shape
         z = torch.randn(len(waveform), channels, frames, dtype=dtype, device=waveform.device).transpose(1, 2)
         c = torch.randn(len(waveform), frames, width, dtype=dtype, device=waveform.device, requires_grad=True)
-        frames_at = None
-        if number == 0 and len(model.stack) > 1:  # its frames are computed again, a part of what is measured
-            frames_at = partial(again, module.encoder[0], model.standardise(waveform), dtype)
-        elif width == channels:
+        if width == channels:
             z.requires_grad_()
-        work.append((module.objective, z, z if width == channels else c, frames_at))
+        work.append((module.objective, z, z if width == channels else c))
 
     def run() -> None:
-        for objective, z, c, frames_at in work:
-            objective(z, c, torch.Generator().manual_seed(0), frames_at).loss.backward()
+        for objective, z, c in work:
+            objective.score(z, c, torch.Generator().manual_seed(0)).loss.backward()
             z.grad = c.grad = objective.heads.grad = None
 
     return run
@@ -215,7 +205,7 @@ def roofline(config: Config, waveform: Tensor, dtype: torch.dtype) -> dict[str, 
     once = product(z, w.T) + product(g.T, z) + product(g.T, random(rows, hidden))
     d = random(batch, 3 * hidden)
     parts["the GRU's products"] = once + length * (fastest(lambda: h @ u.T) + fastest(lambda: d @ u))
-    whole = GreedyInfoMax.build(config.model, config.objective).to(device)
+    whole = build_model(config.model, config.objective).to(device)
     gradients = [torch.randn_like(p) for p in whole.parameters()]
     optimizer = Adam(whole.parameters(), 2e-4)
 

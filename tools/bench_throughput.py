@@ -16,8 +16,8 @@ from bench import apart, precisions, seconds, table, write_page
 from bench_step import CROP, memory, our_step, published_step, synchronised
 
 from gim_audio.config import Config, load
-from gim_audio.model.devices import decide_precision, pick_device
-from gim_audio.model.gim import GreedyInfoMax
+from gim_audio.devices import decide_precision, pick_device
+from gim_audio.model.build import build_model
 
 KINDS = {
     "published": [],
@@ -33,7 +33,7 @@ def step_flops(config: Config) -> float:
 
     Gradients of inputs count where a module has layers below the loss that need them; scores, a hundredth, do not.
     """
-    model = GreedyInfoMax.build(config.model, config.objective)
+    model = build_model(config.model, config.objective)
     batch, window, total = config.training.batch, config.objective.window, 0.0
     length = config.data.crop
     for module in model.stack:

@@ -57,10 +57,10 @@ def abx(
     """
     from gim_audio.abx import abx as compare
     from gim_audio.abx import items_of, read_items
+    from gim_audio.devices import keep_freed_memory, pick_device, rounding_to_tf32
     from gim_audio.featurize import load_encoder
     from gim_audio.files import absent
     from gim_audio.kaldi import DataDir
-    from gim_audio.model.devices import keep_freed_memory, pick_device, rounding_to_tf32
     from gim_audio.probes import Result, write_result
 
     absent(out)

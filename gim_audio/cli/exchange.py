@@ -18,10 +18,10 @@ def import_(checkpoint: Path, exp: Path) -> None:
     """
     import json
 
+    from gim_audio.checkpoints.folders import digest, load_model, save_model
+    from gim_audio.checkpoints.import_checkpoints import read_published
     from gim_audio.files import absent, new_folder, write_text
-    from gim_audio.model.checkpoint import digest, load_model, save_model
-    from gim_audio.model.gim import module_names
-    from gim_audio.model.published import read_published
+    from gim_audio.model.build import module_names
     from gim_audio.provenance import provenance
 
     absent(exp)
@@ -43,11 +43,11 @@ def export(exp: str, out: Path, module: int | str | None, stream: bool, half: bo
     """Write what is needed for features: OUT.onnx, a graph; or a folder OUT, a checkpoint without prediction heads."""
     import torch
 
+    from gim_audio.checkpoints.folders import resolve, save_model, seal, trained_steps
     from gim_audio.config import load
     from gim_audio.errors import ConfigError, GimAudioError
     from gim_audio.featurize import Featurizer
     from gim_audio.files import absent, new_file, new_folder
-    from gim_audio.model.checkpoint import resolve, save_model, seal, trained_steps
 
     absent(out)
     encoder = Featurizer.load(exp)
@@ -62,7 +62,7 @@ def export(exp: str, out: Path, module: int | str | None, stream: bool, half: bo
         say(f"{out}: {sum(w.nbytes for w in kept.values()) / 1e6:.1f} MB")
         return
     try:
-        from gim_audio.model.onnx import to_onnx
+        from gim_audio.inference.onnx import to_onnx
     except ModuleNotFoundError as error:
         raise GimAudioError(f"{out}: needs {error.name}: pip install 'gim-audio[onnx]'") from error
     number = encoder.pick(module)

@@ -100,6 +100,7 @@ def featurize(
 
     The features do not depend on the number of files, on --nj or on interruptions: the same command continues a run.
     """
+    from gim_audio.devices import decide_precision, keep_freed_memory, pick_device
     from gim_audio.errors import AudioError, ConfigError
     from gim_audio.featurize import (
         BASELINES,
@@ -116,7 +117,6 @@ def featurize(
     )
     from gim_audio.featurize import featurize as run
     from gim_audio.featurize import job as share
-    from gim_audio.model.devices import decide_precision, keep_freed_memory, pick_device
 
     pooling = Pooling.parse(pool) if pool else FRAMES
     where = pick_device(device)

@@ -8,7 +8,7 @@ import click
 from gim_audio.cli.options import PATH, command
 
 if TYPE_CHECKING:
-    from gim_audio.model.gim import GreedyInfoMax
+    from gim_audio.model.stack import GreedyInfoMax
 
 
 @command(epilog="Example: gim-audio info exp/gim")
@@ -20,9 +20,9 @@ def info(experiment: Path) -> None:
     """
     import torch
 
+    from gim_audio.checkpoints.folders import has_heads, load_for_features, resolve
     from gim_audio.config import load
-    from gim_audio.model.checkpoint import has_heads, load_for_features, resolve
-    from gim_audio.model.gim import GreedyInfoMax
+    from gim_audio.model.build import build_model
     from gim_audio.training.memory import memory_by_module, peaks
 
     model = load_for_features(experiment)  # says what is wrong with it
@@ -35,11 +35,11 @@ def info(experiment: Path) -> None:
         return
     config = load(resolve(experiment) / "config.yaml")
     with torch.device("meta"):  # for arithmetic
-        model = GreedyInfoMax.build(config.model, config.objective)
+        model = build_model(config.model, config.objective)
     memory = ((m.weights, m.optimizer, m.activations) for m in memory_by_module(model, config))
     _table(model, [["weights", "optimizer", "activations"], *(list(map(_mega, sizes)) for sizes in memory)])
     end_to_end = config.model.model_copy(update={"isolate_after": (), "added": ()})
-    cpc = GreedyInfoMax.build(end_to_end, config.objective)
+    cpc = build_model(end_to_end, config.objective)
     whole = {**peaks(model, config), "end to end (CPC)": peaks(cpc, config)["joint"]}
     click.echo(
         f"\n{sum(p.numel() for p in model.parameters()):,} parameters. At most, in a step of "
@@ -51,7 +51,7 @@ def info(experiment: Path) -> None:
 
 def _table(model: "GreedyInfoMax", memory: list[list[str]]) -> None:
     """Print a line for each module, with its memory; the first line is the heading."""
-    from gim_audio.model.gim import module_names
+    from gim_audio.model.build import module_names
 
     rows = [["module", "made of", "parameters", "frames/s", "receptive field"]]
     for number, (name, module, geometry) in enumerate(

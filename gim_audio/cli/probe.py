@@ -187,9 +187,9 @@ def _ask(
     **settings: Any,
 ) -> "list[tuple[Result, Any, Path, Path, dict[str, float]]]":
     """Results, each with the encoder, its sets and what the pass took."""
+    from gim_audio.devices import keep_freed_memory, pick_device
     from gim_audio.featurize import BASELINES, Featurizer, load_encoder
     from gim_audio.kaldi import DataDir
-    from gim_audio.model.devices import keep_freed_memory, pick_device
     from gim_audio.probes import Subject
     from gim_audio.probes import evaluate as run
 

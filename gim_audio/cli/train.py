@@ -37,9 +37,9 @@ def train(
     SIGTERM write a checkpoint first, SIGUSR1 writes one and continues. Under torchrun, training.parallel=data or
     =modules divides the work.
     """
+    from gim_audio.checkpoints.folders import resolve
     from gim_audio.config import load
-    from gim_audio.model.checkpoint import resolve
-    from gim_audio.model.devices import keep_freed_memory
+    from gim_audio.devices import keep_freed_memory
     from gim_audio.packed import PackedCorpus
     from gim_audio.training import train as run
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gim_audio.audio import Waveform
 from gim_audio.featurize.encoders import Encoder, Features, with_the_last
-from gim_audio.model.layers import Geometry
+from gim_audio.model.geometry import Geometry
 
 __all__ = ["BASELINES", "KaldiFeatures"]
 

@@ -11,15 +11,14 @@ import torch
 from torch import Tensor
 
 from gim_audio.audio import Waveform, to_mono
+from gim_audio.checkpoints.folders import fingerprint, load_for_features
 from gim_audio.config import Config, count_of
+from gim_audio.devices import rounding_to_tf32
 from gim_audio.errors import AudioError, ConfigError
-from gim_audio.model.batch import Batch
-from gim_audio.model.checkpoint import fingerprint, load_for_features
-from gim_audio.model.devices import rounding_to_tf32
-from gim_audio.model.gim import GreedyInfoMax, module_names
-from gim_audio.model.layers import Geometry
-from gim_audio.model.products import Products, products
-from gim_audio.model.stream import Stream
+from gim_audio.inference.pieces import Stream, encode_batch
+from gim_audio.model.build import build_model, by_layer, module_names
+from gim_audio.model.geometry import Geometry
+from gim_audio.model.stack import GreedyInfoMax
 
 __all__ = ["Encoder", "Features", "Featurizer", "ModuleName", "Together", "cut", "with_the_last"]
 
@@ -172,7 +171,6 @@ class Featurizer(Encoder):
         self.modules, self.rate = module_names(model), model.rate
         self.geometries: Sequence[Geometry] = model.geometries
         self.shortest = model.shortest
-        self._prepared: tuple[list[tuple[int, int]], list[list[Products]]] = [], []
         self._dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         self.block = BLOCK_SECONDS.get(self.device.type, LONG_BLOCK_SECONDS) * self.rate
 
@@ -190,22 +188,11 @@ class Featurizer(Encoder):
         """An untrained model: the initialisation that training would begin with."""
         with torch.random.fork_rng():
             torch.manual_seed(config.training.seed)
-            return cls(GreedyInfoMax.build(config.model, config.objective), "random", device, precision)
-
-    @property
-    def _products(self) -> list[list[Products]]:
-        """The products of the weights as they are: a holder of the model may have loaded others, or moved them."""
-        weights = [
-            (weight.data_ptr(), 0 if weight.is_inference() else weight._version)  # noqa: SLF001
-            for weight in self.model.parameters()
-        ]
-        if self._prepared[0] != weights:
-            self._prepared = weights, products(self.model.stack, self._dtype)
-        return self._prepared[1]
+            return cls(build_model(config.model, config.objective), "random", device, precision)
 
     def by_layer(self) -> "Featurizer":
         """Return the same with every convolution and context as a module."""
-        layers = Featurizer(self.model.by_layer(), "", self.device, "bf16" if self.precision == "bf16" else "fp32")
+        layers = Featurizer(by_layer(self.model), "", self.device, "bf16" if self.precision == "bf16" else "fp32")
         layers.name = self.name
         return layers
 
@@ -229,16 +216,16 @@ class Featurizer(Encoder):
 
     def start(self, modules: Sequence[int]) -> Stream:
         """Return a stream that takes one waveform piece by piece."""
-        return Stream(self.model, modules, self._dtype, self._products)
+        return Stream(self.model, modules, self._dtype)
 
     def together(self, modules: Sequence[int]) -> Together:
         """See `Encoder.together`."""
-        batch = Batch(self.model, modules, self._dtype, self._products)
 
         def encode(waveforms: Sequence[Waveform]) -> list[list[Features]]:
             self.hears(min(map(len, waveforms)))
             with rounding_to_tf32(False):
-                found = batch([torch.from_numpy(np.ascontiguousarray(waveform)) for waveform in waveforms])
+                tensors = [torch.from_numpy(np.ascontiguousarray(waveform)) for waveform in waveforms]
+                found = encode_batch(self.model, tensors, modules, self._dtype)
             return [[features.numpy() for features in each] for each in found]
 
         return encode

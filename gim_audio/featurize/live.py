@@ -1,6 +1,6 @@
 """Features of sound that is still going on."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -9,12 +9,10 @@ import torch
 from torch import Tensor
 
 from gim_audio.audio import Waveform
+from gim_audio.devices import rounding_to_tf32
 from gim_audio.errors import AudioError
 from gim_audio.featurize.encoders import Featurizer, ModuleName, Signal, mono
-from gim_audio.model.devices import rounding_to_tf32
-
-if TYPE_CHECKING:
-    from gim_audio.model.stream import Stream
+from gim_audio.inference.pieces import Stream
 
 __all__ = ["Live"]
 

@@ -5,14 +5,14 @@ from typing import Literal, cast
 
 import torch
 
+from gim_audio.checkpoints.folders import pretrained
 from gim_audio.config import Config
+from gim_audio.devices import decide_precision
 from gim_audio.errors import CheckpointError, ConfigError
 from gim_audio.featurize.baselines import BASELINES, KaldiFeatures
 from gim_audio.featurize.encoders import Encoder, Featurizer
 from gim_audio.featurize.normalised import Normalised
 from gim_audio.featurize.torch_model import BaselineModel, FeatureModel, GimModel, Trained
-from gim_audio.model.checkpoint import pretrained
-from gim_audio.model.devices import decide_precision
 
 __all__ = ["EncodingPrecision", "load", "load_encoder"]
 

@@ -8,7 +8,7 @@ from gim_audio.audio import Waveform
 from gim_audio.errors import DataError
 from gim_audio.featurize.encoders import Encoder, Features, cut
 from gim_audio.kaldi import DataDir
-from gim_audio.model.layers import Geometry
+from gim_audio.model.geometry import Geometry
 
 __all__ = ["Pool", "encode_at_one_rate", "waveforms"]
 

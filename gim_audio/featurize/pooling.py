@@ -9,7 +9,7 @@ import numpy as np
 from gim_audio.config import count_of
 from gim_audio.errors import ConfigError
 from gim_audio.featurize.encoders import Features
-from gim_audio.model.layers import Geometry
+from gim_audio.model.geometry import Geometry
 
 __all__ = ["FRAMES", "Pooling", "Reducer"]
 

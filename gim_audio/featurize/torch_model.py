@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +15,6 @@ from gim_audio import audio
 from gim_audio.errors import AudioError, ConfigError
 from gim_audio.featurize.encoders import Encoder, Featurizer, ModuleName
 from gim_audio.featurize.live import Live
-
-if TYPE_CHECKING:
-    from gim_audio.model.layers import ConvBlock
 
 __all__ = ["BaselineModel", "FeatureModel", "GimModel", "Trained"]
 
@@ -199,29 +196,18 @@ class GimModel(FeatureModel):
         self, waveforms: Tensor, lengths: Tensor | None = None, modules: Modules = "all"
     ) -> tuple[list[Tensor], list[Tensor]]:
         """See `FeatureModel.extract_features`."""
-        batch, frames = self._checked(waveforms, lengths)
+        batch, known = self._checked(waveforms, lengths)
         wanted = self._encoder.pick_all(modules)
-        padded = lengths is not None
-        # Beyond its end a waveform is zero at the input of every convolution, as where it stands alone.
-        x = _zero_beyond(self.network.standardise(batch), frames, padded)
-        found: dict[int, tuple[Tensor, Tensor]] = {}
-        for number, module in enumerate(self.network.stack[: max(wanted)], start=1):
-            for block in module.encoder:
-                x = block(x)
-                frames = [cast("ConvBlock", block).frames(length) for length in frames]
-                x = _zero_beyond(x, frames, padded)
-            z = x.transpose(1, 2)
-            c = z if module.context is None else module.context(z)[0]
-            if module.hands_up == "contexts":
-                x = c.transpose(1, 2)
-            features = _zero_beyond(c.transpose(1, 2), frames, padded).transpose(1, 2)
-            found[number] = features, torch.tensor(frames, device=features.device)
-        return [found[number][0] for number in wanted], [found[number][1] for number in wanted]
+        padded = None if lengths is None else known
+        features, _ = self.network(batch, lengths=padded, modules=wanted, isolated=False)
+        made = [self.network.frames(length) for length in known]
+        counts = torch.tensor(made, device=batch.device).T
+        return features, [counts[module - 1] for module in wanted]
 
     @property
     def widths(self) -> list[int]:
         """See `FeatureModel.widths`."""
-        return [module.channels if module.context is None else module.context.width for module in self.network.stack]
+        return [module.width for module in self.network.stack]
 
     def _on_its_device(self) -> Encoder:
         featurizer = cast("Featurizer", self._encoder)
@@ -251,11 +237,3 @@ class BaselineModel(FeatureModel):
     def widths(self) -> list[int]:
         """See `FeatureModel.widths`."""
         return [matrix.shape[1] for matrix in self._encoder.encode(np.zeros(self._encoder.shortest, np.float32))]
-
-
-def _zero_beyond(x: Tensor, frames: list[int], padded: bool) -> Tensor:
-    """Return a batch with zeros beyond the end of each of its rows. Shape: `(batch, channels, frames)`."""
-    if not padded:
-        return x
-    ends = torch.tensor(frames, device=x.device)
-    return x * (torch.arange(x.shape[2], device=x.device) < ends[:, None])[:, None]

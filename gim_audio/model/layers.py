@@ -1,166 +1,93 @@
-"""Strided convolutions and contexts, and their geometry, derived once from kernels, strides and paddings."""
+"""Strided convolutions that run on a whole waveform or on pieces of it.
 
-from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import cast
+Shapes: B utterances, T frames or samples of the input, T' frames of the output, C channels.
+"""
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gim_audio.model.gradients import Recurrence, recur
+from gim_audio.model.geometry import Geometry
 
-__all__ = ["CausalConvolutions", "Context", "ConvBlock", "GRUContext", "Geometry"]
+__all__ = ["ConvBlock", "zero_beyond"]
 
-NARROW = 32
-"""Numbers in a frame's receptive field."""
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """The samples that a frame has seen.
-
-    Frame i depends on the samples from `start + i * hop` up to and without `start + i * hop + receptive_field`;
-    those before the first and after the last sample are zeros.
-    """
-
-    hop: int = 1
-    start: int = 0
-    receptive_field: int = 1
-
-    @property
-    def centre(self) -> float:
-        """Sample on which frame 0 is centred; frame i is centred on `centre + i * hop`."""
-        return self.start + (self.receptive_field - 1) / 2
-
-    def under(self, slower: "Geometry") -> tuple[int, int]:
-        """First and number of those of its frames whose middle lies nearest to the centre of a slower frame 0.
-
-        For frame i of the slower ones, they are as many, from first + i · number on.
-        """
-        ratio = slower.hop // self.hop
-        return round((slower.centre - self.centre) / self.hop - (ratio - 1) / 2), ratio
-
-    def then(self, kernel: int, stride: int, padding: int) -> "Geometry":
-        """The geometry after one more convolution."""
-        return Geometry(
-            hop=self.hop * stride,
-            start=self.start - padding * self.hop,
-            receptive_field=self.receptive_field + (kernel - 1) * self.hop,
-        )
+FEW = 16
+"""The number of frames up to which one matrix product is faster than a convolution, which begins by
+rearranging its weights: pushing 10 ms takes a third of the time (tools/bench_featurize.md)."""
 
 
 class ConvBlock(nn.Module):
-    """Conv1d and ReLU.
+    """A convolution and a ReLU: z = max(0, w * x + b).
 
-    Shape: `(batch, channels, frames)` → `(batch, width, (frames + 2 padding - kernel) // stride + 1)`.
+    Args:
+        channels: The number of channels of the input.
+        width: The number of channels of the output.
+        kernel: The number of frames of the input that a frame of the output sees.
+        stride: The distance between two such kernels, at most `kernel`.
+        padding: The number of zeros before the first and after the last frame of the input.
     """
 
     def __init__(self, channels: int, width: int, kernel: int, stride: int, padding: int) -> None:
         super().__init__()
         self.convolution = nn.Conv1d(channels, width, kernel, stride, padding)
+        self.kernel, self.stride, self.padding = kernel, stride, padding
+        self.width = width
 
-    def forward(self, x: Tensor) -> Tensor:
-        """See the class."""
-        return F.relu(self.convolution(x), inplace=True)
+    def forward(self, x: Tensor, state: Tensor | None = None, *, last: bool = True) -> tuple[Tensor, Tensor | None]:
+        """Return the frames that the input completes, and the state that the next piece needs.
 
-    @property
-    def narrow(self) -> bool:
-        """True where a frame comes of so few numbers that to compute it again costs less than to keep its gradient."""
-        return self.convolution.in_channels * self.convolution.kernel_size[0] <= NARROW
+        Args:
+            x: A whole waveform's frames, or the next piece of them. Shape: `(B, T, C)`.
+            state: The state after the piece before; None at the beginning of a waveform.
+            last: True where the waveform ends with this piece.
 
-    def at(self, x: Tensor, places: Tensor) -> Tensor:
-        """The frames b · frames + t of the whole pass, each from its receptive field alone.
-
-        Shape: x `(batch, channels, frames)`, places `(n,)` → `(n, width)`.
+        Returns:
+            Frames of shape `(B, T', width)`, and the state: the end of the input, which the next
+            frame needs. For a whole waveform T' = (T + 2 padding - kernel) // stride + 1 and the
+            state is None.
         """
-        (kernel,), (stride,) = self.convolution.kernel_size, self.convolution.stride
-        padding = int(self.convolution.padding[0])
-        fields = F.pad(x, (padding, padding)).unfold(2, kernel, stride)  # (batch, channels, frames, kernel)
-        seen = fields.transpose(1, 2).reshape(-1, x.shape[1] * kernel)[places]
-        return F.relu(F.linear(seen, self.convolution.weight.flatten(1), self.convolution.bias), inplace=True)
+        x = x.transpose(1, 2)  # convolutions take (B, C, T)
+        if x.shape[1] == 1:  # of strides (T, 1, 1) torch thinks that channels lie together, and so
+            x = x.reshape(x.shape)  # would those of all layers above, which takes twice the time
+        if state is None and last:
+            return self._frames(x, self.padding).transpose(1, 2), None
+        before = x.new_zeros(*x.shape[:2], self.padding) if state is None else state
+        x = F.pad(torch.cat([before, x], dim=2), (0, self.padding if last else 0))
+        z = self._frames(x, padding=0)
+        after = x[:, :, z.shape[2] * self.stride :].clone()  # a view would keep all of the piece
+        return z.transpose(1, 2), None if last else after
+
+    def _frames(self, x: Tensor, padding: int) -> Tensor:
+        """Shape: `(B, C, T)` → `(B, width, T')`."""
+        weight, bias = self.convolution.weight, self.convolution.bias
+        count = (x.shape[2] + 2 * padding - self.kernel) // self.stride + 1
+        if count < 1:
+            return x.new_empty(len(x), self.width, 0)
+        if len(x) * count > FEW:
+            return F.relu(F.conv1d(x, weight, bias, self.stride, padding), inplace=True)
+        fields = F.pad(x, (padding, padding)).unfold(2, self.kernel, self.stride)  # (B, C, T', kernel)
+        return F.relu(F.linear(fields.transpose(1, 2).flatten(2), weight.flatten(1), bias)).transpose(1, 2)
 
     def geometry(self, below: Geometry) -> Geometry:
-        """Return the geometry of its frames, on frames of the geometry `below`."""
-        (kernel,), (stride,) = self.convolution.kernel_size, self.convolution.stride
-        return below.then(kernel, stride, int(self.convolution.padding[0]))
+        """Return the geometry of the frames, given that of the input."""
+        return below.then(self.kernel, self.stride, self.padding)
 
     def frames(self, length: int) -> int:
-        """Return the number of frames that `length` frames (or samples) give; 0 where there are too few."""
-        (kernel,), (stride,) = self.convolution.kernel_size, self.convolution.stride
-        padded = length + 2 * int(self.convolution.padding[0])
-        return (padded - kernel) // stride + 1 if padded >= kernel else 0
+        """Return the number of frames that `length` frames or samples give, 0 if too few."""
+        return max(0, (length + 2 * self.padding - self.kernel) // self.stride + 1)
 
 
-State = tuple[Tensor, ...]
+def zero_beyond(x: Tensor, lengths: Sequence[int] | None) -> Tensor:
+    """Return a batch with zeros beyond the end of each of its rows; None means that all are full.
 
+    What follows a waveform in a batch then looks to the next convolution like its own padding.
 
-class Context(nn.Module, ABC):
-    """A causal summary c_t of z_1 … z_t. The state carries it across chunks of one utterance.
-
-    Shape: frames `(batch, frames, channels)` → contexts `(batch, frames, hidden)`.
+    Shape: `(B, T, C)` → `(B, T, C)`.
     """
-
-    width: int
-
-    @abstractmethod
-    def forward(self, z: Tensor, state: State = ()) -> tuple[Tensor, State]:
-        """Contexts and the state after the last frame; an empty state is the beginning."""
-
-
-class GRUContext(Context):
-    """A GRU. Without `bptt`, each step treats the previous state as a constant."""
-
-    def __init__(self, channels: int, hidden: int, *, bptt: bool) -> None:
-        super().__init__()
-        self.gru = nn.GRU(channels, hidden, batch_first=True)
-        self.width, self.bptt = hidden, bptt
-
-    def forward(self, z: Tensor, state: State = ()) -> tuple[Tensor, State]:
-        """See `Context.forward`."""
-        first = state[0] if state else z.new_zeros(1, len(z), self.width)
-        if self.bptt or not torch.is_grad_enabled():
-            return self._run(z, first)
-        with torch.no_grad():
-            states, last = self._run(z, first)
-        previous = torch.cat([first.transpose(0, 1), states[:, :-1]], dim=1)
-        # All states are known and constant: every step is one step of a batch of (batch · frames).
-        with torch.autocast(z.device.type, enabled=False):
-            c, _ = self.gru(z.reshape(-1, 1, z.shape[2]).float(), previous.reshape(1, -1, self.width).float())
-        return c.reshape(*z.shape[:2], self.width).to(z.dtype), last
-
-    def _run(self, z: Tensor, first: Tensor) -> tuple[Tensor, State]:
-        """Run in the type of the weights (float32), though a CPU projects the inputs in autocast's precision."""
-        gru, dtype = self.gru, cast("Tensor", self.gru.weight_hh_l0).dtype
-        if z.device.type != "cpu" or dtype != torch.float32:
-            with torch.autocast(z.device.type, enabled=False):
-                c, last = gru(z.to(dtype), first.to(dtype))
-            return c.to(z.dtype), (last,)
-        projected = F.linear(z, cast("Tensor", gru.weight_ih_l0), cast("Tensor", gru.bias_ih_l0)).float()
-        with torch.autocast("cpu", enabled=False):
-            inputs, weights = projected.transpose(0, 1), (gru.weight_hh_l0, gru.bias_hh_l0)  # (frames, batch, …)
-            given = inputs, first[0].float(), *cast("tuple[Tensor, Tensor]", weights)
-            states = Recurrence.apply(*given) if torch.is_grad_enabled() else recur(*given, keep=False)[0]
-        return states.transpose(0, 1).to(z.dtype), (states[-1:],)
-
-
-class CausalConvolutions(Context):
-    """A stack of causal convolutions with residuals, the counterpart of a PixelCNN in one dimension."""
-
-    def __init__(self, channels: int, hidden: int, *, layers: int, kernel: int) -> None:
-        super().__init__()
-        self.width, self.kernel = hidden, kernel
-        widths = [channels] + [hidden] * (layers - 1)
-        self.convolutions = nn.ModuleList(nn.Conv1d(width, hidden, kernel) for width in widths)
-
-    def forward(self, z: Tensor, state: State = ()) -> tuple[Tensor, State]:
-        """See `Context.forward`."""
-        x = z.transpose(1, 2)  # convolutions take (batch, channels, frames)
-        after = []
-        for layer, convolution in enumerate(self.convolutions):
-            past = state[layer] if state else x.new_zeros(*x.shape[:2], self.kernel - 1)
-            seen = torch.cat([past, x], dim=2)
-            after.append(seen[:, :, seen.shape[2] - self.kernel + 1 :])
-            y = F.relu(convolution(seen))
-            x = x + y if layer else y
-        return x.transpose(1, 2), tuple(after)  # back to (batch, frames, hidden)
+    if lengths is None or min(lengths) >= x.shape[1]:
+        return x
+    ends = torch.tensor(lengths, device=x.device)
+    inside = torch.arange(x.shape[1], device=x.device) < ends[:, None]
+    return torch.where(inside[:, :, None], x, 0)

@@ -1,16 +1,19 @@
-"""A batch that several processes share: each has some of its utterances, and may ask the others for frames."""
+"""A batch that several processes share: each has some of its utterances, and gets others' frames.
 
-from collections.abc import Callable, Sequence
+Shapes: B utterances of this process, T frames, C channels.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from gim_audio.model.devices import send
-from gim_audio.model.gradients import Gather
+from gim_audio.devices import send
 
-__all__ = ["ALONE", "Ranks", "fetch"]
+__all__ = ["SINGLE_PROCESS", "Ranks", "gather"]
 
 
 class Ranks(Protocol):
@@ -25,9 +28,9 @@ class Ranks(Protocol):
         """The number of processes."""
 
     def exchange(self, rows: Tensor, sent: list[int], received: list[int]) -> Tensor:
-        """Send the first sent[0] rows to rank 0, the next to rank 1, …, and get what they send, in their order.
+        """Send the first sent[0] rows to rank 0, the next to rank 1, …; return what they send.
 
-        Gradients go the other way. Shape: `(sum of sent, channels)` → `(sum of received, channels)`.
+        Gradients go the other way. Shape: `(sum of sent, C)` → `(sum of received, C)`, by rank.
         """
 
     def total(self, count: Tensor) -> Tensor:
@@ -35,43 +38,59 @@ class Ranks(Protocol):
 
 
 @dataclass(frozen=True)
-class _Alone:
+class SingleProcess:
+    """One process with the whole batch."""
+
     rank: int = 0
     count: int = 1
 
-    def exchange(self, rows: Tensor, sent: list[int], received: list[int]) -> Tensor:  # noqa: ARG002 - all are its own
+    def exchange(self, rows: Tensor, sent: list[int], received: list[int]) -> Tensor:  # noqa: ARG002
+        """Return the rows: all are its own."""
         return rows
 
     def total(self, count: Tensor) -> Tensor:
+        """Return the count."""
         return count
 
 
-ALONE = _Alone()
-"""One process with the whole batch."""
+SINGLE_PROCESS = SingleProcess()
 
 
-def fetch(asked: Sequence[Tensor], z: Tensor, frames_at: Callable[[Tensor], Tensor] | None, ranks: Ranks) -> Tensor:
-    """The frames that this rank asks for, wherever they are, all at once: so their gradient is made once.
+def gather(z: Tensor, asked: Sequence[Sequence[Tensor]], ranks: Ranks) -> Sequence[Tensor]:
+    """Return frames for this process, whichever process has them.
+
+    They are fetched all at once, so that their gradient is made once.
 
     Args:
-        asked: The rows of the whole batch that each rank asks for, t · (batch · count) + rank · batch + b.
-            Shape: `(n,)`.
-        z: this rank's frames. Shape: `(batch, frames, channels)`.
-        frames_at: A function that computes the frames b · frames + t, in place of `z`.
+        z: The frames of this process. Shape: `(B, T, C)`.
+        asked: The rows of the whole batch that each process asks for, in several tensors.
         ranks: The processes that share the batch.
 
     Returns:
-        Shape: `(n, channels)`.
+        Frames in the shapes of `asked[rank]`, with a last dimension C.
     """
-    batch, frames, _ = z.shape
-    owners = [rows // batch % ranks.count for rows in asked]
-    given = [rows[owner == ranks.rank] for rows, owner in zip(asked, owners, strict=True)]
-    rows = torch.cat(given)
-    places = send(rows % batch * frames + rows // (batch * ranks.count), z.device)
-    found = frames_at(places) if frames_at else Gather.apply(z, places)
-    if ranks.count == 1:
-        return found
-    mine = owners[ranks.rank]
-    came = ranks.exchange(found, [len(rows) for rows in given], mine.bincount(minlength=ranks.count).tolist())
-    order = mine.argsort(stable=True).argsort()  # from the order of owners to that in which it was asked
-    return came[send(order, z.device)]
+    batch, frames, channels = z.shape
+    if z.requires_grad:
+        # A ReLU goes backward at a third of its speed where the gradient is in another order than
+        # its output, which lies as (B, C, T): 7% of a step in bf16.
+        z.register_hook(_in_order)  # type: ignore[no-untyped-call]
+    flat = [torch.cat([rows.flatten() for rows in each]) for each in asked]
+    owners = [rows // batch % ranks.count for rows in flat]
+    given = [rows[owner == ranks.rank] for rows, owner in zip(flat, owners, strict=True)]
+    sent = torch.cat(given)
+    places = sent % batch * frames + sent // (batch * ranks.count)
+    found = F.embedding(send(places, z.device), z.flatten(0, 1))
+    if ranks.count > 1:
+        mine = owners[ranks.rank]
+        received = mine.bincount(minlength=ranks.count).tolist()
+        came = ranks.exchange(found, [len(rows) for rows in given], received)
+        order = mine.argsort(stable=True).argsort()  # from the order of owners to that of asking
+        found = came[send(order, z.device)]
+    own = asked[ranks.rank]
+    parts = torch.split(found, [rows.numel() for rows in own])
+    return [part.view(*rows.shape, channels) for part, rows in zip(parts, own, strict=True)]
+
+
+def _in_order(gradient: Tensor) -> Tensor:
+    """Shape: as given, `(B, T, C)`; in memory `(B, C, T)`."""
+    return gradient.transpose(1, 2).contiguous().transpose(1, 2)

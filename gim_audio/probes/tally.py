@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gim_audio.checkpoints.folders import trained_steps
 from gim_audio.featurize import BASELINES, Encoder
 from gim_audio.files import write_text
 from gim_audio.intervals import Estimate, Statistic, Weights, estimate
-from gim_audio.model.checkpoint import trained_steps
 from gim_audio.provenance import provenance
 
 __all__ = ["Result", "Tally", "figure", "share_of", "write_result"]

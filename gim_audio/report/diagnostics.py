@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from gim_audio.phones import PHONES
-from gim_audio.report.published import SPEAKERS_BY_MODULE
+from gim_audio.report.paper_results import SPEAKERS_BY_MODULE
 from gim_audio.report.results import Experiment
 from gim_audio.report.rows import curve, method
 from gim_audio.report.style import INK, MFCC, MUTED, STYLE, TRAINED

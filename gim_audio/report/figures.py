@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from gim_audio.report.diagnostics import draw_diagnostics
-from gim_audio.report.published import SPEAKERS_BY_MODULE, TABLE
+from gim_audio.report.paper_results import SPEAKERS_BY_MODULE, TABLE
 from gim_audio.report.results import Experiment
 from gim_audio.report.style import INK, MFCC, MUTED, STYLE, TRAINED
 from gim_audio.report.verdicts import baseline_name, strongest

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from gim_audio.config import read_yaml
-from gim_audio.report.published import SOURCE, TABLE
+from gim_audio.report.paper_results import SOURCE, TABLE
 from gim_audio.report.results import Experiment, Probe
 from gim_audio.report.tables import TASKS, Table, cell
 from gim_audio.report.verdicts import baseline_name, baselines

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from gim_audio.report.published import SOURCE, TABLE
+from gim_audio.report.paper_results import SOURCE, TABLE
 from gim_audio.report.results import Experiment, Probe
 from gim_audio.report.verdicts import baseline_name, baselines
 

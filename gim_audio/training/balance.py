@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from gim_audio.config import Config
-from gim_audio.model.gim import GreedyInfoMax
+from gim_audio.model.stack import GreedyInfoMax
 from gim_audio.training.schedule import Phase
 from gim_audio.training.step import draws
 
@@ -39,7 +39,7 @@ def measure(model: GreedyInfoMax, phase: Phase, config: Config, x: Tensor, label
     costs: list[float] = []
     for _ in range(2):
         costs, started = [], time.perf_counter()
-        walk = model.scores(
+        walk = model.greedy_losses(
             x,
             lambda module: draws(0, 0, module),
             dtype,

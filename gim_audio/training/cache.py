@@ -8,23 +8,19 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from gim_audio.devices import give_back_freed_memory, send
 from gim_audio.errors import DataError, GimAudioError
 from gim_audio.files import free_bytes
-from gim_audio.model.devices import give_back_freed_memory, send
-from gim_audio.model.gim import GreedyInfoMax
-from gim_audio.model.layers import Geometry
+from gim_audio.model.module import ModuleState
+from gim_audio.model.stack import GreedyInfoMax, autocast
 from gim_audio.packed import Crops
-
-if TYPE_CHECKING:
-    from gim_audio.model.layers import ConvBlock
 
 __all__ = ["Cache", "CachedFeed", "build"]
 
@@ -35,7 +31,7 @@ PIECE = 4000
 """Frames that are computed at once: a long utterance needs no more memory than a crop."""
 
 Source = Callable[[int, int, int], Tensor]
-"""Frames or samples of an utterance, by its number in the corpus, from one to another. Shape: `(1, channels, n)`."""
+"""Frames or samples of an utterance, by its number in the corpus, from one to another. Shape: `(1, n, channels)`."""
 
 
 class Cache:
@@ -55,7 +51,7 @@ class Cache:
         self.folder, self.module, self.model, self.crops, self.dtype = folder, module, model, crops, dtype
         corpus = crops.corpus
         below = model.stack[module - 2]
-        self.channels = below.width_up
+        self.channels = below.output_width
         self.hop = model.geometries[module - 2].hop
         self.crop_frames = model.frames(crops.crop)[module - 2]
         frames = np.zeros(len(corpus), dtype=np.int64)
@@ -127,31 +123,22 @@ class Cache:
 
     @torch.no_grad()
     def _encode(self, source: Source, utterance: int, first: int) -> Iterator[Tensor]:
-        """Pieces of what the module takes, each from as many samples or frames as it has seen.
-
-        Shape: each `(frames, channels)`.
-        """
+        """Yield the input of the module, piece by piece. Shape: each `(frames, channels)`."""
         modules = self.model.stack[first - 1 : self.module - 1]
-        length = int(self.crops.corpus.samples[utterance])
+        length, hop = int(self.crops.corpus.samples[utterance]), self.hop
         if first > 1:
             length = self.model.frames(length)[first - 2]
-        geometry, frames, piece = Geometry(), length, PIECE
-        for module in modules:
-            for block in cast("Iterable[ConvBlock]", module.encoder):
-                geometry = block.geometry(geometry)
-            frames = module.frames(frames)
-            if module.hands_up == "contexts":
-                piece = length  # the past has no end
-        hop = geometry.hop
-        left, right = -(geometry.start // hop) * hop, geometry.start + geometry.receptive_field
+            hop //= self.model.geometries[first - 2].hop
         dtype = torch.bfloat16 if self.dtype == torch.bfloat16 else torch.float32
-        for start in range(0, frames, piece):
-            begin = max(0, start * hop - left)
-            x = source(utterance, begin, min(length, (start + piece) * hop + right))
-            for module in modules:
-                x = module.pass_on(x, dtype)
-            inside = x[0, :, start - begin // hop :][:, : min(piece, frames - start)]
-            found = inside.T.to(self.dtype).contiguous()  # a crop is then one read
+        states: list[ModuleState | None] = [None] * len(modules)
+        for start in range(0, length, PIECE * hop):
+            stop = min(length, start + PIECE * hop)
+            x = source(utterance, start, stop)
+            for number, module in enumerate(modules):
+                with autocast(x, dtype):
+                    made = module(x, states[number], last=stop == length, features=False)
+                x, states[number] = made.output, made.state
+            found = x[0].to(self.dtype).contiguous()  # a crop is then one read
             if not torch.isfinite(found).all():
                 raise GimAudioError(f"what module {self.module} takes is too large for {self.dtype}: train in bf16")
             yield found
@@ -175,7 +162,7 @@ class Cache:
 
     def part(self, utterance: int, start: int, stop: int) -> Tensor:
         """Read a part as a `Source` of another cache."""
-        return self.read(utterance, start, stop - start).T[None].float()
+        return self.read(utterance, start, stop - start)[None].float()
 
     def remove(self) -> None:
         """Read frames from disk."""
@@ -225,11 +212,11 @@ class CachedFeed:
         self.cache, self.device, self.part = cache, device, part
 
     def __call__(self, step: int) -> Tensor:
-        """Return the input for the batch of a step, counted from 0. Shape: `(batch, channels, frames)`."""
+        """Return the input for the batch of a step, counted from 0. Shape: `(batch, frames, channels)`."""
         cache = self.cache
         utterances, starts = cache.crops.where(step)[:, self.part].tolist()
         dtype = torch.bfloat16 if cache.dtype == torch.bfloat16 else torch.float32
         x = torch.empty(len(starts), cache.channels, cache.crop_frames, dtype=dtype, device=self.device)
         for row, utterance, start in zip(x, utterances, starts, strict=True):  # one at a time, to hold no more than x
             row.copy_(send(cache.read(utterance, start // cache.hop, cache.crop_frames), self.device).T)
-        return x
+        return x.transpose(1, 2)  # x is in the order that convolutions want

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gim_audio.model.devices import free_bytes, send
+from gim_audio.devices import free_bytes, send
 from gim_audio.packed import Crops
 
 __all__ = ["Feed"]

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import torch
 
+from gim_audio.checkpoints.folders import load_model, weights_of
 from gim_audio.config import Config
 from gim_audio.errors import ConfigError
-from gim_audio.model.checkpoint import load_model, weights_of
-from gim_audio.model.gim import GreedyInfoMax
+from gim_audio.model.stack import GreedyInfoMax
 
 __all__ = ["begin_as_below", "begin_with", "graft"]
 

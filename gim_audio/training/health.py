@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from gim_audio.errors import GimAudioError
-from gim_audio.model.gim import GreedyInfoMax
+from gim_audio.model.stack import GreedyInfoMax
 
 __all__ = ["LossWatch", "check_weights", "dead_units", "diagnose", "effective_rank"]
 
@@ -86,13 +86,13 @@ def diagnose(model: GreedyInfoMax, x: Tensor, first: int, last: int) -> Iterator
 
     Args:
         model: The model.
-        x: The input of module `first`. Shape: `(batch, channels, frames)`.
+        x: The input of module `first`. Shape: `(batch, frames, channels)`.
         first: module, counted from 1.
         last: The last module to look at.
     """
     x = x.float()
     for number, module in enumerate(model.stack[first - 1 : last], start=first):
-        z, c, _ = module(x)
-        some = c[:, :: max(1, c.shape[1] // 128)]
+        made = module(x)
+        some = made.contexts[:, :: max(1, made.contexts.shape[1] // 128)]
         yield number, round(dead_units(some), 4), round(effective_rank(some), 2)
-        x = module.up(z, c)
+        x = made.output

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from gim_audio.config import ObjectiveConfig
+from gim_audio.devices import send
 from gim_audio.errors import ConfigError, DataError
 from gim_audio.kaldi import DataDir
-from gim_audio.model.devices import send
-from gim_audio.model.gim import GreedyInfoMax
+from gim_audio.model.stack import GreedyInfoMax
 from gim_audio.packed import Crops, PackedCorpus
 from gim_audio.phones import PHONES, frame_labels, labels_of, read_ctm
 

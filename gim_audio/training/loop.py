@@ -15,11 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gim_audio.checkpoints.folders import load_model, newest, resolve
 from gim_audio.config import Config, ModelConfig, load
-from gim_audio.errors import CheckpointError, ConfigError, DataError, GimAudioError, is_out_of_memory
-from gim_audio.files import LOCKS, absent, lock, replace_link, write_text
-from gim_audio.model.checkpoint import load_model, newest, resolve
-from gim_audio.model.devices import (
+from gim_audio.devices import (
     decide_precision,
     give_back_freed_memory,
     peak_bytes,
@@ -27,7 +25,10 @@ from gim_audio.model.devices import (
     rounding_to_tf32,
     send,
 )
-from gim_audio.model.gim import GreedyInfoMax
+from gim_audio.errors import CheckpointError, ConfigError, DataError, GimAudioError, is_out_of_memory
+from gim_audio.files import LOCKS, absent, lock, replace_link, write_text
+from gim_audio.model.build import build_model
+from gim_audio.model.stack import GreedyInfoMax
 from gim_audio.packed import Crops, PackedCorpus
 from gim_audio.training.adam import Adam
 from gim_audio.training.balance import measure
@@ -119,7 +120,7 @@ def train(
         config = config.model_copy(update={"model": _heard_like(config.model, given, old)})
     with torch.random.fork_rng():
         torch.manual_seed(config.training.seed)
-        model = GreedyInfoMax.build(config.model, config.objective)
+        model = build_model(config.model, config.objective)
     with rounding_to_tf32(decided == "tf32"), join(config, model) as place, Interrupts() as interrupts:
         if place.writes and not resume:
             absent(experiment, but=LOCKS)

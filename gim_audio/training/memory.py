@@ -1,15 +1,11 @@
 """The memory that a run needs, by arithmetic: tensors alone, without what libraries take for themselves."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
 
 from gim_audio.config import Config
-from gim_audio.model.gim import GreedyInfoMax
+from gim_audio.model.stack import GreedyInfoMax
 from gim_audio.training.schedule import FIRST_CACHED
-
-if TYPE_CHECKING:
-    from gim_audio.model.layers import ConvBlock
 
 __all__ = ["ModuleMemory", "alone", "memory_by_module", "peaks"]
 
@@ -27,7 +23,7 @@ class ModuleMemory:
         given: The input of the module for a batch.
         frames: The output of all its convolutions together.
         scored: frames and predictions that the loss compares, and their gradients.
-        backward: the gradient of its frames, in two layouts; none for a first convolution that is computed again.
+        backward: The gradient of its frames, in two layouts.
     """
 
     weights: int
@@ -50,11 +46,11 @@ def memory_by_module(model: GreedyInfoMax, config: Config) -> list[ModuleMemory]
     found, length, given = [], config.data.crop, FLOAT * batch * config.data.crop
     for module in model.stack:
         frames = largest = 0
-        for block in cast("Iterable[ConvBlock]", module.encoder):
+        for block in module.encoder:
             length = block.frames(length)
-            out = size * batch * length * block.convolution.out_channels
+            out = size * batch * length * block.width
             frames, largest = frames + out, max(largest, out)
-        width = module.context.width if module.context is not None else module.channels
+        width = module.width
         if module.context is not None:
             frames += 7 * FLOAT * batch * length * width  # gates, products and states
         rows, negatives, steps = batch * min(length, objective.window), objective.negatives, objective.steps_ahead
@@ -65,10 +61,9 @@ def memory_by_module(model: GreedyInfoMax, config: Config) -> list[ModuleMemory]
         scored = 2 * size * module.channels * (candidates + rows * steps)
         if objective.kind != "infonce":
             scored = 2 * FLOAT * batch * length * width  # contexts in float32, and their gradient
-        again = module.computes_again
         weights = FLOAT * sum(p.numel() for p in module.parameters())
-        found.append(ModuleMemory(weights, 2 * weights, given, frames, scored, 0 if again else 2 * largest))
-        given = size * batch * length * module.width_up
+        found.append(ModuleMemory(weights, 2 * weights, given, frames, scored, 2 * largest))
+        given = size * batch * length * module.output_width
     return found
 
 

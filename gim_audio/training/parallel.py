@@ -18,10 +18,10 @@ from torch.autograd.function import once_differentiable
 from torch.distributed.rendezvous import rendezvous
 
 from gim_audio.config import Config, count_of
+from gim_audio.devices import pick_device
 from gim_audio.errors import ConfigError, GimAudioError
-from gim_audio.model.devices import pick_device
-from gim_audio.model.gim import GreedyInfoMax
-from gim_audio.model.ranks import ALONE, Ranks
+from gim_audio.model.ranks import SINGLE_PROCESS, Ranks
+from gim_audio.model.stack import GreedyInfoMax
 from gim_audio.training.adam import Adam
 from gim_audio.training.balance import balance
 from gim_audio.training.schedule import Phase
@@ -47,7 +47,7 @@ class Alone:
     """
 
     rank, count, writes, salt = 0, 1, True, 0
-    ranks: Ranks = ALONE
+    ranks: Ranks = SINGLE_PROCESS
 
     def part(self, batch: int) -> slice:
         """Return the crops of a batch that this process has."""
@@ -79,7 +79,7 @@ class Alone:
         optimizer.step()
 
     def report(self, x: Tensor, report: Tensor) -> Tensor:  # noqa: ARG002
-        """Bring what each process has to say of a step together; x is what the last module hands up."""
+        """Bring what each process has to say of a step together; x is the output of the last module."""
         return report
 
     def finish(self) -> None:
@@ -110,7 +110,7 @@ class DataParallel(_Together):
     def __init__(self, negatives: str) -> None:
         super().__init__()
         self.writes = self.rank == 0
-        self.ranks = self if negatives == "all" else ALONE
+        self.ranks = self if negatives == "all" else SINGLE_PROCESS
         self.salt = 0 if negatives == "all" else self.rank
         self._travelling: tuple[Adam, Tensor, dist.Work] | None = None
 
@@ -216,11 +216,11 @@ class ModuleParallel(_Together):
         stopping = bool(self._heard[:, -1].nansum() > 0)
         if not last and not stopping:
             self._expect()  # comes while this batch is worked on
-        return x
+        return x.transpose(1, 2)
 
     def _expect(self) -> None:
         below = self._first - 2
-        width, frames = self._model.stack[below].width_up, self._model.frames(self._crop)[below]
+        width, frames = self._model.stack[below].output_width, self._model.frames(self._crop)[below]
         device = next(self._model.stack[self._first - 1].parameters()).device
         x = torch.empty(self._batch, width, frames, dtype=self._dtype, device=device)
         heard = torch.empty(REPORT_ROWS, len(self._model.stack) + 1, dtype=torch.float64)
@@ -236,7 +236,7 @@ class ModuleParallel(_Together):
             while len(self._going) >= self.QUEUE:
                 self._sent()
             with _talking():
-                sent = (x.contiguous(), report.clone())
+                sent = (x.transpose(1, 2).contiguous(), report.clone())  # in the order that convolutions want
                 self._going.append([(t, _begun(dist.isend(t, self.rank + 1))) for t in sent])
         return report
 

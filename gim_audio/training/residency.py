@@ -6,9 +6,9 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from gim_audio.model.checkpoint import resolve
-from gim_audio.model.devices import give_back_freed_memory
-from gim_audio.model.gim import GreedyInfoMax
+from gim_audio.checkpoints.folders import resolve
+from gim_audio.devices import give_back_freed_memory
+from gim_audio.model.stack import GreedyInfoMax
 
 __all__ = ["Residency"]
 

@@ -11,10 +11,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from gim_audio.checkpoints.folders import checkpoints, resolve, save_model, seal, verify, write_tensors
 from gim_audio.config import Config, load
 from gim_audio.errors import CheckpointError
 from gim_audio.files import follow, new_folder, replace_link
-from gim_audio.model.checkpoint import checkpoints, resolve, save_model, seal, verify, write_tensors
 from gim_audio.training.adam import Adam
 from gim_audio.training.schedule import phases
 

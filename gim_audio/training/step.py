@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from gim_audio.config import Config
-from gim_audio.model.gim import GreedyInfoMax
-from gim_audio.model.ranks import ALONE, Ranks
+from gim_audio.model.ranks import SINGLE_PROCESS, Ranks
+from gim_audio.model.stack import GreedyInfoMax
 from gim_audio.training.adam import Adam
 from gim_audio.training.labels import Labels
 
@@ -39,7 +39,7 @@ class Step:
         first: int = 1,
         last: int | None = None,
         settle: Callable[[Adam], None] = Adam.step,
-        ranks: Ranks = ALONE,
+        ranks: Ranks = SINGLE_PROCESS,
         salt: int = 0,
         labels: Labels = lambda index: None,
     ) -> None:
@@ -59,11 +59,11 @@ class Step:
         """Run and update.
 
         Args:
-            x: The input of the first module. Shape: `(batch, channels, frames)`.
+            x: The input of the first module. Shape: `(batch, frames, channels)`.
             index: The number of the batch: windows and negatives are functions of it, of the seed and of the module.
 
         Returns:
-            What the last module hands up, and the loss and accuracy of each module that learns. Nothing waits for the
+            The output of the last module, and the loss and accuracy of each module that learns. Nothing waits for the
             device.
         """
         losses, accuracies = [], []
@@ -72,7 +72,7 @@ class Step:
             return draws(self.seed, index, module, self.salt)
 
         frozen = [number for number in range(self.first, self.last + 1) if number not in self.optimizers]
-        walk = self.model.scores(
+        walk = self.model.greedy_losses(
             x,
             generator,
             self.dtype,
@@ -82,13 +82,13 @@ class Step:
             ranks=self.ranks,
             labels=self.labels(index),
         )
-        for number, score, handed in walk:
+        for number, score, output in walk:
             if score is not None:
                 score.loss.backward()  # type: ignore[no-untyped-call]
                 self.settle(self.optimizers[number])
                 losses.append(score.loss.detach())
                 accuracies.append(score.accuracy)
-            x = handed
+            x = output
         empty = x.new_zeros(0, dtype=torch.float32)
         return x, torch.stack(losses) if losses else empty, torch.stack(accuracies) if losses else empty
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import torch
 
+from gim_audio.checkpoints.folders import load_model
 from gim_audio.config import Config
 from gim_audio.errors import DataError
-from gim_audio.model.checkpoint import load_model
 from gim_audio.packed import Crops, PackedCorpus
 from gim_audio.training.feed import Feed
 from gim_audio.training.journal import Metrics
@@ -40,7 +40,7 @@ def validate(
         # Of labels, the mean over a batch is over those that it has: batches count by these.
         share = 1 if wanted is None else int((wanted >= 0).sum())
         weight += share
-        walk = model.scores(
+        walk = model.greedy_losses(
             model.standardise(feed(batch)),
             lambda module, batch=batch: draws(config.training.seed, batch, module),  # type: ignore[misc]
             labels=wanted,

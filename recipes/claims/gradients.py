@@ -14,7 +14,7 @@ import torch
 
 from gim_audio.config import Config, load
 from gim_audio.files import write_text
-from gim_audio.model.gim import GreedyInfoMax
+from gim_audio.model.build import build_model
 from gim_audio.packed import Crops, PackedCorpus
 from gim_audio.provenance import provenance
 from gim_audio.training.adam import Adam
@@ -43,7 +43,7 @@ def settings(conf: Path, depth: int, *, greedy: bool) -> Config:
 def measure(config: Config, corpus: PackedCorpus) -> dict[str, list[float]]:
     """Root mean square gradients of each convolution's weights, before and after some updates."""
     torch.manual_seed(config.training.seed)
-    model = GreedyInfoMax.build(config.model, config.objective)
+    model = build_model(config.model, config.objective)
     crops = Crops(corpus, crop=config.data.crop, hop=config.model.hop, batch=config.training.batch, seed=1)
     feed = Feed(crops, torch.device("cpu"), "never")
     layers = [block.convolution.weight for module in model.stack for block in module.encoder]

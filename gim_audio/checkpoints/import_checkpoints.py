@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gim_audio.config import Config
 from gim_audio.errors import CheckpointError
-from gim_audio.model.gim import GreedyInfoMax
+from gim_audio.model.build import build_model
 
 __all__ = ["read_published"]
 
@@ -151,7 +151,7 @@ def _build(file: Path, settings: dict[str, Any], weights: Weights) -> tuple[Conf
     settings["model"] |= {"channels": tuple(widths)}
     settings["model"]["context"]["hidden"] = hidden[1]
     config = Config.model_validate(settings)
-    expected = GreedyInfoMax.build(config.model, config.objective).state_dict()
+    expected = build_model(config.model, config.objective).state_dict()
     for key in sorted((set(expected) | set(weights)) - {"mean", "deviation"}):
         if key not in expected:
             raise CheckpointError(f"{file}: {key}: has no place in a model of {len(last) + 1} modules")

@@ -10,8 +10,9 @@ import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from gim_audio.model.gim import GreedyInfoMax
-from gim_audio.model.layers import CausalConvolutions, Context, ConvBlock, GRUContext
+from gim_audio.model.contexts import CausalConvolutions, Context, GRUContext
+from gim_audio.model.layers import ConvBlock
+from gim_audio.model.stack import GreedyInfoMax
 
 __all__ = ["OPSET", "to_onnx"]
 
@@ -41,13 +42,13 @@ def to_onnx(
     x = graph.node("Unsqueeze", x, graph.constant([1]))
     features = x
     for part in list(model.stack)[:module]:
-        for block in cast("Sequence[ConvBlock]", part.encoder):
+        for block in part.encoder:
             x = graph.node("Relu", graph.convolution(x, block))
         features = graph.node("Transpose", x, perm=[0, 2, 1])
         wanted = part is model.stack[module - 1]
-        if part.context is not None and (wanted or part.hands_up == "contexts"):
+        if part.context is not None and (wanted or part.gives_contexts):
             features = graph.context(features, part.context)
-            if part.hands_up == "contexts":
+            if part.gives_contexts:
                 x = graph.node("Transpose", features, perm=[0, 2, 1])
     graph.node("Identity", features, out="features")
     if stream:

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from gim_audio.config import Config, load
 from gim_audio.errors import CheckpointError, ConfigError
 from gim_audio.files import follow, set_mode, umask
-from gim_audio.model.gim import GreedyInfoMax
+from gim_audio.model.build import build_model
+from gim_audio.model.stack import GreedyInfoMax
 
 __all__ = [
     "checkpoints",
@@ -83,7 +84,7 @@ def load_model(path: Path | str) -> tuple[Config, GreedyInfoMax]:
     """
     with _whole(Path(path)) as folder:
         config = load(folder / "config.yaml")
-        model = GreedyInfoMax.build(config.model, config.objective)
+        model = build_model(config.model, config.objective)
         weights = load_file(folder / "model.safetensors")
         if weights.keys() == model.features_only().keys():
             raise CheckpointError(
@@ -102,7 +103,7 @@ def load_for_features(path: Path) -> GreedyInfoMax:
     with _whole(path) as folder:
         config = load(folder / "config.yaml")
         with torch.device("meta"):  # nothing is allocated that is not kept
-            model = GreedyInfoMax.build(config.model, config.objective)
+            model = build_model(config.model, config.objective)
         for module in model.stack:
             module.objective = nn.Identity()  # type: ignore[assignment]
         with safe_open(folder / "model.safetensors", "pt") as file:

@@ -1,0 +1,1 @@
+"""Models on disk: checkpoints of experiments, the models of the package, and other people's."""

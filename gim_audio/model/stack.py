@@ -1,0 +1,159 @@
+"""Greedy InfoMax: a stack of modules, each trained by its own loss, none by another's.
+
+Shapes: B utterances, T samples or frames, C channels.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from gim_audio.model.geometry import Geometry
+from gim_audio.model.layers import zero_beyond
+from gim_audio.model.module import GreedyModule, ModuleState, stop_gradient
+from gim_audio.model.objectives import Score
+from gim_audio.model.ranks import SINGLE_PROCESS, Ranks
+
+__all__ = ["GreedyInfoMax", "autocast"]
+
+
+class GreedyInfoMax(nn.Module):
+    """A stack of modules: standardised waveform → module → stop-gradient → module → and so on.
+
+    Args:
+        modules: The modules, from the bottom up.
+        geometries: The geometry of each module's frames.
+        rate: The sampling rate in Hz.
+        mean: The mean of the samples, in [-1, 1], that standardisation subtracts.
+        deviation: The standard deviation of the samples, by which it divides.
+
+    Example:
+        >>> from gim_audio.config import ModelConfig, ObjectiveConfig
+        >>> from gim_audio.model.build import build_model
+        >>> model = build_model(ModelConfig(), ObjectiveConfig())
+        >>> sum(p.numel() for p in model.parameters())
+        23143424
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(
+        self,
+        modules: Sequence[GreedyModule],
+        geometries: Sequence[Geometry],
+        rate: int,
+        mean: float,
+        deviation: float,
+    ) -> None:
+        super().__init__()
+        self.stack = cast("Sequence[GreedyModule]", nn.ModuleList(modules))
+        self.geometries = tuple(geometries)
+        self.rate = rate
+        self.register_buffer("mean", torch.tensor(mean))
+        self.register_buffer("deviation", torch.tensor(deviation))
+
+    def standardise(self, waveforms: Tensor) -> Tensor:
+        """Shape: samples in [-1, 1] `(B, T)` → `(B, T, 1)`."""
+        return ((waveforms - self.mean) / self.deviation)[:, :, None]
+
+    def forward(
+        self,
+        waveforms: Tensor,
+        states: Sequence[ModuleState] | None = None,
+        *,
+        last: bool = True,
+        lengths: Sequence[int] | None = None,
+        modules: Sequence[int] | None = None,
+        isolated: bool = True,
+    ) -> tuple[list[Tensor], list[ModuleState]]:
+        """Return the features of modules: their contexts, or their frames where they have none.
+
+        Args:
+            waveforms: Samples in [-1, 1], of whole waveforms or of the next piece of each.
+                Shape: `(B, T)`.
+            states: The states after the piece before; None at the beginning of a waveform.
+            last: True where the waveforms end with this piece.
+            lengths: The number of samples of each waveform in a padded batch; None if all have T.
+                What is in the padding changes nothing, and features beyond an end are zero.
+            modules: Numbers from 1 of the modules wanted; None is all of them.
+            isolated: False leaves out the stop-gradients between modules.
+
+        Returns:
+            The features of each wanted module, of shape `(B, T', C)`, and the state of each module.
+        """
+        wanted = range(1, len(self.stack) + 1) if modules is None else modules
+        x, found, after = zero_beyond(self.standardise(waveforms), lengths), {}, []
+        for number, module in enumerate(self.stack[: max(wanted)], start=1):
+            state = states[number - 1] if states else None
+            made = module(x, state, last=last, lengths=lengths, features=number in wanted)
+            if lengths is not None:
+                lengths = [module.frames(length) for length in lengths]
+            found[number] = made.contexts
+            after.append(made.state)
+            x = stop_gradient(made.output) if isolated else made.output
+        return [found[number] for number in wanted], after
+
+    def greedy_losses(
+        self,
+        x: Tensor,
+        generator: Callable[[int], torch.Generator],
+        dtype: torch.dtype = torch.float32,
+        *,
+        first: int = 1,
+        last: int | None = None,
+        frozen: Collection[int] = (),
+        ranks: Ranks = SINGLE_PROCESS,
+        labels: Tensor | None = None,
+    ) -> Iterator[tuple[int, Score | None, Tensor]]:
+        """Yield number, score and output of each module in turn; the next runs when asked for.
+
+        Going backward in between frees a module's activations before the next one needs memory.
+
+        Args:
+            x: The input of module `first`: standardised samples, or the output of the module below.
+                Shape: `(B, T, C)`, as the outputs.
+            generator: A function of a module's number that returns the generator of its window and
+                negatives.
+            dtype: The type of convolutions and predictions. Scores are always computed in float32:
+                they have no scale of their own, and in bfloat16 training diverges.
+            first: The lowest module that runs, from 1.
+            last: The highest module that runs; the top one if None.
+            frozen: Modules that run but have no score (None) and no gradient.
+            ranks: The processes that share the batch.
+            labels: The labels of supervised objectives: see `Classify`.
+        """
+        for number, module in enumerate(self.stack[first - 1 : last], start=first):
+            learns, score = number not in frozen, None
+            with autocast(x, dtype), torch.set_grad_enabled(learns and torch.is_grad_enabled()):
+                made = module(x, features=learns)
+            if learns:
+                score = module.objective.score(made.frames, made.contexts, generator(number), labels, ranks)
+            x = stop_gradient(made.output)
+            yield number, score, x
+
+    def features_only(self) -> dict[str, Tensor]:
+        """Return the state dict without the objectives, which features do not need."""
+        return {name: value for name, value in self.state_dict().items() if ".objective." not in name}
+
+    def frames(self, samples: int) -> list[int]:
+        """Return the number of frames that each module makes of `samples` samples."""
+        counts = []
+        for module in self.stack:
+            samples = module.frames(samples)
+            counts.append(samples)
+        return counts
+
+    @property
+    def shortest(self) -> int:
+        """The fewest samples of which every module makes a frame."""
+        samples = 1
+        while not self.frames(samples)[-1]:
+            samples += 1
+        return samples
+
+
+def autocast(x: Tensor, dtype: torch.dtype) -> torch.autocast:
+    """Return a context that computes products in `dtype` on the device of `x`."""
+    return torch.autocast(x.device.type, dtype=dtype, enabled=dtype != torch.float32)
