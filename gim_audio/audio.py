@@ -15,16 +15,68 @@ import soxr
 from gim_audio import containers
 from gim_audio.errors import AudioError
 
-__all__ = ["AUDIO_SUFFIXES", "OTHER_SUFFIXES", "Header", "Waveform", "blocks", "decode", "header", "read", "to_mono"]
+__all__ = [
+    "AUDIO_SUFFIXES",
+    "OTHER_SUFFIXES",
+    "Header",
+    "Waveform",
+    "blocks",
+    "decode",
+    "header",
+    "read",
+    "to_mono",
+]
 
 AUDIO_SUFFIXES = (
-    *(".aif", ".aifc", ".aiff", ".au", ".bwf", ".caf", ".flac", ".iff", ".ircam", ".mp2", ".mp3", ".nist", ".oga"),
-    *(".ogg", ".opus", ".paf", ".pvf", ".rf64", ".sf", ".snd", ".sph", ".svx", ".w64", ".wav", ".wave"),
+    *(
+        ".aif",
+        ".aifc",
+        ".aiff",
+        ".au",
+        ".bwf",
+        ".caf",
+        ".flac",
+        ".iff",
+        ".ircam",
+        ".mp2",
+        ".mp3",
+        ".nist",
+        ".oga",
+    ),
+    *(
+        ".ogg",
+        ".opus",
+        ".paf",
+        ".pvf",
+        ".rf64",
+        ".sf",
+        ".snd",
+        ".sph",
+        ".svx",
+        ".w64",
+        ".wav",
+        ".wave",
+    ),
 )
 """Suffixes of recordings that libsndfile reads whole, but for those of other things as a rule (.htk, .mat, .raw)."""
 
 OTHER_SUFFIXES = (
-    *(".3gp", ".aac", ".ac3", ".amr", ".ape", ".avr", ".dsf", ".m4a", ".m4b", ".mka", ".mp4", ".mpc", ".sd2", ".sds"),
+    *(
+        ".3gp",
+        ".aac",
+        ".ac3",
+        ".amr",
+        ".ape",
+        ".avr",
+        ".dsf",
+        ".m4a",
+        ".m4b",
+        ".mka",
+        ".mp4",
+        ".mpc",
+        ".sd2",
+        ".sds",
+    ),
     *(".sox", ".spx", ".tta", ".voc", ".webm", ".wma", ".wv", ".wve"),
 )
 """Suffixes of recordings that it does not read, or not reliably."""
@@ -66,7 +118,9 @@ def read(source: Path | str | bytes, rate: int, name: str = "") -> Waveform:
     return np.concatenate(list(blocks(source, rate, name)))
 
 
-def blocks(source: Path | str | bytes, rate: int, name: str = "", seconds: float = BLOCK_SECONDS) -> Iterator[Waveform]:
+def blocks(
+    source: Path | str | bytes, rate: int, name: str = "", seconds: float = BLOCK_SECONDS
+) -> Iterator[Waveform]:
     """Decode a recording block by block, in constant memory; together they are what `read` gives.
 
     An error may come after good blocks: only the last one proves the recording whole.
@@ -107,7 +161,12 @@ def _open(source: Path | bytes) -> soundfile.SoundFile:
 
 
 def decode(
-    file: soundfile.SoundFile, rate: int, name: str, claimed: int, seconds: float = BLOCK_SECONDS, spare: int = 0
+    file: soundfile.SoundFile,
+    rate: int,
+    name: str,
+    claimed: int,
+    seconds: float = BLOCK_SECONDS,
+    spare: int = 0,
 ) -> Iterator[Waveform]:
     """Yield the blocks of an open file of `claimed` frames, of which `spare` may be missing: see `blocks`."""
     if file.format in HALF_READ:
@@ -115,34 +174,50 @@ def decode(
             f"{name}: libsndfile does not read {file.format} reliably: convert it, `ffmpeg -i IN OUT.flac`"
         )
     if file.subtype.startswith("MPEG") and file.format != "MP3":
-        raise AudioError(f"{name}: is an MP3 in a {file.format} file, of which a part is read: `ffmpeg -i IN OUT.wav`")
+        raise AudioError(
+            f"{name}: is an MP3 in a {file.format} file, of which a part is read: `ffmpeg -i IN OUT.wav`"
+        )
     lowest, highest = RATES
     if not lowest <= file.samplerate <= highest:
-        raise AudioError(f"{name}: its header says {file.samplerate} Hz, which is no rate of sound: is it damaged?")
+        raise AudioError(
+            f"{name}: its header says {file.samplerate} Hz, which is no rate of sound: is it damaged?"
+        )
     resampler = None
     if file.samplerate != rate:
         resampler = soxr.ResampleStream(file.samplerate, rate, 1, dtype="float32")
     size, heard, given, last = max(1, round(seconds * file.samplerate)), 0, 0, False
     while not last:
-        wanted = min(size, claimed - heard) if claimed else size  # what follows in a pipe is not taken away
+        wanted = (
+            min(size, claimed - heard) if claimed else size
+        )  # what follows in a pipe is not taken away
         samples = file.read(wanted, dtype="float32", always_2d=True)
         heard += len(samples)
         last = len(samples) < wanted or heard == claimed
         if not np.isfinite(samples).all():
             raise AudioError(f"{name}: has samples that are not finite numbers")
         if (peak := float(np.abs(samples).max(initial=0))) > LOUDEST:
-            raise AudioError(f"{name}: has samples up to {peak:.4g}, where full scale is 1: scale them to [-1, 1]")
+            raise AudioError(
+                f"{name}: has samples up to {peak:.4g}, where full scale is 1: scale them to [-1, 1]"
+            )
         mono = _average(samples)
-        block = np.asarray(resampler.resample_chunk(mono, last=last), np.float32) if resampler else mono
+        block = (
+            np.asarray(resampler.resample_chunk(mono, last=last), np.float32) if resampler else mono
+        )
         given += len(block)
         if len(block):
             yield np.ascontiguousarray(block)
     if heard < claimed - spare:
-        raise AudioError(f"{name}: ends after {heard} of {claimed} samples: the file is cut short or damaged")
+        raise AudioError(
+            f"{name}: ends after {heard} of {claimed} samples: the file is cut short or damaged"
+        )
     if not heard:
-        raise AudioError(f"{name}: holds no samples, or was never closed: `sox --ignore-length IN OUT` mends that")
+        raise AudioError(
+            f"{name}: holds no samples, or was never closed: `sox --ignore-length IN OUT` mends that"
+        )
     if not given:
-        raise AudioError(f"{name}: its {heard} samples at {file.samplerate} Hz give none at {rate} Hz: it is too short")
+        raise AudioError(
+            f"{name}: its {heard} samples at {file.samplerate} Hz give none at {rate} Hz: it is too short"
+        )
 
 
 def _given(source: Path | str | bytes, name: str) -> tuple[Path | bytes, str]:
@@ -175,7 +250,9 @@ def to_mono(samples: npt.NDArray[np.float32], own_rate: int, rate: int) -> Wavef
 
 
 def _average(samples: npt.NDArray[np.float32]) -> Waveform:
-    mono: Waveform = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
+    mono: Waveform = (
+        samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
+    )
     return mono
 
 
@@ -198,7 +275,9 @@ def header(source: Path | str | bytes, name: str = "") -> Header:
     try:
         info = soundfile.info(io.BytesIO(source) if isinstance(source, bytes) else str(source))
         seconds = float(info.duration)
-        if info.format == "MP3" and not containers.has_length(source):  # what libsndfile says is a guess
+        if info.format == "MP3" and not containers.has_length(
+            source
+        ):  # what libsndfile says is a guess
             seconds = sum(map(len, blocks(source, info.samplerate, name))) / info.samplerate
     except UNREADABLE as error:
         raise AudioError(_explain(source, name, str(error))) from error
@@ -234,5 +313,9 @@ def _wrong_with(file: Path) -> str:
     if file.is_fifo():
         return "is a pipe: give it on standard input, as `-`"
     if not file.is_file():
-        return "is a folder, not a recording" if file.is_dir() else "is a device or a socket, not a recording"
+        return (
+            "is a folder, not a recording"
+            if file.is_dir()
+            else "is a device or a socket, not a recording"
+        )
     return "" if stat.st_size else "is empty"

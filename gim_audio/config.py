@@ -55,7 +55,10 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _no_truth_for_a_number(cls, value: object, info: ValidationInfo) -> object:
-        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
+        if (
+            isinstance(value, bool)
+            and cls.model_fields[str(info.field_name)].annotation is not bool
+        ):
             raise ValueError(f"{str(value).lower()} is not a number or a name")
         return value
 
@@ -103,12 +106,20 @@ class ModelConfig(Section):
     @property
     def widths(self) -> tuple[int, ...]:
         """The number of channels of each convolution."""
-        return (self.channels,) * len(self.kernels) if isinstance(self.channels, int) else self.channels
+        return (
+            (self.channels,) * len(self.kernels)
+            if isinstance(self.channels, int)
+            else self.channels
+        )
 
     @property
     def modules(self) -> int:
         """The number of modules."""
-        return len({*self.isolate_after, len(self.kernels)}) + self.context_is_a_module + len(self.added)
+        return (
+            len({*self.isolate_after, len(self.kernels)})
+            + self.context_is_a_module
+            + len(self.added)
+        )
 
     @property
     def context_is_a_module(self) -> bool:
@@ -123,7 +134,9 @@ class ModelConfig(Section):
     @property
     def convolutions(self) -> list[tuple[int, int, int]]:
         """The kernel, stride and padding of every convolution, from the bottom up."""
-        added = [(a.kernel, a.stride, a.padding) for a in self.added if isinstance(a, ConvolutionConfig)]
+        added = [
+            (a.kernel, a.stride, a.padding) for a in self.added if isinstance(a, ConvolutionConfig)
+        ]
         return [*zip(self.kernels, self.strides, self.paddings, strict=True), *added]
 
     @model_validator(mode="after")
@@ -143,7 +156,9 @@ class ModelConfig(Section):
                 )
         lone_context = self.context.kind != "none" and self.context.at == "last"
         last = convolutions if lone_context else convolutions - 1
-        if list(self.isolate_after) != sorted(set(self.isolate_after)) or any(n > last for n in self.isolate_after):
+        if list(self.isolate_after) != sorted(set(self.isolate_after)) or any(
+            n > last for n in self.isolate_after
+        ):
             raise ValueError(
                 f"isolate_after must rise and name convolutions from 1 to {last}, not {list(self.isolate_after)}"
             )
@@ -153,7 +168,9 @@ class ModelConfig(Section):
             if isinstance(part, ContextConfig) and part.kind == "none":
                 raise ValueError("added: a context of kind none has nothing to learn")
             if kinds[-3:] == ["context", "context", "convolution"]:
-                raise ValueError("added: a convolution cannot follow a context on a context: put it below them")
+                raise ValueError(
+                    "added: a convolution cannot follow a context on a context: put it below them"
+                )
         return self
 
 
@@ -183,7 +200,9 @@ class ObjectiveConfig(Section):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.window <= self.steps_ahead:
-            raise ValueError(f"window ({self.window}) must be more than steps_ahead ({self.steps_ahead})")
+            raise ValueError(
+                f"window ({self.window}) must be more than steps_ahead ({self.steps_ahead})"
+            )
         return self
 
 
@@ -245,7 +264,9 @@ class TrainingConfig(Section):
     steps: Positive = 100_000
     batch: Positive = 8
     """The number of crops in a step; with `parallel: data`, of each process."""
-    learning_rate: Annotated[float, Field(gt=0)] | tuple[Annotated[float, Field(gt=0)], ...] | Literal["auto"] = 2e-4
+    learning_rate: (
+        Annotated[float, Field(gt=0)] | tuple[Annotated[float, Field(gt=0)], ...] | Literal["auto"]
+    ) = 2e-4
     """One learning rate, or one for each module. `auto` is 2e-4 for a batch of 8 and grows with the square root of the
     batch (Malladi et al. 2022, for Adam)."""
     decay: Literal["none", "linear", "cosine"] = "none"
@@ -293,9 +314,13 @@ class Config(Section):
         for name in ("learning_rate", "weight_decay"):
             given = getattr(self.training, name)
             if isinstance(given, tuple) and len(given) != self.model.modules:
-                raise ValueError(f"training.{name} has {len(given)} values for {self.model.modules} modules")
+                raise ValueError(
+                    f"training.{name} has {len(given)} values for {self.model.modules} modules"
+                )
         if self.training.cache and self.training.schedule != "sequential":
-            raise ValueError("training.cache is for the sequential schedule; a phase of a list has its own")
+            raise ValueError(
+                "training.cache is for the sequential schedule; a phase of a list has its own"
+            )
         phases = self.training.schedule if isinstance(self.training.schedule, tuple) else ()
         for number, phase in enumerate(phases, start=1):
             if phase.modules != "all" and phase.modules[-1] > self.model.modules:
@@ -306,7 +331,9 @@ class Config(Section):
 
     def to_yaml(self) -> str:
         """Return the whole configuration as YAML, defaults included; `load` reads it back."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, default_flow_style=None)
+        return yaml.safe_dump(
+            self.model_dump(mode="json"), sort_keys=False, default_flow_style=None
+        )
 
 
 def load(path: Path | str | None = None, overrides: Iterable[str] = ()) -> Config:
@@ -319,7 +346,9 @@ def load(path: Path | str | None = None, overrides: Iterable[str] = ()) -> Confi
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals or not key:
-            raise ConfigError(f"{short(override)}: not of the form key=value, such as training.steps=500")
+            raise ConfigError(
+                f"{short(override)}: not of the form key=value, such as training.steps=500"
+            )
         *sections, name = key.split(".")
         section = settings
         for part in sections:
@@ -357,18 +386,25 @@ def read_yaml(text: str, name: str) -> dict[str, Any]:
     """
     try:
         settings = _parse(text)
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a number or date that Python does not take
+    except (
+        yaml.YAMLError,
+        ValueError,
+    ) as error:  # ValueError: a number or date that Python does not take
         problem = error.problem if isinstance(error, yaml.MarkedYAMLError) else None
         if problem and problem.startswith(TWICE):
             raise ConfigError(f"{name}: {problem.removeprefix(TWICE)}") from error
         raise ConfigError(f"{name}: not YAML: {short(' '.join(str(error).split()))}") from error
     except RecursionError as error:
-        raise ConfigError(f"{name}: not a configuration: its brackets lie too deep in each other") from error
+        raise ConfigError(
+            f"{name}: not a configuration: its brackets lie too deep in each other"
+        ) from error
     if settings is None:
         return {}
     if not isinstance(settings, dict):
         found = short(repr(settings))
-        raise ConfigError(f"{name}: expected sections (model, objective, data, training), found {found}")
+        raise ConfigError(
+            f"{name}: expected sections (model, objective, data, training), found {found}"
+        )
     return settings
 
 
@@ -416,7 +452,9 @@ def _explain(error: ValidationError) -> str:
     found: dict[str, str] = {}
     for problem in error.errors():
         parts = [str(part) for part in problem["loc"]]
-        where = ".".join(part for part in parts if not {"[", "-"} & set(part) and not part.endswith("Config"))
+        where = ".".join(
+            part for part in parts if not {"[", "-"} & set(part) and not part.endswith("Config")
+        )
         what = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             what = "unknown key"
@@ -425,7 +463,11 @@ def _explain(error: ValidationError) -> str:
             given = ""
         where = short(where)
         found.setdefault(where, f"{where}: {what}{given}" if where else what)
-    lines = [line for key, line in found.items() if not any(other.startswith(f"{key}.") for other in found)]
+    lines = [
+        line
+        for key, line in found.items()
+        if not any(other.startswith(f"{key}.") for other in found)
+    ]
     more = [f"and {len(lines) - PROBLEMS} more"] if len(lines) > PROBLEMS else []
     return "; ".join(lines[:PROBLEMS] + more)
 

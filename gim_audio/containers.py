@@ -125,7 +125,9 @@ class OggPages:
         data, at = self._rest + block, 0
         while not self._found and len(data) >= at + 27:
             if data[at : at + 4] != b"OggS":
-                self._found = "" if self._ended else "is damaged: its pages do not follow each other"
+                self._found = (
+                    "" if self._ended else "is damaged: its pages do not follow each other"
+                )
                 at = len(data)  # what follows the last page is a tag of another program
                 break
             segments = data[at + 26]

@@ -71,7 +71,9 @@ def decide_precision(name: Precision, device: torch.device) -> Literal["fp32", "
         ConfigError: `tf32` on a device that is no GPU, or `bf16` on one that computes it more slowly than fp32.
     """
     if name == "tf32" and device.type != "cuda":
-        raise ConfigError(f"precision tf32 is for NVIDIA GPUs, not for {device.type}: take fp32 or bf16")
+        raise ConfigError(
+            f"precision tf32 is for NVIDIA GPUs, not for {device.type}: take fp32 or bf16"
+        )
     if name == "bf16-emulated":
         return "bf16"
     if name == "auto":
@@ -95,7 +97,11 @@ def bf16_speed(device: torch.device) -> float:
     (AVX-512 without BF16), and where torch does, 0.01 (AVX2).
     """
     if device.type != "cpu":  # not timed: Ampere brought bf16
-        return 2.0 if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0) else 0.5
+        return (
+            2.0
+            if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+            else 0.5
+        )
     full = torch.ones(512, 512)
     half = full.bfloat16()
     return _seconds(lambda: full @ full) / _seconds(lambda: half @ half)
@@ -114,7 +120,11 @@ def _seconds(product: Callable[[], Tensor]) -> float:
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:
     """Send a tensor from the CPU to a device. A GPU takes pinned memory when it comes to it, and nobody waits."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+    return (
+        tensor.pin_memory().to(device, non_blocking=True)
+        if device.type == "cuda"
+        else tensor.to(device)
+    )
 
 
 def free_bytes(device: torch.device) -> int:
@@ -128,7 +138,9 @@ def peak_bytes(device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device)
     try:
         status = Path("/proc/self/status").read_text(encoding="utf-8")
-        return 1024 * int(status.split("VmHWM:")[1].split()[0])  # getrusage would count the parent's
+        return 1024 * int(
+            status.split("VmHWM:")[1].split()[0]
+        )  # getrusage would count the parent's
     except (OSError, IndexError):
         return 0
 

@@ -1,6 +1,13 @@
 """Errors that a user can put right: each is one line that names the file and the remedy."""
 
-__all__ = ["AudioError", "CheckpointError", "ConfigError", "DataError", "GimAudioError", "is_out_of_memory"]
+__all__ = [
+    "AudioError",
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "GimAudioError",
+    "is_out_of_memory",
+]
 
 
 class GimAudioError(Exception):
@@ -23,9 +30,16 @@ class CheckpointError(GimAudioError):
     """A checkpoint or experiment folder that is missing, damaged or does not fit."""
 
 
-MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "Storage size calculation overflowed")
+MEMORY = (
+    "can't allocate memory",
+    "not enough memory",
+    "out of memory",
+    "Storage size calculation overflowed",
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error says that memory ran out, in the words of Python, NumPy, torch or CUDA."""
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(m in str(error) for m in MEMORY))
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(m in str(error) for m in MEMORY)
+    )

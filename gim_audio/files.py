@@ -203,11 +203,15 @@ def lock(folder: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.seek(0)
-            raise GimAudioError(f"{folder}: {file.read().strip()} is at work there: wait for it") from error
+            raise GimAudioError(
+                f"{folder}: {file.read().strip()} is at work there: wait for it"
+            ) from error
         except OSError as error:
             if error.errno not in LACKS:
                 raise
-            _note(f"{folder}: the file system has no locks: the file {LOCKS[1]} is one while this process runs")
+            _note(
+                f"{folder}: the file system has no locks: the file {LOCKS[1]} is one while this process runs"
+            )
             held.enter_context(_lock_by_name(folder / LOCKS[1]))
         file.truncate(0)
         file.write(_own())
@@ -248,8 +252,13 @@ def walk(folder: Path) -> Iterator[Path]:
     while folders:
         here = folders.popleft()
         try:
-            stat, entries = here.stat(), sorted(here.iterdir(), key=lambda entry: (entry.is_symlink(), entry))
-            inside = [(entry, entry.is_dir()) for entry in entries if not entry.name.startswith(".")]
+            stat, entries = (
+                here.stat(),
+                sorted(here.iterdir(), key=lambda entry: (entry.is_symlink(), entry)),
+            )
+            inside = [
+                (entry, entry.is_dir()) for entry in entries if not entry.name.startswith(".")
+            ]
         except OSError:
             yield here
             continue
@@ -294,7 +303,11 @@ def _nearest(path: Path) -> Path:
 def _named(error: OSError, path: Path) -> Exception:
     """An error of writing says only what went wrong; say also where."""
     named = error.filename is not None and not str(error.filename).endswith(".partial")
-    return error if named else GimAudioError(f"{path}: {error.strerror or error}; nothing was written there")
+    return (
+        error
+        if named
+        else GimAudioError(f"{path}: {error.strerror or error}; nothing was written there")
+    )
 
 
 def _temporary(path: Path) -> Path:
@@ -302,6 +315,12 @@ def _temporary(path: Path) -> Path:
     prefix = f".{path.name}.{socket.gethostname()}."
     for leftover in path.parent.glob(f"{glob.escape(prefix)}*.partial"):
         process = leftover.name.removeprefix(prefix).removesuffix(".partial")
-        if not process.isdigit() or int(process) == os.getpid() or not Path("/proc", process).exists():
-            shutil.rmtree(leftover) if leftover.is_dir() and not leftover.is_symlink() else leftover.unlink()
+        if (
+            not process.isdigit()
+            or int(process) == os.getpid()
+            or not Path("/proc", process).exists()
+        ):
+            shutil.rmtree(
+                leftover
+            ) if leftover.is_dir() and not leftover.is_symlink() else leftover.unlink()
     return path.parent / f"{prefix}{os.getpid()}.partial"

@@ -62,7 +62,12 @@ class Estimate:
 
 
 def estimate(
-    statistic: Statistic, speakers: int, *, biased: bool = False, most: float = 1.0, pairs: bool = False
+    statistic: Statistic,
+    speakers: int,
+    *,
+    biased: bool = False,
+    most: float = 1.0,
+    pairs: bool = False,
 ) -> Estimate:
     """Return a figure with its 95% interval.
 
@@ -82,7 +87,9 @@ def estimate(
             may be more than phones.
         pairs: True for a figure of pairs of speakers, a function of the pairs that count.
     """
-    of_speakers: Statistic = (lambda weights: statistic(np.outer(weights, weights))) if pairs else statistic
+    of_speakers: Statistic = (
+        (lambda weights: statistic(np.outer(weights, weights))) if pairs else statistic
+    )
     uncorrected = float(of_speakers(np.ones(speakers)))
     if speakers < 2:
         return Estimate(uncorrected, uncorrected, None, [])
@@ -96,7 +103,12 @@ def estimate(
         value, slack = _extrapolated(of_speakers, speakers, uncorrected, float(np.nanmean(values)))
     low, high = _interval(value, _deviation(values, of_pairs, speakers), speakers, most)
     return Estimate(
-        value, uncorrected, [max(low - 2 * slack, min(low, 0)), high], _kept(values), slack, _kept(of_pairs)
+        value,
+        uncorrected,
+        [max(low - 2 * slack, min(low, 0)), high],
+        _kept(values),
+        slack,
+        _kept(of_pairs),
     )
 
 
@@ -109,12 +121,18 @@ def difference(first: Estimate, second: Estimate, speakers: int) -> float:
         speakers: The number of speakers.
     """
     apart = np.array(first.halves, dtype=float) - np.array(second.halves, dtype=float)
-    pairs_apart = np.empty(0)  # without those of both, as in results of older versions, the noise of pairs is kept
+    pairs_apart = np.empty(
+        0
+    )  # without those of both, as in results of older versions, the noise of pairs is kept
     if len(first.pair_halves) == len(second.pair_halves):
-        pairs_apart = np.array(first.pair_halves, dtype=float) - np.array(second.pair_halves, dtype=float)
+        pairs_apart = np.array(first.pair_halves, dtype=float) - np.array(
+            second.pair_halves, dtype=float
+        )
     reach = _quantile(speakers) * _deviation(apart, pairs_apart, speakers)
     for found in (first, second):
-        if found.value in {0.0, 1.0} and found.interval:  # its values do not vary, but the truth may differ
+        if (
+            found.value in {0.0, 1.0} and found.interval
+        ):  # its values do not vary, but the truth may differ
             reach += found.interval[1] - found.interval[0]
     return reach + max(first.slack, second.slack)  # the biases that are left need not be alike
 
@@ -142,10 +160,16 @@ def _kept(values: npt.NDArray[np.float64]) -> list[float | None]:
     return [round(value, 6) if np.isfinite(value) else None for value in values.tolist()]
 
 
-def _extrapolated(statistic: Statistic, speakers: int, whole: float, half: float) -> tuple[float, float]:
+def _extrapolated(
+    statistic: Statistic, speakers: int, whole: float, half: float
+) -> tuple[float, float]:
     """Return the figure of infinitely many speakers, and twice the change by the parabola's last term."""
     sizes = sorted({speakers, speakers // 2, max(1, speakers // 4)}, reverse=True)
-    values = [whole, half, *(float(np.nanmean(_on_parts(statistic, speakers, size))) for size in sizes[2:])]
+    values = [
+        whole,
+        half,
+        *(float(np.nanmean(_on_parts(statistic, speakers, size))) for size in sizes[2:]),
+    ]
     orders = [
         np.linalg.solve(np.vander(1 / np.array(sizes[:count]), increasing=True), values[:count])[0]
         for count in range(1, len(sizes) + 1)
@@ -153,7 +177,9 @@ def _extrapolated(statistic: Statistic, speakers: int, whole: float, half: float
     return float(orders[-1]), float(2 * abs(orders[-1] - orders[-2]))
 
 
-def _deviation(values: npt.NDArray[np.float64], of_pairs: npt.NDArray[np.float64], speakers: int) -> float:
+def _deviation(
+    values: npt.NDArray[np.float64], of_pairs: npt.NDArray[np.float64], speakers: int
+) -> float:
     """Return the standard error of the figure on all speakers from its values on halves."""
     size = speakers // 2
     variance = np.nanvar(values, ddof=1) * size / (speakers - size)

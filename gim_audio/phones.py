@@ -40,7 +40,16 @@ LABEL_SECONDS = 0.010
 
 _WINDOW_SECONDS = 0.025  # Kaldi's label t is centred on its window: 10 t + 12.5 ms
 _BY_NAME = {phone.lower(): index for index, phone in enumerate(PHONES)}
-_ALIASES = {"": 0, "sp": 0, "<eps>": 0, "pau": 0, "spn": 1, "nsn": 1, "<unk>": 1, "ax": _BY_NAME["ah"]}
+_ALIASES = {
+    "": 0,
+    "sp": 0,
+    "<eps>": 0,
+    "pau": 0,
+    "spn": 1,
+    "nsn": 1,
+    "<unk>": 1,
+    "ax": _BY_NAME["ah"],
+}
 
 
 @dataclass(frozen=True)
@@ -80,7 +89,9 @@ def normalise(name: str) -> int:
     plain = plain.rstrip("012") or plain  # a stress mark, but no number
     index = _BY_NAME.get(plain, _ALIASES.get(plain) if plain or not name else None)
     if index is None and plain.lstrip("-").isdecimal():
-        raise DataError(f"phone `{name}` is a number: `utils/int2sym.pl -f 5 phones.txt` gives its name")
+        raise DataError(
+            f"phone `{name}` is a number: `utils/int2sym.pl -f 5 phones.txt` gives its name"
+        )
     if index is None:
         raise DataError(f"phone `{name}` is none of the 41: {' '.join(PHONES)}")
     return index
@@ -107,7 +118,11 @@ def read_ctm(path: Path) -> dict[str, Alignment]:
             begin, end = _stretch(start, length)
             rows.setdefault(utterance, []).append((begin, end, normalise(phone)))
         except (ValueError, DataError) as error:
-            reason = error if isinstance(error, DataError) else "expected `utterance channel start duration phone`"
+            reason = (
+                error
+                if isinstance(error, DataError)
+                else "expected `utterance channel start duration phone`"
+            )
             raise DataError(f"{path}, line {number}: {reason}") from error
     return {name: _alignment(path, name, sorted(phones)) for name, phones in sorted(rows.items())}
 
@@ -152,7 +167,10 @@ def read_alignments(path: Path) -> dict[str, Alignment]:
         lines = _lines_of(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be read as text ({error.strerror})") from error
-    names, first = [line.split(maxsplit=1)[0] for _, line in lines], lines[0][1].split()[1:] if lines else []
+    names, first = (
+        [line.split(maxsplit=1)[0] for _, line in lines],
+        lines[0][1].split()[1:] if lines else [],
+    )
     numbers = bool(first) and all(field.lstrip("-").isdecimal() for field in first)
     once = len(set(names)) == len(names)  # in a CTM, each phone has a line
     return read_cpc(path) if numbers and once else read_ctm(path)
@@ -173,12 +191,18 @@ def read_textgrids(folder: Path) -> dict[str, Alignment]:
             raise DataError(f"{path}: a second TextGrid of utterance {path.stem}")
         try:
             grid = textgrid.openTextgrid(str(path), includeEmptyIntervals=True)
-            tier = next(name for name in grid.tierNames if name.split(" - ")[-1].lower() == "phones")
-            rows = [(start, end, normalise(name)) for start, end, name in grid.getTier(tier).entries]
+            tier = next(
+                name for name in grid.tierNames if name.split(" - ")[-1].lower() == "phones"
+            )
+            rows = [
+                (start, end, normalise(name)) for start, end, name in grid.getTier(tier).entries
+            ]
         except StopIteration as error:
             raise DataError(f"{path}: no tier named phones") from error
         except (DataError, PraatioException, ValueError, IndexError, UnicodeDecodeError) as error:
-            raise DataError(f"{path}: {error if isinstance(error, DataError) else 'not a TextGrid'}") from error
+            raise DataError(
+                f"{path}: {error if isinstance(error, DataError) else 'not a TextGrid'}"
+            ) from error
         if rows:
             alignments[path.stem] = _alignment(path, path.stem, rows)
     if not alignments:
@@ -202,11 +226,15 @@ def labels_of(data: DataDir, alignments: Mapping[str, Alignment]) -> dict[str, A
             if len(inside.labels):
                 found[name] = inside
     if not found:
-        raise DataError(f"{data.path}: none of its {len(data.utterances)} utterances is in the alignments")
+        raise DataError(
+            f"{data.path}: none of its {len(data.utterances)} utterances is in the alignments"
+        )
     return found
 
 
-def labels_of_part(part: DataDir, whole: DataDir, known: Mapping[str, Alignment]) -> dict[str, Alignment]:
+def labels_of_part(
+    part: DataDir, whole: DataDir, known: Mapping[str, Alignment]
+) -> dict[str, Alignment]:
     """Return the alignments of a part that `kaldi.split` made.
 
     Args:
@@ -243,7 +271,9 @@ def read_cpc(path: Path) -> dict[str, Alignment]:
             if not len(labels) or labels.min() < 0 or labels.max() >= len(PHONES):
                 raise ValueError
         except (ValueError, OverflowError) as error:
-            raise DataError(f"{path}, line {number}: expected an utterance and numbers from 0 to 40") from error
+            raise DataError(
+                f"{path}, line {number}: expected an utterance and numbers from 0 to 40"
+            ) from error
         first = np.flatnonzero(np.r_[True, labels[1:] != labels[:-1]])
         last = np.r_[first[1:], len(labels)]
         starts, ends = (LABEL_SECONDS * edge.astype(np.float64) for edge in (first, last))
@@ -258,11 +288,15 @@ def write_ctm(path: Path, alignments: Mapping[str, Alignment]) -> None:
 
 def _lines(alignments: Iterable[tuple[str, Alignment]]) -> Iterable[str]:
     for name, alignment in alignments:
-        for start, end, label in zip(alignment.starts, alignment.ends, alignment.labels, strict=True):
+        for start, end, label in zip(
+            alignment.starts, alignment.ends, alignment.labels, strict=True
+        ):
             yield f"{name} 1 {start:.4f} {end - start:.4f} {PHONES[label]}\n"
 
 
-def frame_labels(alignment: Alignment, frames: int, *, centre: float, hop: float, shift: int) -> npt.NDArray[np.int64]:
+def frame_labels(
+    alignment: Alignment, frames: int, *, centre: float, hop: float, shift: int
+) -> npt.NDArray[np.int64]:
     """One phone for each frame, -1 where the alignment says nothing.
 
     A frame takes label t of the 10 ms grid, t = (label whose window is centred nearest to the frame) + 1 -

@@ -15,8 +15,14 @@ __all__ = ["commit", "hardware", "provenance"]
 def commit() -> str:
     """Commit of the checkout that holds this package (`-dirty` where files differ), else its version."""
     folder = Path(__file__).resolve().parent.parent
-    described = _output("git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=10", "--exclude=*")
-    return described if (folder / ".git").exists() and described else f"gim-audio {version('gim-audio')}"
+    described = _output(
+        "git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=10", "--exclude=*"
+    )
+    return (
+        described
+        if (folder / ".git").exists() and described
+        else f"gim-audio {version('gim-audio')}"
+    )
 
 
 def hardware() -> str:
@@ -24,7 +30,9 @@ def hardware() -> str:
     cores = len(os.sched_getaffinity(0))
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        model = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+        model = next(
+            line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
+        )
     except (OSError, StopIteration):
         model = platform.machine()
     gpu = ""

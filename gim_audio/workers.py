@@ -18,7 +18,9 @@ Result = TypeVar("Result")
 _PDEATHSIG = 1  # <sys/prctl.h>
 
 
-def each(function: Callable[..., Result], jobs: Iterable[Job], count: int) -> Generator[tuple[Job, Result]]:
+def each(
+    function: Callable[..., Result], jobs: Iterable[Job], count: int
+) -> Generator[tuple[Job, Result]]:
     """Call a function with each job's arguments, and yield the job and its result as soon as one is done.
 
     One process is this one: a script that asks for no more needs no guard of its main part. When the iterator is closed

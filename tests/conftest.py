@@ -72,7 +72,15 @@ def make_data(folder: Path, lengths: dict[str, int], rate: int = 16000) -> DataD
 @pytest.fixture
 def noise(tmp_path) -> DataDir:
     """Three speakers, seven utterances of 0.3 to 1 second."""
-    lengths = {"a-1": 9000, "a-2": 16000, "b-1": 5000, "b-2": 12345, "b-3": 8000, "c-1": 4000, "c-2": 15999}
+    lengths = {
+        "a-1": 9000,
+        "a-2": 16000,
+        "b-1": 5000,
+        "b-2": 12345,
+        "b-3": 8000,
+        "c-1": 4000,
+        "c-2": 15999,
+    }
     return make_data(tmp_path / "noise", lengths)
 
 
@@ -94,7 +102,9 @@ def spoken(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def sample() -> Path:
     """Real speech, where the machine has it."""
-    folder = Path(os.environ.get("LIBRISPEECH_SAMPLE", ROOT.parent / "shared" / "librispeech-sample"))
+    folder = Path(
+        os.environ.get("LIBRISPEECH_SAMPLE", ROOT.parent / "shared" / "librispeech-sample")
+    )
     if not folder.is_dir():
         pytest.skip(f"no LibriSpeech sample in {folder}: set LIBRISPEECH_SAMPLE to one")
     return folder

@@ -29,7 +29,9 @@ def infonce(z, c, weights, kind, number, window, generator):
 
     def draw():
         if kind == "batch":
-            permutations = [torch.randperm(total, generator=generator).tolist() for _ in range(number)]
+            permutations = [
+                torch.randperm(total, generator=generator).tolist() for _ in range(number)
+            ]
             return {target: [p[i] for p in permutations] for i, target in enumerate(targets)}
         if kind == "pool":
             pool = torch.randperm(total, generator=generator)[:number].tolist()
@@ -78,7 +80,9 @@ class PlainTraining:
         channels, hidden = config.model.widths[-1], config.model.context.hidden
         self.gru = torch.nn.GRU(channels, hidden, batch_first=True)
         for name, parameter in self.gru.named_parameters():
-            parameter.data = self.weights.pop(f"stack.{len(config.model.kernels)}.context.gru.{name}").detach()
+            parameter.data = self.weights.pop(
+                f"stack.{len(config.model.kernels)}.context.gru.{name}"
+            ).detach()
         self.optimizer = torch.optim.Adam(
             [*self.weights.values(), *self.gru.parameters()], lr=config.training.learning_rate
         )
@@ -92,12 +96,18 @@ class PlainTraining:
             if number < len(shapes):
                 name = f"stack.{number}.encoder.0.convolution"
                 stride, padding = shapes[number]
-                x = F.conv1d(x, self.weights[f"{name}.weight"], self.weights[f"{name}.bias"], stride, padding).relu()
+                x = F.conv1d(
+                    x, self.weights[f"{name}.weight"], self.weights[f"{name}.bias"], stride, padding
+                ).relu()
                 z = c = x.transpose(1, 2)
             else:
                 z = x.transpose(1, 2)
                 c = self.gru(z)[0]
-            losses.append(self.loss(z, c, self.weights[f"stack.{number}.objective.heads"], generator(number + 1)))
+            losses.append(
+                self.loss(
+                    z, c, self.weights[f"stack.{number}.objective.heads"], generator(number + 1)
+                )
+            )
             x = x.detach()
         self.optimizer.zero_grad()
         sum(losses).backward()
@@ -112,7 +122,8 @@ class PlainTraining:
         rows = z.transpose(0, 1).reshape(frames * batch, -1)
         contexts = c.transpose(0, 1)[first : first + length]
         permutations = [
-            torch.randperm(frames * batch, generator=generator) for _ in range(self.config.objective.negatives.number)
+            torch.randperm(frames * batch, generator=generator)
+            for _ in range(self.config.objective.negatives.number)
         ]
         targets = torch.arange(first * batch, (first + length) * batch)
         negatives = torch.stack([rows[p[: len(targets)]] for p in permutations], dim=1)

@@ -22,7 +22,11 @@ def slow_warp(costs):
     total = np.full((rows, columns), np.inf, dtype=np.float32)
     for i in range(rows):
         for j in range(columns):
-            before = [total[a, b] for a, b in ((i - 1, j - 1), (i, j - 1), (i - 1, j)) if a >= 0 and b >= 0]
+            before = [
+                total[a, b]
+                for a, b in ((i - 1, j - 1), (i, j - 1), (i - 1, j))
+                if a >= 0 and b >= 0
+            ]
             total[i, j] = costs[i, j] + (min(before) if before else 0)
     i, j, steps = rows - 1, columns - 1, 1
     while i or j:
@@ -60,7 +64,9 @@ def tokens():
             for phone in ("ae", "ih", "aa"):
                 for number in range(generator.integers(0, 4)):
                     items.append(Item(f"{speaker}-{number}", 0, 1, phone, context, speaker))
-                    stretches.append(generator.standard_normal((generator.integers(1, 7), 5)).astype(np.float32))
+                    stretches.append(
+                        generator.standard_normal((generator.integers(1, 7), 5)).astype(np.float32)
+                    )
     stretches[3][0] = 0
     lengths = np.array([len(s) for s in stretches])
     starts = np.cumsum([0, *lengths[:-1]])
@@ -71,7 +77,9 @@ def slow_error(items, stretches, mode):
     """The definition, triple by triple."""
 
     def distance(i, j):
-        return slow_warp(np.array([[angle(x, y) for y in stretches[j]] for x in stretches[i]], dtype=np.float32))
+        return slow_warp(
+            np.array([[angle(x, y) for y in stretches[j]] for x in stretches[i]], dtype=np.float32)
+        )
 
     numbers = range(len(items))
     cells = {}
@@ -81,13 +89,19 @@ def slow_error(items, stretches, mode):
                 one, other, third = items[a], items[b], items[x]
                 if not one.context == other.context == third.context or a == x:
                     continue
-                if one.phone != third.phone or one.phone == other.phone or one.speaker != other.speaker:
+                if (
+                    one.phone != third.phone
+                    or one.phone == other.phone
+                    or one.speaker != other.speaker
+                ):
                     continue
                 if (one.speaker == third.speaker) != (mode == "within"):
                     continue
                 to_a, to_b = distance(x, a), distance(x, b)
                 key = (one.phone, other.phone), one.speaker, (one.context, third.speaker)
-                cells.setdefault(key, []).append(1.0 if to_b < to_a else 0.5 if to_b == to_a else 0.0)
+                cells.setdefault(key, []).append(
+                    1.0 if to_b < to_a else 0.5 if to_b == to_a else 0.0
+                )
 
     def mean_over_the_last(table):
         shorter = {}
@@ -112,7 +126,9 @@ def test_the_error_is_the_definition(tokens, mode):
     if mode == "within":
         assert found.interval[0] <= found.error <= found.interval[1]
     else:
-        assert found.interval is None  # half of three speakers is one, who has nobody to be compared with
+        assert (
+            found.interval is None
+        )  # half of three speakers is one, who has nobody to be compared with
 
 
 @pytest.mark.parametrize("mode", ["within", "across"])
@@ -126,7 +142,9 @@ def test_a_speaker_who_is_left_out_is_in_no_triple(tokens, mode, left_out):
     counts = np.array([float(speaker != left_out) for speaker in "abc"])
     found = mean_of_means(plan, errors, "abc")(np.outer(counts, counts))
     kept = [number for number, item in enumerate(items) if item.speaker != left_out]
-    error, _ = slow_error([items[number] for number in kept], [stretches[number] for number in kept], mode)
+    error, _ = slow_error(
+        [items[number] for number in kept], [stretches[number] for number in kept], mode
+    )
     assert found == pytest.approx(error, nan_ok=True)
 
 
@@ -135,15 +153,21 @@ def test_no_more_than_were_asked_for(tokens):
     for mode in ("within", "across"):
         plan = groups(items, mode, most=2, most_speakers=1, seed=0)
         assert max(len(tokens) for group in plan for tokens in (group.a, group.b, group.x)) == 2
-    assert len({(g.speaker, g.phones, items[g.a[0]].context) for g in plan}) == len(plan)  # one speaker of X each
+    assert len({(g.speaker, g.phones, items[g.a[0]].context) for g in plan}) == len(
+        plan
+    )  # one speaker of X each
 
 
 def test_a_perfect_and_a_useless_representation(tokens):
     items, _, _ = tokens
     directions = {"ae": 0, "ih": 1, "aa": 2}
     for useful, error in ((True, 0.0), (False, 0.5)):
-        frames = np.stack([np.eye(3, dtype=np.float32)[directions[item.phone] if useful else 0] for item in items])
-        packed = Tokens(frames, np.arange(len(items)), np.ones(len(items), np.int64), torch.device("cpu"))
+        frames = np.stack(
+            [np.eye(3, dtype=np.float32)[directions[item.phone] if useful else 0] for item in items]
+        )
+        packed = Tokens(
+            frames, np.arange(len(items)), np.ones(len(items), np.int64), torch.device("cpu")
+        )
         plan = groups(items, "within", most=10, most_speakers=5, seed=0)
         pairs = pairs_of(plan)
         assert score(plan, pairs, distances(packed, pairs), "abc").error == error
@@ -162,7 +186,9 @@ def test_items_of_an_alignment():
 
 def test_item_files(tmp_path):
     path = tmp_path / "some.item"
-    path.write_text("#file onset offset #phone prev-phone next-phone speaker\nu 0.1 0.4 AE K T 19\n")
+    path.write_text(
+        "#file onset offset #phone prev-phone next-phone speaker\nu 0.1 0.4 AE K T 19\n"
+    )
     assert read_items(path) == [Item("u", 0.1, 0.4, "AE", ("K", "T"), "19")]
     path.write_text("#file\nu 0.1 x AE K T 19\n")
     with pytest.raises(DataError, match="some.item, line 2: expected `file onset"):
@@ -190,12 +216,21 @@ def test_the_command(spoken, tmp_path, run):
     fewer = json.loads((tmp_path / "few.json").read_text())
     assert fewer["modules"][0]["across"]["comparisons"] < row["across"]["comparisons"]
     status, _, said = run("abx", "mfcc", spoken, "--out", tmp_path / "one.json")
-    assert (status, said) == (2, f"gim-audio: {tmp_path}/one.json exists already: remove it or choose another name\n")
+    assert (status, said) == (
+        2,
+        f"gim-audio: {tmp_path}/one.json exists already: remove it or choose another name\n",
+    )
     (tmp_path / "other.item").write_text("#file\nnobody 0.1 0.4 AE K T 19\n")
-    status, _, said = run("abx", "mfcc", spoken, "--out", tmp_path / "3.json", "--items", tmp_path / "other.item")
+    status, _, said = run(
+        "abx", "mfcc", spoken, "--out", tmp_path / "3.json", "--items", tmp_path / "other.item"
+    )
     assert status == 2
     assert "utterances has a token" in said
-    (tmp_path / "other.item").write_text("#file\n" + "".join(f"syn000-0000 0.1 0.4 AE K T{n} x\n" for n in range(3)))
-    status, _, said = run("abx", "mfcc", spoken, "--out", tmp_path / "3.json", "--items", tmp_path / "other.item")
+    (tmp_path / "other.item").write_text(
+        "#file\n" + "".join(f"syn000-0000 0.1 0.4 AE K T{n} x\n" for n in range(3))
+    )
+    status, _, said = run(
+        "abx", "mfcc", spoken, "--out", tmp_path / "3.json", "--items", tmp_path / "other.item"
+    )
     assert status == 2
     assert "no two phones stand between the same neighbours" in said

@@ -20,7 +20,10 @@ def phones(*pieces):
 
 
 def test_agreement_by_hand():
-    first = {"u": phones(("SIL", 0.10), ("k", 0.10), ("ae", 0.10), ("t", 0.10)), "only-here": phones(("s", 1))}
+    first = {
+        "u": phones(("SIL", 0.10), ("k", 0.10), ("ae", 0.10), ("t", 0.10)),
+        "only-here": phones(("s", 1)),
+    }
     second = {"u": phones(("SIL", 0.11), ("k", 0.11), ("aa", 0.06), ("t", 0.12))}
     found = agreement(first, second)
     assert found.utterances == 1
@@ -97,7 +100,10 @@ def test_a_failure_does_not_change_the_next(spoken):
     (name, waveform), *_ = data.select(data.utterances[:1]).waveforms(16000)
     aligner = Aligner()
     first = aligner.align(waveform, data.text[name])
-    for audio, text in ((waveform, "EVERY YELLOW JUNGLE " * 200), (waveform[:1000], data.text[name])):
+    for audio, text in (
+        (waveform, "EVERY YELLOW JUNGLE " * 200),
+        (waveform[:1000], data.text[name]),
+    ):
         with pytest.raises(DataError, match="does not fit"):
             aligner.align(audio, text)
         again = aligner.align(waveform, data.text[name])
@@ -117,9 +123,13 @@ def test_another_transcript_or_sound_is_aligned_anew(spoken, tmp_path):
         align(two, tmp_path / "a.ctm", progress=stop)
     sound = tmp_path / "sound.wav"
     shutil.copy(two.recordings[second], sound)
-    changed = replace(two, text=two.text | {first: "..."}, recordings=two.recordings | {second: str(sound)})
+    changed = replace(
+        two, text=two.text | {first: "..."}, recordings=two.recordings | {second: str(sound)}
+    )
     seen = []
-    assert align(changed, tmp_path / "a.ctm", progress=seen.append) == {first: "no words in its transcript"}
+    assert align(changed, tmp_path / "a.ctm", progress=seen.append) == {
+        first: "no words in its transcript"
+    }
     assert seen == [2]
 
 
@@ -138,7 +148,10 @@ def test_what_cannot_be_aligned_is_listed(spoken, tmp_path, run):
     assert list(read_ctm(tmp_path / "data/phones.ctm")) == [first]
     status, _, said = run("data", "align", tmp_path / "data")
     assert status == 2
-    assert said == f"gim-audio: {tmp_path}/data/phones.ctm exists already: remove it or choose another name\n"
+    assert (
+        said
+        == f"gim-audio: {tmp_path}/data/phones.ctm exists already: remove it or choose another name\n"
+    )
 
 
 def test_wrong_inputs(spoken, tmp_path, run):
@@ -161,9 +174,15 @@ def test_textgrids_of_the_montreal_forced_aligner(tmp_path, run, noise):
     for name, tier in (("a-1", "phones"), ("a-2", "a - phones")):
         grid = textgrid.Textgrid()
         grid.addTier(textgrid.IntervalTier("words", [(0.1, 0.4, "hi")], 0, 0.5))
-        grid.addTier(textgrid.IntervalTier(tier, [(0.1, 0.2, "HH"), (0.2, 0.4, "AY1"), (0.4, 0.5, "spn")], 0, 0.5))
+        grid.addTier(
+            textgrid.IntervalTier(
+                tier, [(0.1, 0.2, "HH"), (0.2, 0.4, "AY1"), (0.4, 0.5, "spn")], 0, 0.5
+            )
+        )
         (tmp_path / "grids" / name[0]).mkdir(parents=True, exist_ok=True)
-        grid.save(str(tmp_path / f"grids/a/{name}.TextGrid"), "long_textgrid", includeBlankSpaces=True)
+        grid.save(
+            str(tmp_path / f"grids/a/{name}.TextGrid"), "long_textgrid", includeBlankSpaces=True
+        )
     status, _, said = run("data", "labels", noise.path, tmp_path / "grids")
     assert status == 0, said
     found = read_ctm(noise.path / "phones.ctm")

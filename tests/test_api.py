@@ -41,7 +41,9 @@ def test_arrays_and_tensors(model):
     np.testing.assert_allclose(model(waveform.astype(np.float64), 16000), expected, atol=1e-6)
     both = np.stack([waveform + 0.1, waveform - 0.1])
     np.testing.assert_allclose(model(both.T, 16000), expected, atol=1e-5)  # as soundfile gives it
-    np.testing.assert_allclose(model(torch.from_numpy(both), 16000), expected, atol=1e-5)  # as torchaudio
+    np.testing.assert_allclose(
+        model(torch.from_numpy(both), 16000), expected, atol=1e-5
+    )  # as torchaudio
     np.testing.assert_allclose(Live(model).push(both.T), expected[: -1 - 252 // 160 + 1], atol=1e-5)
     assert model(waveform, 16000, module=1).shape == (1599, 8)
 
@@ -87,9 +89,14 @@ def test_load(tmp_path):
 @settings(deadline=None, max_examples=40)
 def test_a_stream_is_the_whole(model, samples, cuts, rate):
     waveform = noise(samples * rate // 16000 + 60)
-    stream, bounds = Live(model, rate=rate), [0, *sorted(min(cut, len(waveform)) for cut in cuts), len(waveform)]
+    stream, bounds = (
+        Live(model, rate=rate),
+        [0, *sorted(min(cut, len(waveform)) for cut in cuts), len(waveform)],
+    )
     found = [stream.push(waveform[start:stop]) for start, stop in pairwise(bounds)]
-    np.testing.assert_allclose(np.concatenate([*found, stream.flush()]), model(waveform, rate), atol=1e-5)
+    np.testing.assert_allclose(
+        np.concatenate([*found, stream.flush()]), model(waveform, rate), atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("module", [1, 4, 6])
@@ -143,7 +150,10 @@ def test_in_inference_mode():
 
 @pytest.mark.parametrize("module", [2, 6])
 def test_a_stream_in_inference_mode_and_out_of_it(module):
-    stream, waveform = gim_audio.load("gim-small").stream(module=module), torch.from_numpy(noise(48000))
+    stream, waveform = (
+        gim_audio.load("gim-small").stream(module=module),
+        torch.from_numpy(noise(48000)),
+    )
     frames = []
     for first, inside in ((0, True), (16000, False), (32000, True)):
         with torch.inference_mode(inside):
@@ -164,7 +174,9 @@ def test_a_transformer_in_a_pipeline():
         for i, hertz in enumerate([200, 2000] * 10)
     ]
     pipeline = make_pipeline(gim_audio.GimFeatures("mfcc"), LogisticRegression())
-    search = GridSearchCV(pipeline, {"gimfeatures__pool": ["mean", "mean+std"]}, cv=2).fit(waveforms, [0, 1] * 10)
+    search = GridSearchCV(pipeline, {"gimfeatures__pool": ["mean", "mean+std"]}, cv=2).fit(
+        waveforms, [0, 1] * 10
+    )
     assert search.score(waveforms, [0, 1] * 10) == 1.0
     frames = gim_audio.GimFeatures("mfcc", pool=None).fit_transform(waveforms)
     np.testing.assert_allclose(gim_audio.load("mfcc").featurize(waveforms[3], 16000), frames[3])
@@ -179,7 +191,12 @@ def test_a_transformer_of_anything_that_holds_audio(tmp_path):
     waveform = noise(16000)
     soundfile.write(tmp_path / "a.wav", waveform, 16000, subtype="FLOAT")
     transformer = gim_audio.GimFeatures("gim-small", module="gru", pool="mean+std").fit([])
-    given = [waveform, str(tmp_path / "a.wav"), tmp_path / "a.wav", {"array": waveform, "sampling_rate": 16000}]
+    given = [
+        waveform,
+        str(tmp_path / "a.wav"),
+        tmp_path / "a.wav",
+        {"array": waveform, "sampling_rate": 16000},
+    ]
     found = transformer.transform(given)
     np.testing.assert_allclose(found, np.repeat(found[:1], 4, axis=0), atol=1e-6)
     slow = soxr.resample(waveform, 16000, 8000)
@@ -198,12 +215,18 @@ def test_a_transformer_of_anything_that_holds_audio(tmp_path):
 
 def of_few_samples(estimator):
     """The checks that give integers, or rows of which the first differs in length: here that is an error."""
-    names = ("check_estimators_dtypes", "check_transformer_general", "check_transformer_preserve_dtypes")
+    names = (
+        "check_estimators_dtypes",
+        "check_transformer_general",
+        "check_transformer_preserve_dtypes",
+    )
     return dict.fromkeys(names, "its waveforms are of floating point, and are not all long enough")
 
 
 # At 50 Hz the few samples of scikit-learn's rows are waveforms of some length.
-@parametrize_with_checks([gim_audio.GimFeatures("mfcc", rate=50)], expected_failed_checks=of_few_samples)
+@parametrize_with_checks(
+    [gim_audio.GimFeatures("mfcc", rate=50)], expected_failed_checks=of_few_samples
+)
 def test_scikit_learns_own_checks(estimator, check):
     check(estimator)
 
@@ -228,12 +251,16 @@ def test_an_s3prl_upstream(saved, model):
     assert upstream.get_downsample_rates("hidden_states") == 160
     for row, waveform in enumerate(waveforms):
         expected = model(waveform, 16000)
-        torch.testing.assert_close(found["last_hidden_state"][row, : len(expected)], expected, atol=1e-6, rtol=0)
+        torch.testing.assert_close(
+            found["last_hidden_state"][row, : len(expected)], expected, atol=1e-6, rtol=0
+        )
         assert not states[-1][row, len(expected) :].any()
     assert not any(s.requires_grad for s in states)
     upstream.load_state_dict({name: weight / 2 for name, weight in upstream.state_dict().items()})
     again = Featurizer(build_model(load(None, SMALL).model, load(None, SMALL).objective), "again")
-    again.model.load_state_dict({name: weight / 2 for name, weight in model.model.state_dict().items()})
+    again.model.load_state_dict(
+        {name: weight / 2 for name, weight in model.model.state_dict().items()}
+    )
     (expected,) = again.encode_whole(waveforms[0].numpy(), [6])
     np.testing.assert_allclose(upstream(waveforms)["last_hidden_state"][0], expected, atol=1e-6)
 
@@ -254,6 +281,8 @@ def test_inside_s3prl(saved, monkeypatch):
 
     monkeypatch.setattr(hub, "gim_upstream", gim_upstream, raising=False)
     upstream = S3PRLUpstream("gim_upstream", path_or_url=saved)
-    states, lengths = upstream(torch.from_numpy(np.stack([noise(32000)] * 2)), torch.tensor([16000, 32000]))
+    states, lengths = upstream(
+        torch.from_numpy(np.stack([noise(32000)] * 2)), torch.tensor([16000, 32000])
+    )
     summed, _ = Sum(upstream)(states, lengths)
     assert tuple(summed.shape) == (2, 200, 8)

@@ -28,7 +28,9 @@ def test_any_format_and_rate(tmp_path, suffix, rate):
 def test_channels_are_averaged(tmp_path):
     both = np.stack([tone(16000), np.zeros(8000), tone(16000)], axis=1)
     soundfile.write(tmp_path / "three.wav", both, 16000, subtype="FLOAT")
-    np.testing.assert_allclose(audio.read(tmp_path / "three.wav", 16000), tone(16000) * 2 / 3, atol=1e-6)
+    np.testing.assert_allclose(
+        audio.read(tmp_path / "three.wav", 16000), tone(16000) * 2 / 3, atol=1e-6
+    )
 
 
 def test_pcm_is_exact(tmp_path):
@@ -42,7 +44,9 @@ def test_resampling_removes_what_cannot_be_kept(tmp_path):
     assert np.abs(audio.read(tmp_path / "high.wav", 16000)[500:-500]).max() < 1e-3
 
 
-@pytest.mark.parametrize(("suffix", "rate"), [("wav", 16000), ("flac", 44100), ("ogg", 8000), ("mp3", 22050)])
+@pytest.mark.parametrize(
+    ("suffix", "rate"), [("wav", 16000), ("flac", 44100), ("ogg", 8000), ("mp3", 22050)]
+)
 @pytest.mark.parametrize("seconds", [0.0003, 0.1, 0.25, 9.0])
 def test_blocks_are_the_whole(tmp_path, suffix, rate, seconds):
     """Against soundfile and soxr at once: the resampler's state crosses blocks, and an MP3's decoder is not disturbed."""
@@ -115,7 +119,9 @@ def test_lengths_that_are_not_known(tmp_path):
     whole = (tmp_path / "a.aiff").read_bytes()
     at = whole.index(b"SSND") + 4
     unknown = (0x7F000000).to_bytes(4, "big")
-    (tmp_path / "sox.aiff").write_bytes(whole[:4] + unknown + whole[8:at] + unknown + whole[at + 4 :])
+    (tmp_path / "sox.aiff").write_bytes(
+        whole[:4] + unknown + whole[8:at] + unknown + whole[at + 4 :]
+    )
     assert len(audio.read(tmp_path / "sox.aiff", 16000)) == 8000
     soundfile.write(tmp_path / "a.wav", tone(16000), 16000)
     whole, unknown = (tmp_path / "a.wav").read_bytes(), b"\xff" * 4
@@ -141,8 +147,12 @@ def test_lengths_that_lie(tmp_path):
     soundfile.write(tmp_path / "good.wav", tone(16000), 16000)
     good = (tmp_path / "good.wav").read_bytes()
     (tmp_path / "riff.wav").write_bytes(good[:4] + len(good).to_bytes(4, "little") + good[8:])
-    assert len(audio.read(tmp_path / "riff.wav", 16000)) == 8000  # a known bug of writers, and whole
-    (tmp_path / "data.wav").write_bytes(good[:40] + (len(good) + 100).to_bytes(4, "little") + good[44:])
+    assert (
+        len(audio.read(tmp_path / "riff.wav", 16000)) == 8000
+    )  # a known bug of writers, and whole
+    (tmp_path / "data.wav").write_bytes(
+        good[:40] + (len(good) + 100).to_bytes(4, "little") + good[44:]
+    )
     with pytest.raises(AudioError, match="shorter than its header says"):
         audio.read(tmp_path / "data.wav", 16000)
     soundfile.write(tmp_path / "total.flac", tone(16000), 16000)

@@ -34,7 +34,9 @@ def test_what_is_measured_against_is_the_published_objective(bench_step):
     ours.heads.data = torch.stack([head.weight.data for head in theirs.heads])
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        losses = torch.tensor([[theirs(z, z), ours.score(z, z, generator).loss] for _ in range(300)])
+        losses = torch.tensor(
+            [[theirs(z, z), ours.score(z, z, generator).loss] for _ in range(300)]
+        )
         difference = losses[:, 0] - losses[:, 1]
         assert abs(float(difference.mean())) < 4 * float(difference.std()) / math.sqrt(300)
         for head in theirs.heads:

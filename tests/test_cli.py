@@ -56,7 +56,9 @@ def test_the_examples_work(example, tmp_path, monkeypatch, run, corpus, tiny, sp
     for name in ("data/all", "data/train", "data/test"):
         make_data(tmp_path / name, dict.fromkeys(corpus.utterances, 8000))
         (tmp_path / name / "phones.ctm").write_text("".join(labels))
-    (tmp_path / "converted_aligned_phones.txt").write_text("".join(f"{n} 1 1 2 2\n" for n in corpus.utterances))
+    (tmp_path / "converted_aligned_phones.txt").write_text(
+        "".join(f"{n} 1 1 2 2\n" for n in corpus.utterances)
+    )
     (tmp_path / "speech.flac").write_bytes((tmp_path / "data/all/a-1.wav").read_bytes())
     for name in ("train", "test", "toy"):
         run("pack", tmp_path / "data/all", tmp_path / "packed" / name)
@@ -88,7 +90,9 @@ def test_the_examples_work(example, tmp_path, monkeypatch, run, corpus, tiny, sp
 def test_help_imports_nothing_heavy():
     """That is what keeps it under a third of a second."""
     code = "import sys\nfrom gim_audio.cli import main\nmain(['--help'])\nprint({'torch', 'numpy'} & set(sys.modules))"
-    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    found = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    ).stdout
     assert "featurize" in found
     assert found.splitlines()[-1] == "set()"
 
@@ -126,10 +130,15 @@ def test_bad_configurations_cost_nothing(corpus, tmp_path, run):
     conf.write_text(TINY)
     for override, message in [
         ("training.stepz=3", "training.stepz: unknown key"),
-        ("data.crop=400000", "are shorter than data.crop=400000 (25.00 s): data.crop=4960 would use 94%"),
+        (
+            "data.crop=400000",
+            "are shorter than data.crop=400000 (25.00 s): data.crop=4960 would use 94%",
+        ),
         ("training.device=cuda:99", "device cuda:99 cannot be used here"),
     ]:
-        status, _, err = run("train", conf, override, "--data", corpus.path, "--out", tmp_path / "e")
+        status, _, err = run(
+            "train", conf, override, "--data", corpus.path, "--out", tmp_path / "e"
+        )
         assert (status, message in err, len(err.strip().splitlines())) == (2, True, 1)
         assert not (tmp_path / "e").exists()
     status, _, err = run("train", conf, "--data", tmp_path, "--out", tmp_path / "e")

@@ -18,9 +18,18 @@ def test_file_and_overrides_meet_in_one_schema(tmp_path):
     path = tmp_path / "c.yaml"
     path.write_text("training: {steps: 7}\nmodel: {channels: [1, 2, 3, 4, 5]}\n")
     config = load(
-        path, ["training.batch=3", "objective.negatives={kind: pool, number: 64}", "training.learning_rate=1e-3"]
+        path,
+        [
+            "training.batch=3",
+            "objective.negatives={kind: pool, number: 64}",
+            "training.learning_rate=1e-3",
+        ],
     )
-    assert (config.training.steps, config.training.batch, config.training.learning_rate) == (7, 3, 1e-3)
+    assert (config.training.steps, config.training.batch, config.training.learning_rate) == (
+        7,
+        3,
+        1e-3,
+    )
     assert config.model.widths == (1, 2, 3, 4, 5)
     assert config.objective.negatives.number == 64
 
@@ -32,10 +41,16 @@ def test_file_and_overrides_meet_in_one_schema(tmp_path):
     rate=st.floats(1e-8, 1),
     isolate_after=st.sets(st.integers(1, 5)).map(sorted),
 )
-def test_saved_configurations_come_back(tmp_path_factory, channels, kind, seed, rate, isolate_after):
+def test_saved_configurations_come_back(
+    tmp_path_factory, channels, kind, seed, rate, isolate_after
+):
     config = Config.model_validate(
         {
-            "model": {"channels": channels, "context": {"kind": kind}, "isolate_after": isolate_after},
+            "model": {
+                "channels": channels,
+                "context": {"kind": kind},
+                "isolate_after": isolate_after,
+            },
             "training": {"seed": seed, "learning_rate": rate},
         }
     )
@@ -50,7 +65,10 @@ def test_saved_configurations_come_back(tmp_path_factory, channels, kind, seed, 
         ("training.stepz=3", "training.stepz: unknown key"),
         ("training.steps=many", "training.steps: .*'many'"),
         ("training.steps=0", "training.steps: .*greater than or equal to 1"),
-        ("training.precision=fp8", "training.precision: .*'fp32', 'tf32', 'bf16' or 'bf16-emulated'"),
+        (
+            "training.precision=fp8",
+            "training.precision: .*'fp32', 'tf32', 'bf16' or 'bf16-emulated'",
+        ),
         ("model.strides=[5,4]", "strides has 2 values for 5 kernels"),
         ("model.strides=[50,4,2,2,2]", "convolution 1: kernel 10 must be at least the stride"),
         ("model.isolate_after=[2,1]", "isolate_after must rise"),
@@ -77,7 +95,12 @@ def test_bad_settings_are_one_line(override, message):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("a: [", "not YAML"), ("just words", "expected sections"), ("\xff", "line 1: not UTF-8 text"), ("", None)],
+    [
+        ("a: [", "not YAML"),
+        ("just words", "expected sections"),
+        ("\xff", "line 1: not UTF-8 text"),
+        ("", None),
+    ],
 )
 def test_bad_files(tmp_path, text, message):
     path = tmp_path / "c.yaml"
@@ -94,7 +117,10 @@ def test_bad_files(tmp_path, text, message):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("training.schedule=serial", "training.schedule: Input should be 'joint' or 'sequential' (given 'serial')"),
+        (
+            "training.schedule=serial",
+            "training.schedule: Input should be 'joint' or 'sequential' (given 'serial')",
+        ),
         ("training.schedule=[{modules: [2], cach: true}]", "training.schedule.0.cach: unknown key"),
         ("model.added=[{kernel: 3, strid: 2}]", "model.added.0.strid: unknown key"),
     ],

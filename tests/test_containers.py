@@ -21,7 +21,9 @@ def loud_and_quiet(seconds=12):
     """What makes a variable bit rate vary."""
     generator = np.random.default_rng(0)
     level = np.repeat([0.001, 0.5], 2 * 16000)
-    return np.tile(level, seconds // 4)[: seconds * 16000] * generator.uniform(-1, 1, seconds * 16000)
+    return np.tile(level, seconds // 4)[: seconds * 16000] * generator.uniform(
+        -1, 1, seconds * 16000
+    )
 
 
 def encoded(samples, form, rate=16000, **options):
@@ -53,7 +55,9 @@ def test_an_mp3_that_does_not_say_how_long_it_is(tmp_path, mp3, source):
     whole = audio.read(mp3, 16000, "b")
     assert len(whole) == 12 * 16000
     offset = int(np.argmax(np.correlate(samples[30000:40000], whole[30000:36000], "valid")))
-    np.testing.assert_allclose(samples[40000 + offset : 180000], whole[40000 : 180000 - offset], atol=1e-5)
+    np.testing.assert_allclose(
+        samples[40000 + offset : 180000], whole[40000 : 180000 - offset], atol=1e-5
+    )
 
 
 def test_tags_of_an_mp3_are_no_recording(tmp_path, mp3):
@@ -74,7 +78,11 @@ def test_the_whole_or_an_error(form, kind):
         pytest.skip("other samples, but as many")
     middle = len(whole) // 2
     hole = np.random.default_rng(1).bytes(900)
-    broken = {"twice": 2 * whole, "half": whole[:middle], "damaged": whole[:middle] + hole + whole[middle + 900 :]}
+    broken = {
+        "twice": 2 * whole,
+        "half": whole[:middle],
+        "damaged": whole[:middle] + hole + whole[middle + 900 :],
+    }
     with pytest.raises(AudioError) as error:
         found = audio.read(broken[kind], 16000, "a")
         assert len(found) < (2 if kind == "twice" else 1) * 12 * 16000  # what would be a loss
@@ -114,7 +122,14 @@ def test_the_header_of_an_mp3_that_does_not_say_how_long_it_is(tmp_path, mp3):
 def test_an_mp3_in_a_wav_is_refused(tmp_path, mp3):
     """As ffmpeg writes it, with the fact chunk; libsndfile reads about half of the frames of a variable bit rate."""
     form = struct.pack("<HHIIHHHHIHHH", 0x55, 1, 16000, 8000, 1, 0, 12, 1, 2, 576, 1, 1393)
-    body = b"WAVEfmt " + struct.pack("<I", len(form)) + form + b"data" + struct.pack("<I", len(mp3)) + mp3
+    body = (
+        b"WAVEfmt "
+        + struct.pack("<I", len(form))
+        + form
+        + b"data"
+        + struct.pack("<I", len(mp3))
+        + mp3
+    )
     (tmp_path / "a.wav").write_bytes(b"RIFF" + struct.pack("<I", len(body)) + body)
     with pytest.raises(AudioError, match=r"a\.wav: is an MP3 in a WAV file"):
         audio.read(tmp_path / "a.wav", 16000)
@@ -124,13 +139,21 @@ def au(samples):
     """An AU as sox writes it, with a comment between header and samples."""
     whole = encoded(samples, "AU")
     offset = int.from_bytes(whole[4:8], "big")
-    return whole[:4] + struct.pack(">I", offset + 20) + whole[8:offset] + b"Processed by SoX 14\0" + whole[offset:]
+    return (
+        whole[:4]
+        + struct.pack(">I", offset + 20)
+        + whole[8:offset]
+        + b"Processed by SoX 14\0"
+        + whole[offset:]
+    )
 
 
 ID3V1, ID3V2 = b"TAG" + bytes(125), b"ID3\x03\0\0\0\0\0\x0a" + bytes(10)
 
 
-@pytest.mark.parametrize("between", [b"", ID3V1, bytes(40), b"APETAGEX" + bytes(24), ID3V2], ids=len)
+@pytest.mark.parametrize(
+    "between", [b"", ID3V1, bytes(40), b"APETAGEX" + bytes(24), ID3V2], ids=len
+)
 @pytest.mark.parametrize("second", ["tagged", "untagged"])
 def test_mp3s_that_follow_each_other(mp3, between, second):
     """Whatever stands between them."""
@@ -149,8 +172,12 @@ def test_an_mp3_that_is_shorter_than_its_marks(mp3):
 
 def test_an_mp3_whose_kind_changes():
     """Of two streams of other rates the second is not decoded, where nothing says how long the first is."""
-    one = without_first_frame(encoded(loud_and_quiet(), "MP3", bitrate_mode="VARIABLE", compression_level=0.4))
-    other = encoded(np.tile(loud_and_quiet(), 3), "MP3", 44100, bitrate_mode="VARIABLE", compression_level=0.4)
+    one = without_first_frame(
+        encoded(loud_and_quiet(), "MP3", bitrate_mode="VARIABLE", compression_level=0.4)
+    )
+    other = encoded(
+        np.tile(loud_and_quiet(), 3), "MP3", 44100, bitrate_mode="VARIABLE", compression_level=0.4
+    )
     with pytest.raises(AudioError):
         audio.read(one + without_first_frame(other), 16000, "a")
 
@@ -214,8 +241,14 @@ def test_a_page_of_an_ogg(subtype, place):
     """libsndfile passes over a page that is missing or damaged, and counts from the first that is left."""
     whole = pages(encoded(loud_and_quiet(16), "OGG", subtype=subtype))
     missing = b"".join(page for page in whole if page is not whole[place])
-    damaged = [page if page is not whole[place] else page[:-3] + bytes([page[-3] ^ 1]) + page[-2:] for page in whole]
-    for broken, message in ((missing, "is missing"), (b"".join(damaged), "is not what was written")):
+    damaged = [
+        page if page is not whole[place] else page[:-3] + bytes([page[-3] ^ 1]) + page[-2:]
+        for page in whole
+    ]
+    for broken, message in (
+        (missing, "is missing"),
+        (b"".join(damaged), "is not what was written"),
+    ):
         with pytest.raises(AudioError, match=message):
             audio.read(broken, 16000, "a")
     assert len(audio.read(b"".join(whole), 16000, "a")) == 16 * 16000
@@ -236,11 +269,15 @@ def test_an_archive_with_white_space_and_pad_bytes(tmp_path):
 def test_a_wav_of_unknown_length_in_an_archive(tmp_path, length):
     """As ffmpeg and sox write it to a pipe: what follows in the archive would be heard too."""
     wav = encoded(loud_and_quiet(4), "WAV")
-    streamed = wav[:4] + struct.pack("<I", length) + wav[8:40] + struct.pack("<I", length) + wav[44:]
+    streamed = (
+        wav[:4] + struct.pack("<I", length) + wav[8:40] + struct.pack("<I", length) + wav[44:]
+    )
     (tmp_path / "a.ark").write_bytes(b"u0 " + streamed + b"u1 " + wav)
     with pytest.raises(DataError, match="unknown length"):
         locate(f"{tmp_path}/a.ark:3")
-    assert len(audio.read(locate(f"{tmp_path}/a.ark:{6 + len(streamed)}"), 16000, "u1")) == 4 * 16000
+    assert (
+        len(audio.read(locate(f"{tmp_path}/a.ark:{6 + len(streamed)}"), 16000, "u1")) == 4 * 16000
+    )
 
 
 @pytest.mark.parametrize("rate", [1, 50, 2**31 - 1])
@@ -259,7 +296,10 @@ def test_samples_that_are_none_after_resampling():
 def test_floats_that_are_no_samples(level):
     with pytest.raises(AudioError, match="where full scale is 1"):
         audio.read(encoded(level * loud_and_quiet(4), "WAV", subtype="FLOAT"), 16000, "a")
-    assert np.abs(audio.read(encoded(6 * loud_and_quiet(4), "WAV", subtype="FLOAT"), 16000, "a")).max() > 2
+    assert (
+        np.abs(audio.read(encoded(6 * loud_and_quiet(4), "WAV", subtype="FLOAT"), 16000, "a")).max()
+        > 2
+    )
 
 
 def featurize(*arguments, **options):
@@ -280,7 +320,9 @@ def test_two_oggs_on_standard_input(tmp_path):
     assert (done.returncode, (tmp_path / "one/utt2num_frames").read_text()) == (0, "stdin 398\n")
 
 
-@pytest.mark.parametrize("kind", ["AU twice", "chunk between", "FLAC behind", "hole", "damaged page", "no samples"])
+@pytest.mark.parametrize(
+    "kind", ["AU twice", "chunk between", "FLAC behind", "hole", "damaged page", "no samples"]
+)
 def test_standard_input_is_believed_no_more_than_files(tmp_path, kind):
     """What a file of these bytes is refused for, a pipe is refused for too; in one line."""
     wav, ogg = encoded(loud_and_quiet(4), "WAV"), pages(encoded(loud_and_quiet(16), "OGG"))
@@ -325,7 +367,13 @@ def tree(tmp_path):
     (root / "sub/deep").mkdir(parents=True)
     (tmp_path / "elsewhere").mkdir()
     wav = encoded(loud_and_quiet(4), "WAV")
-    for name in ("tree/a.wav", "tree/sub/a.WAV", "tree/sub/deep/a.wave", "elsewhere/b.wav", "tree/.hidden.wav"):
+    for name in (
+        "tree/a.wav",
+        "tree/sub/a.WAV",
+        "tree/sub/deep/a.wave",
+        "elsewhere/b.wav",
+        "tree/.hidden.wav",
+    ):
         (tmp_path / name).write_bytes(wav)
     (root / "._a.wav").write_bytes(b"\0\5\26\7Mac OS X")
     (root / ".Trash").mkdir()
@@ -385,6 +433,9 @@ def test_a_named_pipe_is_refused_at_once(tree):
 
     os.mkfifo(tree / "p.wav")
     done = featurize(tree, tree.parent / "out")
-    assert (done.returncode, b"p.wav: is a pipe: give it on standard input" in done.stderr) == (2, True)
+    assert (done.returncode, b"p.wav: is a pipe: give it on standard input" in done.stderr) == (
+        2,
+        True,
+    )
     assert len(list((tree.parent / "out").glob("*.npy"))) == 8
     assert featurize(tree / "p.wav", tree.parent / "none").returncode == 2

@@ -37,7 +37,10 @@ class Counting(Loudness):
 
 
 def test_each_utterance_is_encoded_once_and_answers_are_those_of_single_questions(tmp_path):
-    (train, labels), (test, others) = noisy_data(tmp_path / "a", "abc"), noisy_data(tmp_path / "b", "abc")
+    (train, labels), (test, others) = (
+        noisy_data(tmp_path / "a", "abc"),
+        noisy_data(tmp_path / "b", "abc"),
+    )
     encoder = Counting()
     subject = Subject(encoder, [1, 2])
 
@@ -63,9 +66,13 @@ def test_each_utterance_is_encoded_once_and_answers_are_those_of_single_question
     ]  # fmt: skip
     sample = FrameSample(subject, (train, labels), shifts=[0], most_frames=300, seed=0)
     alone = evaluate(subject, [sample, PhoneProbe(sample, (test, others), ["strict"])]).results[0]
-    assert alone.modules[0]["accuracy"] == pytest.approx(together.results[0].modules[0]["accuracy"], abs=0.02)
+    assert alone.modules[0]["accuracy"] == pytest.approx(
+        together.results[0].modules[0]["accuracy"], abs=0.02
+    )
     assert evaluate(subject, everything()).results == together.results
-    confusion = np.array([list(map(int, row.split())) for row in together.results[0].modules[0]["confusion"]])
+    confusion = np.array(
+        [list(map(int, row.split())) for row in together.results[0].modules[0]["confusion"]]
+    )
     assert confusion.sum() == together.results[0].counts["test_frames"]
     assert confusion.trace() / confusion.sum() == together.results[0].modules[0]["accuracy"]
 
@@ -84,7 +91,9 @@ def test_alike_is_what_rotation_and_scale_do_not_change():
     assert linear_cka(x, 3 * x @ rotation + 1) == pytest.approx(1, abs=1e-4)
     centring = np.eye(50) - 1 / 50
     k, m = (centring @ f @ f.T @ centring for f in (x, y))
-    assert linear_cka(x, y) == pytest.approx((k * m).sum() / np.sqrt((k * k).sum() * (m * m).sum()), rel=1e-3)
+    assert linear_cka(x, y) == pytest.approx(
+        (k * m).sum() / np.sqrt((k * k).sum() * (m * m).sum()), rel=1e-3
+    )
     assert linear_cka(x, np.ones((50, 2), np.float32)) == 0
 
 
@@ -96,7 +105,9 @@ def test_slowness_by_its_definition(tmp_path):
     for lag, found in zip((1, 2, 5, 10, 20), result.modules[0]["autocorrelation"], strict=False):
         pairs = np.concatenate([np.stack([t[:-lag], t[lag:]]) for t in tracks], axis=1)
         assert found == pytest.approx(np.corrcoef(pairs)[0, 1], abs=1e-4)
-    assert result.modules[0]["autocorrelation"][5] is None  # utterances of 50 frames have no lag of 50
+    assert (
+        result.modules[0]["autocorrelation"][5] is None
+    )  # utterances of 50 frames have no lag of 50
     assert result.modules[1]["autocorrelation"][0] is None  # nothing varies
 
 
@@ -107,7 +118,11 @@ class Spelt(Loudness):
 
     def encode(self, waveform, modules=None):
         level = super().encode(waveform)[0][:, 0]
-        return [np.stack([level < 0.01, (level >= 0.01) & (level < 0.1), level >= 0.1], axis=1).astype(np.float32)]
+        return [
+            np.stack([level < 0.01, (level >= 0.01) & (level < 0.1), level >= 0.1], axis=1).astype(
+                np.float32
+            )
+        ]
 
 
 @pytest.fixture
@@ -153,7 +168,9 @@ def test_the_loss_that_chooses_the_epochs(spelt, monkeypatch):
     with torch.no_grad():
         single = [float(probe._loss(reader, frames, [number])) for number in chosen]
     sizes, pad = [], torch.nn.utils.rnn.pad_sequence
-    monkeypatch.setattr("torch.nn.utils.rnn.pad_sequence", lambda x, **more: sizes.append(len(x)) or pad(x, **more))
+    monkeypatch.setattr(
+        "torch.nn.utils.rnn.pad_sequence", lambda x, **more: sizes.append(len(x)) or pad(x, **more)
+    )
     assert probe._mean_loss(reader, frames, chosen) == pytest.approx(np.mean(single), rel=1e-4)
     assert sizes == [8, 3]
 
@@ -172,11 +189,14 @@ def test_what_cannot_be_read(spelt):
 
 def test_labels_of_other_audio(spelt):
     data, alignments = spelt
-    longer = alignments | {"a-0": Alignment(np.array([0.0, 1]), np.array([1, 2.0]), np.array([2, 3]))}
+    longer = alignments | {
+        "a-0": Alignment(np.array([0.0, 1]), np.array([1, 2.0]), np.array([2, 3]))
+    }
     subject = Subject(Spelt(), [1])
     sample = FrameSample(subject, (data, longer), shifts=[1], most_frames=100, seed=0)
     with pytest.raises(
-        DataError, match=r"the phones of a-0 end at 2.00 s, its audio at 1\.\d+ s: labels of other audio"
+        DataError,
+        match=r"the phones of a-0 end at 2.00 s, its audio at 1\.\d+ s: labels of other audio",
     ):
         evaluate(subject, [sample, PhoneProbe(sample, spelt, ["strict"])])
 
@@ -189,7 +209,16 @@ def test_the_command(tmp_path, run):
     arguments = ["evaluate", "mfcc13", "--test", tmp_path / "b", "--module", "last"]
     train = ["--train", tmp_path / "a"]
     status, _, err = run(
-        *arguments, *train, "--out", out, "--tasks", "phones,slowness", "--shifts", "0,1", "--stack", 1
+        *arguments,
+        *train,
+        "--out",
+        out,
+        "--tasks",
+        "phones,slowness",
+        "--shifts",
+        "0,1",
+        "--stack",
+        1,
     )
     assert status == 0, err
     assert sorted(file.name for file in out.iterdir()) == [

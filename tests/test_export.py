@@ -41,11 +41,15 @@ def session(file):
 
 
 def noise(samples, batch=1):
-    return (0.06 * np.random.default_rng(samples).standard_normal((batch, samples))).astype(np.float32)
+    return (0.06 * np.random.default_rng(samples).standard_normal((batch, samples))).astype(
+        np.float32
+    )
 
 
 def whole(encoder, waveforms, module=None):
-    return np.stack([encoder.encode_whole(waveform, [encoder.pick(module)])[0] for waveform in waveforms])
+    return np.stack(
+        [encoder.encode_whole(waveform, [encoder.pick(module)])[0] for waveform in waveforms]
+    )
 
 
 @pytest.mark.parametrize(("samples", "batch"), [(41, 1), (900, 3), (20480, 2), (50001, 1)])
@@ -57,21 +61,30 @@ def test_onnxruntime_agrees(exported, samples, batch):
 
 
 @given(pieces=st.lists(st.integers(0, 5000), min_size=1, max_size=6), batch=st.integers(1, 3))
-@settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 def test_a_stream_agrees(exported, pieces, batch):
     encoder, folder = exported
     graph = session(folder / "stream.onnx")
     told = graph.get_modelmeta().custom_metadata_map
-    pieces, shapes = [int(told["least_samples"]) + n for n in pieces], ast.literal_eval(told["initial_states"])
+    pieces, shapes = (
+        [int(told["least_samples"]) + n for n in pieces],
+        ast.literal_eval(told["initial_states"]),
+    )
     waveforms = noise(sum(pieces), batch)
     states = [np.zeros((batch, *shape[1:]), np.float32) for shape in shapes]
     found, bounds = [], np.cumsum([0, *pieces])
     for start, stop in pairwise(bounds):
         last = np.array([stop == bounds[-1]], np.int64)
         given_states = {f"state_{number}": state for number, state in enumerate(states)}
-        features, *states = graph.run(None, {"waveform": waveforms[:, start:stop], "last": last, **given_states})
+        features, *states = graph.run(
+            None, {"waveform": waveforms[:, start:stop], "last": last, **given_states}
+        )
         found.append(features)
-    np.testing.assert_allclose(np.concatenate(found, axis=1), whole(encoder, waveforms), atol=TOLERANCE)
+    np.testing.assert_allclose(
+        np.concatenate(found, axis=1), whole(encoder, waveforms), atol=TOLERANCE
+    )
 
 
 def test_a_module_and_half_the_size(exported, tmp_path, run):
@@ -85,7 +98,10 @@ def test_a_module_and_half_the_size(exported, tmp_path, run):
     (found,) = session(tmp_path / "h.onnx").run(None, {"waveform": noise(9000)})
     np.testing.assert_allclose(found, whole(encoder, noise(9000)), atol=5e-3)
     sizes = [
-        sum(np.prod(w.dims) * onnx.helper.tensor_dtype_to_np_dtype(w.data_type).itemsize for w in graph.initializer)
+        sum(
+            np.prod(w.dims) * onnx.helper.tensor_dtype_to_np_dtype(w.data_type).itemsize
+            for w in graph.initializer
+        )
         for graph in (onnx.load(folder / "whole.onnx").graph, onnx.load(tmp_path / "h.onnx").graph)
     ]
     assert sizes[1] < 0.6 * sizes[0]
@@ -96,11 +112,15 @@ def test_a_folder_for_features(exported, tmp_path, run):
     for name, options, tolerance in (("full", [], 0), ("half", ["--half"], 5e-3)):
         assert run("export", folder / "exp", tmp_path / name, *options)[0] == 0
         loaded = Featurizer.load(tmp_path / name)
-        for found, expected in zip(loaded.encode(noise(9000)[0]), encoder.encode(noise(9000)[0]), strict=True):
+        for found, expected in zip(
+            loaded.encode(noise(9000)[0]), encoder.encode(noise(9000)[0]), strict=True
+        ):
             np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
         assert run("info", tmp_path / name)[0] == 0
         assert trained_steps(tmp_path / name) is trained_steps(folder / "exp") is None
-    full, half = ((tmp_path / name / "model.safetensors").stat().st_size for name in ("full", "half"))
+    full, half = (
+        (tmp_path / name / "model.safetensors").stat().st_size for name in ("full", "half")
+    )
     assert half < full < (folder / "exp/model.safetensors").stat().st_size
     with (tmp_path / "half/model.safetensors").open("r+b") as file:
         file.seek(-1, 2)

@@ -43,7 +43,9 @@ def lacking(monkeypatch, module, function, code):
     ],
     ids=["flock", "symlink", "chmod", "fsync"],
 )
-def test_file_systems_that_lack_something(corpus, noise, tmp_path, run, monkeypatch, module, function, code, note):
+def test_file_systems_that_lack_something(
+    corpus, noise, tmp_path, run, monkeypatch, module, function, code, note
+):
     """Networks and removable disks lack locks, links, modes or a flush: the work goes on."""
     lacking(monkeypatch, module, function, code)
     files._note.cache_clear()
@@ -63,7 +65,9 @@ def test_a_lock_by_name_keeps_others_out(tmp_path, monkeypatch):
     lacking(monkeypatch, files.fcntl, "flock", errno.ENOLCK)
     with files.lock(tmp_path / "e"):
         with (
-            pytest.raises(GimAudioError, match=r"is at work there; if it is not, remove .*\.locked"),
+            pytest.raises(
+                GimAudioError, match=r"is at work there; if it is not, remove .*\.locked"
+            ),
             files.lock(tmp_path / "e"),
         ):
             pass
@@ -84,16 +88,24 @@ def test_a_damaged_journal_stops_nothing(trained, run):
     arguments, experiment = trained
     (experiment / "provenance.json").write_text("")
     lines = (experiment / "metrics.jsonl").read_text().splitlines(keepends=True)
-    (experiment / "metrics.jsonl").write_text("".join([lines[0], '{"step": 2, "loss": [1.0, }\n', "[]\n", *lines[2:]]))
+    (experiment / "metrics.jsonl").write_text(
+        "".join([lines[0], '{"step": 2, "loss": [1.0, }\n', "[]\n", *lines[2:]])
+    )
     status, _, err = run(*arguments, "training.steps=7", "--resume")
     assert (status, "trained: " in err) == (0, True), err
-    kept = [json.loads(line)["step"] for line in (experiment / "metrics.jsonl").read_text().splitlines()]
+    kept = [
+        json.loads(line)["step"] for line in (experiment / "metrics.jsonl").read_text().splitlines()
+    ]
     assert kept == [1, 3, 4, 5, 6, 7]
     assert run("report", experiment, "--out", experiment / "report.html")[0] == 0
     assert len(json.loads((experiment / "provenance.json").read_text())) == 1
     (experiment / "step-000007/config.yaml").write_text("")
     status, _, err = run(*arguments, "training.steps=9", "--resume")
-    assert (status, "step-000007/config.yaml: damaged" in err, "go on from" in err) == (2, True, True)
+    assert (status, "step-000007/config.yaml: damaged" in err, "go on from" in err) == (
+        2,
+        True,
+        True,
+    )
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "provenance.json", "config.yaml"])
@@ -114,9 +126,7 @@ def test_memory_that_is_not_enough(trained, run, monkeypatch):
 
     monkeypatch.setattr("gim_audio.training.step.Step.__call__", refuse)
     status, _, err = run(*arguments, "training.steps=9", "--resume")
-    message = (
-        f"smaller training.batch or data.crop: training stops; the last good checkpoint is {experiment}/step-000006"
-    )
+    message = f"smaller training.batch or data.crop: training stops; the last good checkpoint is {experiment}/step-000006"
     assert (status, message in err) == (2, True), err
     assert not is_out_of_memory(RuntimeError("size mismatch"))
     assert is_out_of_memory(MemoryError())
@@ -125,7 +135,13 @@ def test_memory_that_is_not_enough(trained, run, monkeypatch):
 def test_a_model_that_is_too_large(corpus, tmp_path, run):
     (tmp_path / "c.yaml").write_text(TINY)
     status, _, err = run(
-        "train", tmp_path / "c.yaml", "model.context.hidden=2000000000", "--data", corpus.path, "--out", tmp_path / "e"
+        "train",
+        tmp_path / "c.yaml",
+        "model.context.hidden=2000000000",
+        "--data",
+        corpus.path,
+        "--out",
+        tmp_path / "e",
     )
     assert (status, "the memory is not enough" in err, len(err.splitlines())) == (2, True, 1), err
 
@@ -136,11 +152,25 @@ def test_processes_that_cannot_meet(corpus, tmp_path, missing):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        world = {"WORLD_SIZE": "1", "RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(taken.getsockname()[1])}
+        world = {
+            "WORLD_SIZE": "1",
+            "RANK": "0",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(taken.getsockname()[1]),
+        }
         world.pop(missing, None)
         arguments = ["train", tmp_path / "c.yaml", "training.parallel=data", "training.device=cpu"]
         done = subprocess.run(
-            [sys.executable, "-m", "gim_audio", *map(str, arguments), "--data", corpus.path, "--out", tmp_path / "e"],
+            [
+                sys.executable,
+                "-m",
+                "gim_audio",
+                *map(str, arguments),
+                "--data",
+                corpus.path,
+                "--out",
+                tmp_path / "e",
+            ],
             capture_output=True,
             text=True,
             check=False,

@@ -73,7 +73,10 @@ def test_arguments_that_cannot_be(noise, tmp_path, run, arguments):
     before = (noise.path / "wav.scp").read_bytes()
     if arguments[0] == "probe":
         arguments = [*arguments, "--train", "DATA", "--test", "DATA", "--out", "OUT"]
-    given = [a.replace("DATA", str(noise.path)).replace("OUT", str(tmp_path / "new/out")) for a in arguments]
+    given = [
+        a.replace("DATA", str(noise.path)).replace("OUT", str(tmp_path / "new/out"))
+        for a in arguments
+    ]
     status, out, err = run(*given)
     assert (status, out) == (2, "")
     assert len(err.splitlines()) == 1

@@ -31,7 +31,11 @@ def test_a_byte_order_mark_is_no_letter(noise, tmp_path, run):
     (tmp_path / "x.txt").write_text(f"{BOM}a-1 0 0 1 1\n")
     (tmp_path / "x.yaml").write_text(f"{BOM}training: {{steps: 7}}\n")
     (tmp_path / "x.scp").write_text(f"{BOM}a-1 {noise.recordings['a-1']}\n")
-    assert list(read_alignments(tmp_path / "x.ctm")) == list(read_alignments(tmp_path / "x.txt")) == ["a-1"]
+    assert (
+        list(read_alignments(tmp_path / "x.ctm"))
+        == list(read_alignments(tmp_path / "x.txt"))
+        == ["a-1"]
+    )
     assert config.load(tmp_path / "x.yaml").training.steps == 7
     assert read_scp(tmp_path / "x.scp").utterances == ["a-1"]
     assert run("featurize", "fbank", f"scp:{tmp_path}/x.scp", tmp_path / "out")[0] == 0
@@ -53,7 +57,9 @@ def test_what_is_not_text_is_named_with_its_line(noise, tmp_path, run, name):
 def test_the_end_of_a_segment_is_that_of_the_recording(noise, tmp_path, run):
     """Kaldi's extract-segments takes -1 so."""
     data = DataDir.read(noise.path)
-    segments = "".join(f"{name} {name} 0.1 {'-1' if name == 'a-2' else '0.2'}\n" for name in data.utterances)
+    segments = "".join(
+        f"{name} {name} 0.1 {'-1' if name == 'a-2' else '0.2'}\n" for name in data.utterances
+    )
     (noise.path / "segments").write_text(segments)
     assert check(noise.path) == []
     fix(noise.path)
@@ -92,7 +98,11 @@ def test_numbers_are_no_phones(tmp_path):
     with pytest.raises(DataError, match="numbers from 0 to 40"):
         read_alignments(tmp_path / "x.txt")
     (tmp_path / "x.txt").write_text("u0 0 1 1 2\nu1 0 1\n")
-    assert [PHONES[label] for label in read_alignments(tmp_path / "x.txt")["u0"].labels] == ["SIL", "SPN", "aa"]
+    assert [PHONES[label] for label in read_alignments(tmp_path / "x.txt")["u0"].labels] == [
+        "SIL",
+        "SPN",
+        "aa",
+    ]
 
 
 def test_comments_and_empty_lines(tmp_path):
@@ -100,7 +110,9 @@ def test_comments_and_empty_lines(tmp_path):
     assert read_alignments(tmp_path / "x.ctm")["a-1"].labels.tolist() == [0, PHONES.index("hh")]
     (tmp_path / "x.item").write_text("#file\n\n;; x\na-1 0.1 0.2 ah b d a\n\n")
     assert len(read_items(tmp_path / "x.item")) == 1
-    (tmp_path / "x.item").write_text("a-1 0.1 0.2 ah b d a\nb-1 0.1 0.2 ah b d b\n")  # without a heading
+    (tmp_path / "x.item").write_text(
+        "a-1 0.1 0.2 ah b d a\nb-1 0.1 0.2 ah b d b\n"
+    )  # without a heading
     assert len(read_items(tmp_path / "x.item")) == 2
 
 
@@ -122,11 +134,18 @@ def test_markup_is_not_spoken(text, words):
 
 def test_a_speaker_has_one_word(noise, run):
     """spk2utt cannot say a name with a space in it, and --fix cannot mend it."""
-    speakers = "".join(f"{name} {'Ann Lee' if name == 'b-1' else 'x'}\n" for name in noise.utterances)
+    speakers = "".join(
+        f"{name} {'Ann Lee' if name == 'b-1' else 'x'}\n" for name in noise.utterances
+    )
     (noise.path / "utt2spk").write_text(speakers)
-    for arguments in (["data", "check", noise.path, "--fix"], ["pack", noise.path, noise.path / "p"]):
+    for arguments in (
+        ["data", "check", noise.path, "--fix"],
+        ["pack", noise.path, noise.path / "p"],
+    ):
         status, _, err = run(*arguments)
-        message = "utt2spk, line 3: `Ann Lee`: a name of a speaker with a space in it: write `Ann_Lee`"
+        message = (
+            "utt2spk, line 3: `Ann Lee`: a name of a speaker with a space in it: write `Ann_Lee`"
+        )
         assert (status, message in err) == (2, True)
 
 
@@ -153,15 +172,23 @@ def test_a_long_list_is_searched_once(tmp_path):
 
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=80)
-NUMBER = st.one_of(st.floats().map(str), st.integers().map(str), st.sampled_from(["", "x", "1e999", "-1", "0.1"]))
+NUMBER = st.one_of(
+    st.floats().map(str), st.integers().map(str), st.sampled_from(["", "x", "1e999", "-1", "0.1"])
+)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.tuples(TEXT, NUMBER, NUMBER, st.sampled_from([*PHONES, "1", "AH0", "sil_S", "?"]))))
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.lists(st.tuples(TEXT, NUMBER, NUMBER, st.sampled_from([*PHONES, "1", "AH0", "sil_S", "?"])))
+)
 def test_any_alignment_is_read_or_refused(tmp_path, lines):
     """What is read has times in order and known phones; the rest is refused by a line that names the file."""
     path = tmp_path / "x.ctm"
-    path.write_text("\n".join(f"{name} 1 {start} {length} {phone}" for name, start, length, phone in lines))
+    path.write_text(
+        "\n".join(f"{name} 1 {start} {length} {phone}" for name, start, length, phone in lines)
+    )
     for reader in (read_ctm, read_alignments):
         try:
             found = reader(path)
@@ -176,12 +203,20 @@ def test_any_alignment_is_read_or_refused(tmp_path, lines):
             assert set(alignment.labels.tolist()) <= set(range(len(PHONES)))
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.recursive(st.one_of(TEXT, st.floats(), st.integers(), st.none()), lambda x: st.dictionaries(TEXT, x)))
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.recursive(
+        st.one_of(TEXT, st.floats(), st.integers(), st.none()), lambda x: st.dictionaries(TEXT, x)
+    )
+)
 def test_any_configuration_is_read_or_refused(tmp_path, value):
     import yaml
 
-    (tmp_path / "c.yaml").write_text(yaml.safe_dump({"training": value, "model": {"mean": value}}, allow_unicode=True))
+    (tmp_path / "c.yaml").write_text(
+        yaml.safe_dump({"training": value, "model": {"mean": value}}, allow_unicode=True)
+    )
     try:
         config.load(tmp_path / "c.yaml")
     except ConfigError as error:

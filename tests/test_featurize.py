@@ -25,7 +25,14 @@ CONTEXTS = ["{kind: gru, hidden: 6}", "{kind: conv, hidden: 6, at: each}", "{kin
 def featurizer(context=CONTEXTS[0]):
     isolate_after = "[1,2,3,4,5]" if "gru" in context else "[1,3]"
     return Featurizer.random(
-        load(None, ["model.channels=8", f"model.context={context}", f"model.isolate_after={isolate_after}"])
+        load(
+            None,
+            [
+                "model.channels=8",
+                f"model.context={context}",
+                f"model.isolate_after={isolate_after}",
+            ],
+        )
     )
 
 
@@ -39,9 +46,21 @@ def test_bf16_is_near_and_says_so(tmp_path, run):
         assert rounded.dtype == np.float32
         assert 0 < np.abs(exact - rounded).max() < 0.03 * np.abs(exact).max()
     soundfile.write(tmp_path / "a.wav", waveform[:8000], 16000)
-    assert run("featurize", "random", tmp_path / "a.wav", tmp_path / "f", "--precision", "bf16-emulated")[0] == 0
+    assert (
+        run(
+            "featurize",
+            "random",
+            tmp_path / "a.wav",
+            tmp_path / "f",
+            "--precision",
+            "bf16-emulated",
+        )[0]
+        == 0
+    )
     assert json.loads((tmp_path / "f/features.json").read_text())["precision"] == "bf16"
-    status, _, error = run("featurize", "mfcc", tmp_path / "a.wav", tmp_path / "g", "--precision", "bf16")
+    status, _, error = run(
+        "featurize", "mfcc", tmp_path / "a.wav", tmp_path / "g", "--precision", "bf16"
+    )
     assert (status, "mfcc is computed in fp32" in error) == (2, True)
 
 
@@ -63,12 +82,18 @@ def test_baselines_are_kaldis():
     band = (mel(500) - mel(20)) / (mel(8000) - mel(20)) * 81 - 1
     assert abs(np.median(energies.argmax(axis=1)) - band) <= 1
     steady = cepstra[20:-20]
-    assert np.abs(steady[:, 13:]).max() < 1e-2 * np.abs(steady[:, :13]).max()  # nothing changes in a steady tone
+    assert (
+        np.abs(steady[:, 13:]).max() < 1e-2 * np.abs(steady[:, :13]).max()
+    )  # nothing changes in a steady tone
     with pytest.raises(AudioError, match="at least 400"):
         mfcc.encode(waveform[:399])
 
 
-@given(samples=st.integers(400, 20000), block=st.integers(1, 20000), kind=st.sampled_from(["mfcc", "mfcc13", "fbank"]))
+@given(
+    samples=st.integers(400, 20000),
+    block=st.integers(1, 20000),
+    kind=st.sampled_from(["mfcc", "mfcc13", "fbank"]),
+)
 @settings(deadline=None, max_examples=40)
 def test_baselines_are_the_same_in_pieces(samples, block, kind):
     waveform = (0.06 * np.random.default_rng(samples).standard_normal(samples)).astype(np.float32)
@@ -92,7 +117,9 @@ def test_a_folder_of_numpy_files(experiment, noise, tmp_path, run):
     status, _, err = run("featurize", experiment, noise.path, tmp_path / "out", "--module", 4)
     assert (status, err.splitlines()[-1]) == (0, f"{tmp_path}/out: 7 utterances")
     encoder = load_encoder(str(experiment))
-    counts = dict(line.split() for line in (tmp_path / "out/utt2num_frames").read_text().splitlines())
+    counts = dict(
+        line.split() for line in (tmp_path / "out/utt2num_frames").read_text().splitlines()
+    )
     for name, waveform in noise.waveforms(16000):
         features = np.load(tmp_path / f"out/{name}.npy")
         np.testing.assert_allclose(features, encoder.encode(waveform)[3], rtol=0, atol=1e-6)
@@ -105,14 +132,18 @@ def test_a_folder_of_numpy_files(experiment, noise, tmp_path, run):
 
 
 def test_a_kaldi_archive(experiment, noise, tmp_path, run):
-    status, _, _ = run("featurize", experiment, noise.path, f"ark,scp:{tmp_path}/k/f.ark,{tmp_path}/k/f.scp")
+    status, _, _ = run(
+        "featurize", experiment, noise.path, f"ark,scp:{tmp_path}/k/f.ark,{tmp_path}/k/f.scp"
+    )
     assert status == 0
     run("featurize", experiment, noise.path, tmp_path / "out")
     found = kaldiio.load_scp(f"{tmp_path}/k/f.scp")
     assert sorted(found) == noise.utterances
     for name in noise.utterances:
         np.testing.assert_array_equal(found[name], np.load(tmp_path / f"out/{name}.npy"))
-    assert (tmp_path / "k/f.utt2num_frames").read_text() == (tmp_path / "out/utt2num_frames").read_text()
+    assert (tmp_path / "k/f.utt2num_frames").read_text() == (
+        tmp_path / "out/utt2num_frames"
+    ).read_text()
 
 
 def test_inputs(noise, corpus, tmp_path):
@@ -156,7 +187,9 @@ def test_good_files_survive_bad_ones(tmp_path, run):
     status, _, err = run("featurize", "mfcc", folder, tmp_path / "out")
     lines = err.strip().splitlines()
     assert status == 2
-    assert lines[-1].endswith(f"{len(bad)} of {len(bad) + 5} utterances failed, 5 are in {tmp_path}/out")
+    assert lines[-1].endswith(
+        f"{len(bad)} of {len(bad) + 5} utterances failed, 5 are in {tmp_path}/out"
+    )
     assert len([line for line in lines if line.startswith("failed: ")]) == len(bad)
     assert sorted(p.name for p in (tmp_path / "out").glob("*.npy")) == [
         "fine.npy",
@@ -226,9 +259,15 @@ def test_wrong_names(experiment, noise, tmp_path, run):
             [tmp_path / "none", noise.path, tmp_path / "o"],
             "no such experiment (nor is it gim-small, mfcc, mfcc+cmvn, mfcc13, fbank, fbank+cmvn or random)",
         ),
-        ([experiment, noise.path, tmp_path / "o", "--module", 7], "has modules 1 to 6: conv1, conv2"),
+        (
+            [experiment, noise.path, tmp_path / "o", "--module", 7],
+            "has modules 1 to 6: conv1, conv2",
+        ),
         ([experiment, noise.path, "ark,scp:only.ark"], "expected ark,scp:FILE.ark,FILE.scp"),
-        ([experiment, noise.path, tmp_path / "o", "--device", "gpu7"], "device gpu7 cannot be used here"),
+        (
+            [experiment, noise.path, tmp_path / "o", "--device", "gpu7"],
+            "device gpu7 cannot be used here",
+        ),
     ]:
         status, _, err = run("featurize", *arguments)
         assert status == 2

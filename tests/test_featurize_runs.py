@@ -23,7 +23,9 @@ def many(folder, count=60):
 
 
 def files(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "features.json"}
+    return {
+        path.name: path.read_bytes() for path in folder.iterdir() if path.name != "features.json"
+    }
 
 
 def test_the_same_bits_by_any_number_of_processes(small, tmp_path, run):
@@ -39,7 +41,9 @@ def test_killed_and_begun_again(small, tmp_path):
     data = many(tmp_path / "many", 300)
     command = [sys.executable, "-m", "gim_audio", "featurize", str(small), str(data.path)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run([*command, f"ark,scp:{tmp_path}/a.ark,{tmp_path}/a.scp"], check=True, env=environment)
+    subprocess.run(
+        [*command, f"ark,scp:{tmp_path}/a.ark,{tmp_path}/a.scp"], check=True, env=environment
+    )
     output, work = f"ark,scp:{tmp_path}/b.ark,{tmp_path}/b.scp", tmp_path / ".b.ark.work"
     kills = 0
     for entries in (1, 30, 120):
@@ -54,10 +58,14 @@ def test_killed_and_begun_again(small, tmp_path):
         process.wait()
     assert kills
     assert not (tmp_path / "b.ark").exists()
-    finished = subprocess.run([*command, output], check=True, env=environment, capture_output=True, text=True)
+    finished = subprocess.run(
+        [*command, output], check=True, env=environment, capture_output=True, text=True
+    )
     assert "301 utterances" in finished.stderr
     assert (tmp_path / "b.ark").read_bytes() == (tmp_path / "a.ark").read_bytes()
-    assert (tmp_path / "b.scp").read_text() == (tmp_path / "a.scp").read_text().replace("a.ark", "b.ark")
+    assert (tmp_path / "b.scp").read_text() == (tmp_path / "a.scp").read_text().replace(
+        "a.ark", "b.ark"
+    )
     assert not work.exists()
 
 
@@ -77,7 +85,9 @@ def test_nothing_is_done_twice_but_what_failed(small, tmp_path, run, monkeypatch
         assert run("featurize", small, data.path, tmp_path / "out")[0] == 130
     assert not (tmp_path / "out").exists()
     encoded, encode = [], Worker.unit
-    monkeypatch.setattr(Worker, "unit", lambda self, unit: (encoded.extend(unit.names), encode(self, unit))[1])
+    monkeypatch.setattr(
+        Worker, "unit", lambda self, unit: (encoded.extend(unit.names), encode(self, unit))[1]
+    )
     status, _, err = run("featurize", small, data.path, tmp_path / "out")
     assert (status, "1 of 6 utterances failed" in err) == (2, True)
     assert "s-003" in encoded
@@ -88,10 +98,17 @@ def test_killed_while_it_wrote(small, noise, tmp_path, run, monkeypatch):
     """What of the output is there already is its own: it is written again, to the same bytes."""
     from gim_audio.featurize.outputs.archive import Archive
 
-    command = ["featurize", small, noise.path, f"ark,scp:{tmp_path}/m-MODULE.ark,{tmp_path}/m-MODULE.scp"]
+    command = [
+        "featurize",
+        small,
+        noise.path,
+        f"ark,scp:{tmp_path}/m-MODULE.ark,{tmp_path}/m-MODULE.scp",
+    ]
     modules = ["--module", 6, "--module", 4]
     assert run(*command, *modules)[0] == 0
-    undisturbed = {path.name: path.read_bytes() for path in tmp_path.glob("m-*") if "json" not in path.name}
+    undisturbed = {
+        path.name: path.read_bytes() for path in tmp_path.glob("m-*") if "json" not in path.name
+    }
     for path in tmp_path.glob("m-*"):
         path.unlink()
     opened, original = [], Archive.open
@@ -107,13 +124,19 @@ def test_killed_while_it_wrote(small, noise, tmp_path, run, monkeypatch):
         assert run(*command, *modules)[0] == 130
     assert (tmp_path / "m-6.ark").exists()
     assert not (tmp_path / "m-4.ark").exists()
-    monkeypatch.setattr("gim_audio.featurize.encode.Worker.unit", None)  # there is nothing left to encode
+    monkeypatch.setattr(
+        "gim_audio.featurize.encode.Worker.unit", None
+    )  # there is nothing left to encode
     assert run(*command, *modules)[0] == 0
-    assert {path.name: path.read_bytes() for path in tmp_path.glob("m-*") if "json" not in path.name} == undisturbed
+    assert {
+        path.name: path.read_bytes() for path in tmp_path.glob("m-*") if "json" not in path.name
+    } == undisturbed
     assert run(*command, *modules)[0] == 2
 
 
-def test_an_utterance_is_entered_with_all_its_modules_or_not_at_all(small, noise, tmp_path, run, monkeypatch):
+def test_an_utterance_is_entered_with_all_its_modules_or_not_at_all(
+    small, noise, tmp_path, run, monkeypatch
+):
     """An index that was cut at any byte loses whole utterances, which are done again."""
 
     def interrupted(output, description):
@@ -125,9 +148,15 @@ def test_an_utterance_is_entered_with_all_its_modules_or_not_at_all(small, noise
     (index,) = tmp_path.glob(".*.work/shard-*.index")
     for kept in (1, index.stat().st_size // 2, index.stat().st_size - 1):
         index.write_bytes(index.read_bytes()[:kept])
-    assert run("featurize", small, noise.path, tmp_path / "o-MODULE", "--module", 6, "--module", 4)[0] == 0
+    assert (
+        run("featurize", small, noise.path, tmp_path / "o-MODULE", "--module", 6, "--module", 4)[0]
+        == 0
+    )
     for module in (4, 6):
-        assert sorted(path.stem for path in (tmp_path / f"o-{module}").glob("*.npy")) == noise.utterances
+        assert (
+            sorted(path.stem for path in (tmp_path / f"o-{module}").glob("*.npy"))
+            == noise.utterances
+        )
 
 
 def test_audio_that_has_changed_is_done_again(small, noise, corpus, tmp_path, run, monkeypatch):
@@ -157,7 +186,9 @@ def test_other_settings_begin_anew(small, noise, tmp_path, run, monkeypatch):
         patch.setattr("gim_audio.featurize.outputs.folder.Folder.open", full)
         status, _, err = run("featurize", small, noise.path, tmp_path / "out", "--module", 4)
     assert status == 2
-    assert err.endswith(".out.work: No space left on device: what is done is kept there, the same command goes on\n")
+    assert err.endswith(
+        ".out.work: No space left on device: what is done is kept there, the same command goes on\n"
+    )
     assert run("featurize", small, noise.path, tmp_path / "out", "--module", 6)[0] == 0
     assert np.load(tmp_path / "out/a-1.npy").shape[1] == 6
 
@@ -165,7 +196,12 @@ def test_other_settings_begin_anew(small, noise, tmp_path, run, monkeypatch):
 @pytest.mark.parametrize(
     ("output", "options", "size", "said"),
     [
-        ("out", [], 200_000, ".out.work: File too large: what is done is kept there, the same command goes on"),
+        (
+            "out",
+            [],
+            200_000,
+            ".out.work: File too large: what is done is kept there, the same command goes on",
+        ),
         ("out.h5", ["--pool", "mean"], 80_000, "out.h5: File too large; nothing was written there"),
     ],
     ids=["while it works", "while it writes"],
@@ -176,8 +212,13 @@ def test_a_full_disk_costs_nothing(small, tmp_path, output, options, size, said)
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({0}, {0}))"
     call = "from gim_audio.cli import main; main({})"
     arguments = ["featurize", str(small), str(data.path), str(tmp_path / output), *options]
-    commands = [[sys.executable, "-c", f"{limit.format(most)}; {call.format(arguments)}"] for most in (size, -1)]
-    stopped, finished = (subprocess.run(each, capture_output=True, text=True, check=False) for each in commands)
+    commands = [
+        [sys.executable, "-c", f"{limit.format(most)}; {call.format(arguments)}"]
+        for most in (size, -1)
+    ]
+    stopped, finished = (
+        subprocess.run(each, capture_output=True, text=True, check=False) for each in commands
+    )
     assert (stopped.returncode, stopped.stderr) == (2, f"gim-audio: {tmp_path}/{said}\n")
     assert (finished.returncode, "301 utterances" in finished.stderr) == (0, True)
 
@@ -185,8 +226,13 @@ def test_a_full_disk_costs_nothing(small, tmp_path, output, options, size, said)
 def test_jobs_share_the_work(small, tmp_path, run):
     data = many(tmp_path / "many")
     for number in (1, 2, 3):
-        assert run("featurize", small, data.path, tmp_path / "part-JOB", "--job", f"{number}/3")[0] == 0
-    names = [path.stem for number in (1, 2, 3) for path in (tmp_path / f"part-{number}").glob("*.npy")]
+        assert (
+            run("featurize", small, data.path, tmp_path / "part-JOB", "--job", f"{number}/3")[0]
+            == 0
+        )
+    names = [
+        path.stem for number in (1, 2, 3) for path in (tmp_path / f"part-{number}").glob("*.npy")
+    ]
     assert sorted(names) == data.utterances
 
 
@@ -201,7 +247,9 @@ def test_segments(small, tmp_path, run):
     encoder = load_encoder(str(small))
     for name, (start, end) in {"t-1": (8000, 20000), "t-2": (48000, 152000)}.items():
         (expected,) = encoder.encode_whole(whole[start:end], [6])
-        np.testing.assert_allclose(np.load(tmp_path / f"out/{name}.npy"), expected, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(
+            np.load(tmp_path / f"out/{name}.npy"), expected, rtol=0, atol=1e-5
+        )
 
 
 def test_the_check_finds_what_is_wrong(small, noise, tmp_path, run, monkeypatch):
@@ -214,8 +262,12 @@ def test_the_check_finds_what_is_wrong(small, noise, tmp_path, run, monkeypatch)
     from gim_audio.featurize.work import Shard
 
     original = Shard.append
-    monkeypatch.setattr(append, lambda *given: original(*given[:2], ([m + 1 for m in ms] for ms in given[2])))
-    assert difference(run("featurize", small, noise.path, tmp_path / "wrong", "--check", 3)[2]) > 0.9
+    monkeypatch.setattr(
+        append, lambda *given: original(*given[:2], ([m + 1 for m in ms] for ms in given[2]))
+    )
+    assert (
+        difference(run("featurize", small, noise.path, tmp_path / "wrong", "--check", 3)[2]) > 0.9
+    )
 
 
 def test_notes(small, tmp_path, run):

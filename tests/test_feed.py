@@ -26,7 +26,10 @@ def test_a_corpus_on_the_device_gives_the_same_batches(crops):
 
 @pytest.mark.parametrize("short", [0, 3, 6])
 def test_whichever_utterance_is_left_out(tmp_path, short):
-    pack(make_data(tmp_path / "d", {f"a-{i}": 4000 if i == short else 5000 + i for i in range(7)}), tmp_path / "p")
+    pack(
+        make_data(tmp_path / "d", {f"a-{i}": 4000 if i == short else 5000 + i for i in range(7)}),
+        tmp_path / "p",
+    )
     crops = Crops(PackedCorpus(tmp_path / "p"), crop=4500, hop=160, batch=6, seed=1)
     assert torch.equal(Feed(crops, CPU, "never")(3), Feed(crops, CPU, "always")(3))
 

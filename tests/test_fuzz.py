@@ -18,7 +18,9 @@ def fuzzer():
 def test_no_input_ends_in_a_traceback(fuzzer):
     """Two thousand of them: no traceback, no crash, no hang, and no good output lost."""
     tried, failures = fuzzer.fuzz(2000, seed=2)
-    assert not failures, "\n".join(f"{number} {kind}: {reason[-2000:]}" for number, kind, reason in failures)
+    assert not failures, "\n".join(
+        f"{number} {kind}: {reason[-2000:]}" for number, kind, reason in failures
+    )
     assert tried.total() == 2000
     assert set(tried) == set(fuzzer.KINDS)
 
@@ -33,7 +35,11 @@ def test_the_fuzzer_finds_what_is_wrong(fuzzer, tmp_path, monkeypatch):
 
         return run
 
-    for error, reason in ((KeyError("x"), "KeyError"), (SystemExit(1), "status 1"), (SystemExit(2), "no line")):
+    for error, reason in (
+        (KeyError("x"), "KeyError"),
+        (SystemExit(1), "status 1"),
+        (SystemExit(2), "no line"),
+    ):
         monkeypatch.setattr(fuzzer, "command_line", wrong(error))
         assert reason in fuzzer.one(scene, "configuration", 0, seed=0)
     monkeypatch.setattr(fuzzer, "command_line", lambda arguments: None)

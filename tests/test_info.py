@@ -16,7 +16,10 @@ def test_memory_of_the_reference_model():
     modules = memory_by_module(model, config)
     assert sum(m.weights for m in modules) == 4 * 23_143_424
     assert sum(m.optimizer for m in modules) == 8 * 23_143_424
-    assert [m.given // (4 * 8) for m in modules] == [20480, *(512 * n for n in (4095, 1023, 512, 257, 128))]
+    assert [m.given // (4 * 8) for m in modules] == [
+        20480,
+        *(512 * n for n in (4095, 1023, 512, 257, 128)),
+    ]
     assert [m.frames // (4 * 8 * 512) for m in modules[:5]] == [4095, 1023, 512, 257, 128]
     predictions, candidates, contexts = 1024 * 12, 1024 * 11, 1024
     assert modules[1].scored == 2 * 4 * 512 * (predictions + candidates + contexts)
@@ -24,7 +27,12 @@ def test_memory_of_the_reference_model():
     half = memory_by_module(model, load(None, ["training.precision=bf16"]))
     assert half[2].activations * 2 == modules[2].activations
     found = peaks(model, config)
-    assert found["sequential, cached"] == alone(modules, 1, cached=False) <= found["sequential"] < found["joint"]
+    assert (
+        found["sequential, cached"]
+        == alone(modules, 1, cached=False)
+        <= found["sequential"]
+        < found["joint"]
+    )
 
 
 def test_the_arithmetic_is_what_autograd_keeps():
@@ -44,11 +52,16 @@ def test_the_arithmetic_is_what_autograd_keeps():
 
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             made = model.stack[number - 1](x)
-            objective, generator = model.stack[number - 1].objective, torch.Generator().manual_seed(0)
+            objective, generator = (
+                model.stack[number - 1].objective,
+                torch.Generator().manual_seed(0),
+            )
             score = objective.score(made.frames, made.contexts, generator)
         memory = modules[number - 1]
         expected = memory.given + memory.frames + memory.scored / 2
-        weights = model.stack[number - 1].objective.heads.numel() * 4  # the product keeps them, without a copy
+        weights = (
+            model.stack[number - 1].objective.heads.numel() * 4
+        )  # the product keeps them, without a copy
         assert sum(kept.values()) == pytest.approx(expected, rel=0.15, abs=weights)
         assert score.loss > 0
         x = made.output.detach()

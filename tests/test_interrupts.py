@@ -69,7 +69,10 @@ def assert_same_runs(first, second):
     a, b = weights(first), weights(second)
     assert a.keys() == b.keys()
     assert all(torch.equal(a[name], b[name]) for name in a)
-    lines = [[json.loads(x) for x in (e / "metrics.jsonl").read_text().splitlines()] for e in (first, second)]
+    lines = [
+        [json.loads(x) for x in (e / "metrics.jsonl").read_text().splitlines()]
+        for e in (first, second)
+    ]
     assert [(x["step"], x["loss"]) for x in lines[0]] == [(x["step"], x["loss"]) for x in lines[1]]
 
 
@@ -82,9 +85,23 @@ def conf(tmp_path):
 
 
 def start(conf, corpus, out, *more):
-    command = [sys.executable, "-m", "gim_audio", "train", conf, "--data", corpus.path, "--out", out, *more]
+    command = [
+        sys.executable,
+        "-m",
+        "gim_audio",
+        "train",
+        conf,
+        "--data",
+        corpus.path,
+        "--out",
+        out,
+        *more,
+    ]
     return subprocess.Popen(
-        list(map(str, command)), env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True
+        list(map(str, command)),
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 
@@ -98,7 +115,9 @@ def wait_for(path, process):
 def test_ten_kills_change_nothing(corpus, tmp_path, conf, schedule):
     conf.write_text(conf.read_text().replace("steps: 250", "steps: 600"))
     if schedule == "sequential":
-        conf.write_text(conf.read_text().replace("steps: 600", "steps: 150, schedule: sequential, cache: true"))
+        conf.write_text(
+            conf.read_text().replace("steps: 600", "steps: 150, schedule: sequential, cache: true")
+        )
     script = tmp_path / "killer.py"
     script.write_text(KILLER)
     subprocess.run(
@@ -106,7 +125,9 @@ def test_ten_kills_change_nothing(corpus, tmp_path, conf, schedule):
         check=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
-    assert start(conf, corpus, tmp_path / "whole").wait() == 0  # with as many threads: two round differently
+    assert (
+        start(conf, corpus, tmp_path / "whole").wait() == 0
+    )  # with as many threads: two round differently
     assert_same_runs(tmp_path / "killed", tmp_path / "whole")
     assert not list((tmp_path / "killed").glob(".step-*"))
 
@@ -124,7 +145,9 @@ def test_a_run_saves_before_it_stops(corpus, tmp_path, conf, number, status):
     assert 0 < int(last.name.removeprefix("step-")) < 250
     assert f"saved {last}: --resume goes on from there" in said
     assert start(conf, corpus, tmp_path / "e", "--resume").wait() == 0
-    assert start(conf, corpus, tmp_path / "whole").wait() == 0  # with as many threads: two round differently
+    assert (
+        start(conf, corpus, tmp_path / "whole").wait() == 0
+    )  # with as many threads: two round differently
     assert_same_runs(tmp_path / "e", tmp_path / "whole")
 
 
@@ -159,7 +182,7 @@ def test_two_processes_do_not_share_a_folder(corpus, tmp_path, conf, run):
 
 def test_best_counts_the_modules_that_have_begun(corpus, tmp_path, noise):
     """A module that has not begun has the loss of chance, which must not decide; one that has makes a better model."""
-    from gim_audio.training import loop
+    from gim_audio.training import checkpointer
 
     (tmp_path / "c.yaml").write_text(TINY.replace("checkpoint_every: 3", "checkpoint_every: 1"))
     schedule = "training.schedule=[{modules: [1], steps: 3}, {modules: [2], steps: 2}]"
@@ -173,10 +196,12 @@ def test_best_counts_the_modules_that_have_begun(corpus, tmp_path, noise):
 
     def look(done, total, metrics):
         best = tmp_path / "e/best"
-        seen.append(best.resolve().name if best.exists() else None)  # before the checkpoint of this step
+        seen.append(
+            best.resolve().name if best.exists() else None
+        )  # before the checkpoint of this step
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "validate", told)
+        patch.setattr(checkpointer, "validate", told)
         train(
             load(tmp_path / "c.yaml", [schedule]), corpus, tmp_path / "e", valid=PackedCorpus(tmp_path / "valid"),
             say=lambda line: None, progress=look,
@@ -187,9 +212,13 @@ def test_best_counts_the_modules_that_have_begun(corpus, tmp_path, noise):
 
 def test_the_newest_checkpoints_are_kept_and_the_best(corpus, tmp_path, conf, noise):
     pack(noise.select(["a-1", "b-3"]), tmp_path / "valid")
-    config = load(conf, ["training.steps=30", "training.checkpoint_every=5", "training.learning_rate=0.01"])
+    config = load(
+        conf, ["training.steps=30", "training.checkpoint_every=5", "training.learning_rate=0.01"]
+    )
     train(config, corpus, tmp_path / "e", valid=PackedCorpus(tmp_path / "valid"), keep=2, say=quiet)
-    lines = [json.loads(line) for line in (tmp_path / "e/validation.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line) for line in (tmp_path / "e/validation.jsonl").read_text().splitlines()
+    ]
     assert [line["step"] for line in lines] == [5, 10, 15, 20, 25, 30]
     best = min(lines, key=lambda line: sum(line["loss"]))["step"]
     assert (tmp_path / "e/best").resolve().name == f"step-{best:06d}"
@@ -214,7 +243,10 @@ def test_validation_is_what_the_objective_says(corpus, tmp_path, conf):
     found = validate(tmp_path / "zero", corpus, config, torch.device("cpu"), corpus)
     assert found["loss"] == pytest.approx([math.log(5)] * 6)
     assert found["accuracy"] == [0.0] * 6
-    again = [validate(resolve(tmp_path / "e"), corpus, config, torch.device("cpu"), corpus) for _ in range(2)]
+    again = [
+        validate(resolve(tmp_path / "e"), corpus, config, torch.device("cpu"), corpus)
+        for _ in range(2)
+    ]
     assert again[0] == again[1] != found
 
 
@@ -226,10 +258,14 @@ def test_every_byte_of_a_checkpoint_is_watched(corpus, tmp_path, tiny):
         damaged = bytearray(file.read_bytes())
         damaged[-3] ^= 1
         file.write_bytes(damaged)
-        with pytest.raises(CheckpointError, match=f"{name}: damaged.*: remove it to go on from .*step-000003"):
+        with pytest.raises(
+            CheckpointError, match=f"{name}: damaged.*: remove it to go on from .*step-000003"
+        ):
             train(tiny, corpus, tmp_path / name, resume=True, say=quiet)
         (tmp_path / name / "step-000003/model.safetensors").unlink()
-        with pytest.raises(CheckpointError, match=f"{name}: damaged.*: remove it to go on from .*step-000000"):
+        with pytest.raises(
+            CheckpointError, match=f"{name}: damaged.*: remove it to go on from .*step-000000"
+        ):
             train(tiny, corpus, tmp_path / name, resume=True, say=quiet)
 
 

@@ -100,7 +100,9 @@ def test_one_speaker_has_no_interval():
 
 def test_a_figure_that_falls_with_the_amount_of_data_is_corrected():
     """A statistic that is exactly a parabola in 1 / n is extrapolated to its constant."""
-    found = estimate(lambda weights: 0.3 + 0.8 / weights.sum() + 2 / weights.sum() ** 2, 40, biased=True)
+    found = estimate(
+        lambda weights: 0.3 + 0.8 / weights.sum() + 2 / weights.sum() ** 2, 40, biased=True
+    )
     assert found.value == pytest.approx(0.3)
     assert found.uncorrected == pytest.approx(0.3 + 0.02 + 2 / 1600)
     assert found.interval[0] < 0.3 - 1.9 * found.slack < found.interval[1]
@@ -133,11 +135,16 @@ def test_speakers_and_pairs_are_told_apart(monkeypatch, speakers):
     variances = []
     for seed in range(60):
         generator = np.random.default_rng(seed)
-        own, noise = generator.normal(0, 0.02, speakers), np.triu(generator.normal(0, 0.06, (speakers, speakers)), 1)
+        own, noise = (
+            generator.normal(0, 0.02, speakers),
+            np.triu(generator.normal(0, 0.06, (speakers, speakers)), 1),
+        )
         values = 0.5 + own[:, None] + own + noise + noise.T
         found = estimate(_mean_of_pairs(values), speakers, pairs=True)
         low, high = np.log(np.array(found.interval) / (1 - np.array(found.interval)))
-        variances.append(((high - low) / 8 / t.ppf(0.975, speakers - 1)) ** 2)  # the logit is 4 times as steep at 1/2
+        variances.append(
+            ((high - low) / 8 / t.ppf(0.975, speakers - 1)) ** 2
+        )  # the logit is 4 times as steep at 1/2
     expected = 4 * 0.02**2 / speakers + 0.06**2 / (speakers * (speakers - 1) / 2)
     assert np.mean(variances) == pytest.approx(expected, rel=0.25)
 

@@ -7,7 +7,16 @@ import soundfile
 from conftest import make_data
 
 from gim_audio.errors import DataError, GimAudioError
-from gim_audio.kaldi import DataDir, Segment, check, fix, parse_wspecifier, read_scp, split, write_table
+from gim_audio.kaldi import (
+    DataDir,
+    Segment,
+    check,
+    fix,
+    parse_wspecifier,
+    read_scp,
+    split,
+    write_table,
+)
 
 
 def damage(folder, table, change):
@@ -37,14 +46,30 @@ def test_what_is_written_is_read(noise, tmp_path):
 @pytest.mark.parametrize(
     ("table", "change", "message"),
     [
-        ("wav.scp", lambda lines: lines[::-1], "not sorted: b-3 comes after c-1|not sorted: c-1 comes after c-2"),
+        (
+            "wav.scp",
+            lambda lines: lines[::-1],
+            "not sorted: b-3 comes after c-1|not sorted: c-1 comes after c-2",
+        ),
         ("utt2spk", lambda lines: lines[1:], "no speaker of utterance a-1"),
         ("utt2spk", lambda lines: [*lines, "d-1 d"], "utt2spk: d-1 has no audio"),
-        ("utt2spk", lambda lines: ["a-1 c", *lines[1:]], "spk2utt: speaker a does not have the utterances"),
+        (
+            "utt2spk",
+            lambda lines: ["a-1 c", *lines[1:]],
+            "spk2utt: speaker a does not have the utterances",
+        ),
         ("spk2utt", lambda lines: lines[1:], "spk2utt: speaker a does not have"),
         ("wav.scp", lambda lines: [lines[0], *lines], "a-1 stands twice"),
-        ("wav.scp", lambda lines: ["a-1 /not/there.wav", *lines[1:]], "a-1: /not/there.wav is missing"),
-        ("wav.scp", lambda lines: ["a-1", *lines[1:]], "wav.scp, line 1: expected a name and a value"),
+        (
+            "wav.scp",
+            lambda lines: ["a-1 /not/there.wav", *lines[1:]],
+            "a-1: /not/there.wav is missing",
+        ),
+        (
+            "wav.scp",
+            lambda lines: ["a-1", *lines[1:]],
+            "wav.scp, line 1: expected a name and a value",
+        ),
     ],
 )
 def test_check_finds_and_fix_mends(noise, table, change, message):
@@ -71,14 +96,20 @@ def test_missing_directory_and_tables(tmp_path):
 
 def test_segments_are_cut_from_their_recordings(noise, tmp_path):
     data = DataDir(
-        noise.recordings, {"a-1": "a", "a-x": "a"}, {"a-1": Segment("a-2", 0.25, 0.5), "a-x": Segment("a-2", 0.5, 1.2)}
+        noise.recordings,
+        {"a-1": "a", "a-x": "a"},
+        {"a-1": Segment("a-2", 0.25, 0.5), "a-x": Segment("a-2", 0.5, 1.2)},
     )
     cut = dict(data.waveforms(16000))
     whole, _ = soundfile.read(noise.recordings["a-2"], dtype="float32")
     np.testing.assert_array_equal(cut["a-1"], whole[4000:8000])
-    np.testing.assert_array_equal(cut["a-x"], whole[8000:])  # half a second beyond the end is cut, as in Kaldi
+    np.testing.assert_array_equal(
+        cut["a-x"], whole[8000:]
+    )  # half a second beyond the end is cut, as in Kaldi
     beyond = DataDir(noise.recordings, {"a-1": "a"}, {"a-1": Segment("a-2", 0.5, 1.6)})
-    assert "segment 0.5-1.6 s of a-2, which lasts 1.00 s" in str(dict(beyond.waveforms(16000))["a-1"])
+    assert "segment 0.5-1.6 s of a-2, which lasts 1.00 s" in str(
+        dict(beyond.waveforms(16000))["a-1"]
+    )
 
 
 def test_bad_segments_are_found(noise):
@@ -139,7 +170,9 @@ def test_split_by_time_keeps_every_sample(noise):
     first, rest = split(noise, "time", 0.75)
     parts = dict(first.waveforms(16000)) | dict(rest.waveforms(16000))
     for name, whole in noise.waveforms(16000):
-        np.testing.assert_array_equal(np.concatenate([parts[f"{name}-a"], parts[f"{name}-b"]]), whole)
+        np.testing.assert_array_equal(
+            np.concatenate([parts[f"{name}-a"], parts[f"{name}-b"]]), whole
+        )
         assert len(parts[f"{name}-a"]) / len(whole) == pytest.approx(0.75, abs=0.02)
 
 
@@ -174,7 +207,9 @@ def test_data_directories_are_combined(tmp_path, run):
     assert (status, "4 utterances, 2 speakers" in err) == (0, True)
     assert DataDir.read(tmp_path / "c").utterances == ["x-0", "x-1", "y-0", "y-1"]
     assert not (tmp_path / "c/text").exists()
-    assert (tmp_path / "c/phones.ctm").read_text().split() == "x-0 1 0.0000 0.1000 aa y-0 1 0.0000 0.1000 aa".split()
+    assert (
+        tmp_path / "c/phones.ctm"
+    ).read_text().split() == "x-0 1 0.0000 0.1000 aa y-0 1 0.0000 0.1000 aa".split()
     status, _, err = run("data", "combine", tmp_path / "d", tmp_path / "a", tmp_path / "c")
     assert (status, "x-0 is in" in err, (tmp_path / "d").exists()) == (2, True, False)
     run("data", "split", tmp_path / "b", tmp_path / "e", tmp_path / "f", "--by", "time")

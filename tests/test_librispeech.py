@@ -18,7 +18,11 @@ def tree(folder, subset="dev-clean-2", transcripts=True):
         place = folder / "LibriSpeech" / subset / str(speaker) / str(chapter)
         place.mkdir(parents=True, exist_ok=True)
         name = f"{speaker}-{chapter}-{number:04d}"
-        soundfile.write(place / f"{name}.flac", 0.1 * np.random.default_rng(number).standard_normal(20000), 16000)
+        soundfile.write(
+            place / f"{name}.flac",
+            0.1 * np.random.default_rng(number).standard_normal(20000),
+            16000,
+        )
         if transcripts:
             with (place / f"{speaker}-{chapter}.trans.txt").open("a") as file:
                 file.write(f"{name} SOME WORDS {number}\n")
@@ -39,7 +43,9 @@ class Server(http.server.BaseHTTPRequestHandler):
             return
         wanted = self.headers.get("Range")
         self.ranges.append(wanted)
-        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and self.honours_range else 0
+        start = (
+            int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and self.honours_range else 0
+        )
         if start >= len(self.archive):
             self.send_error(416)
             return
@@ -60,7 +66,12 @@ def server(tmp_path, monkeypatch):
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
         tar.add(tmp_path / "source" / "LibriSpeech", "LibriSpeech")
-    Server.archive, Server.cuts, Server.ranges, Server.honours_range = buffer.getvalue(), [], [], True
+    Server.archive, Server.cuts, Server.ranges, Server.honours_range = (
+        buffer.getvalue(),
+        [],
+        [],
+        True,
+    )
     checksum = hashlib.md5(Server.archive).hexdigest()
     monkeypatch.setitem(librispeech.SUBSETS, "dev-clean-2", (31, checksum))
     monkeypatch.setattr(librispeech.time, "sleep", lambda _: None)
@@ -73,13 +84,20 @@ def server(tmp_path, monkeypatch):
 def test_download_and_read(server, tmp_path):
     seen = []
     librispeech.download(
-        tmp_path / "c", "dev-clean-2", mirror=server, progress=lambda done, total: seen.append((done, total))
+        tmp_path / "c",
+        "dev-clean-2",
+        mirror=server,
+        progress=lambda done, total: seen.append((done, total)),
     )
     assert seen[-1] == (len(Server.archive), len(Server.archive))
     data = librispeech.read_tree(tmp_path / "c", "dev-clean-2")
     assert data.utterances == ["174-50-0000", "84-121-0000", "84-121-0001", "84-99-0000"]
-    assert [file.name for file in (tmp_path / "c").iterdir()] == ["LibriSpeech"]  # nothing else is left
-    librispeech.download(tmp_path / "c", "dev-clean-2", mirror="http://127.0.0.1:9")  # it is there: nobody is asked
+    assert [file.name for file in (tmp_path / "c").iterdir()] == [
+        "LibriSpeech"
+    ]  # nothing else is left
+    librispeech.download(
+        tmp_path / "c", "dev-clean-2", mirror="http://127.0.0.1:9"
+    )  # it is there: nobody is asked
 
 
 @pytest.mark.parametrize("honours_range", [True, False])
@@ -129,7 +147,14 @@ def test_command_line(server, tmp_path, run):
     listed = tmp_path / "list"
     listed.write_text("84-121-0001\n1-1-0001\n")
     status, _, err = run(
-        "data", "librispeech", tmp_path / "c", tmp_path / "e", "--subset", "dev-clean-2", "--utterances", listed
+        "data",
+        "librispeech",
+        tmp_path / "c",
+        tmp_path / "e",
+        "--subset",
+        "dev-clean-2",
+        "--utterances",
+        listed,
     )
     assert (status, "1 of 2 listed utterances" in err) == (0, True)
     for arguments, message in [
@@ -145,7 +170,9 @@ def test_command_line(server, tmp_path, run):
 
 def test_a_subset_of_ones_own_needs_no_download(tmp_path, run):
     tree(tmp_path / "c", subset="mine")
-    status, _, err = run("data", "librispeech", tmp_path / "c", tmp_path / "d", "--subset", "mine", "--download")
+    status, _, err = run(
+        "data", "librispeech", tmp_path / "c", tmp_path / "d", "--subset", "mine", "--download"
+    )
     assert (status, "4 utterances" in err) == (0, True)
 
 

@@ -36,20 +36,27 @@ def test_published_geometry():
 def test_a_frame_depends_on_its_receptive_field_alone(tiny):
     model = build_model(tiny.model, tiny.objective)
     waveform = torch.randn(1, 3000)
-    for number, (geometry, features) in enumerate(zip(model.geometries[:5], model(waveform)[0], strict=False)):
+    for number, (geometry, features) in enumerate(
+        zip(model.geometries[:5], model(waveform)[0], strict=False)
+    ):
         frame = features.shape[1] // 2
         field = slice(
-            geometry.start + frame * geometry.hop, geometry.start + frame * geometry.hop + geometry.receptive_field
+            geometry.start + frame * geometry.hop,
+            geometry.start + frame * geometry.hop + geometry.receptive_field,
         )
         emptied, alone = waveform.clone(), torch.zeros_like(waveform)
         emptied[0, field] = 0
         alone[0, field] = waveform[0, field]
         assert torch.allclose(model(alone)[0][number][0, frame], features[0, frame], atol=1e-6)
-        assert not torch.allclose(model(emptied)[0][number][0, frame], features[0, frame], atol=1e-6)
+        assert not torch.allclose(
+            model(emptied)[0][number][0, frame], features[0, frame], atol=1e-6
+        )
 
 
 @pytest.mark.parametrize("isolate_after", ["[1,2,3,4,5]", "[1,2,3,4]", "[2]", "[]"])
-@pytest.mark.parametrize("context", ["{kind: gru}", "{kind: gru, at: each}", "{kind: conv}", "{kind: none}"])
+@pytest.mark.parametrize(
+    "context", ["{kind: gru}", "{kind: gru, at: each}", "{kind: conv}", "{kind: none}"]
+)
 def test_each_loss_moves_its_own_module_alone(isolate_after, context):
     torch.manual_seed(1)  # with others a unit may be dead from the beginning
     if "5" in isolate_after and ("none" in context or "each" in context):
@@ -66,14 +73,20 @@ def test_each_loss_moves_its_own_module_alone(isolate_after, context):
         model.zero_grad(set_to_none=True)
         score.loss.backward()
         for other, module in enumerate(model.stack):
-            moved = [p.grad is not None and bool(p.grad.abs().sum() > 0) for p in module.parameters()]
+            moved = [
+                p.grad is not None and bool(p.grad.abs().sum() > 0) for p in module.parameters()
+            ]
             assert all(moved) if other == number - 1 else not any(moved)
 
 
 def test_standardisation_is_the_published_one():
     model = build("model.channels=4", "model.context.hidden=4")
-    assert float(model.standardise(torch.zeros(1, 1))) == pytest.approx(1456218.75 / 135303504, rel=1e-4)
-    assert float(model.standardise(torch.ones(1, 1))) == pytest.approx((2**31 + 1456218.75) / 135303504, rel=1e-4)
+    assert float(model.standardise(torch.zeros(1, 1))) == pytest.approx(
+        1456218.75 / 135303504, rel=1e-4
+    )
+    assert float(model.standardise(torch.ones(1, 1))) == pytest.approx(
+        (2**31 + 1456218.75) / 135303504, rel=1e-4
+    )
 
 
 def test_without_bptt_each_step_takes_the_previous_state_for_a_constant():
@@ -92,7 +105,9 @@ def test_without_bptt_each_step_takes_the_previous_state_for_a_constant():
         total = total + (state * target[:, t]).sum()
     total.backward()
     for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
-        assert torch.allclose(getattr(context.gru, f"{name}_l0").grad, getattr(cell, name).grad, atol=1e-5)
+        assert torch.allclose(
+            getattr(context.gru, f"{name}_l0").grad, getattr(cell, name).grad, atol=1e-5
+        )
     assert torch.allclose(last[0], state, atol=1e-6)
 
 
@@ -106,7 +121,9 @@ def test_a_recurrence_is_not_computed_in_bfloat16():
     assert torch.equal(rounded, exact.bfloat16())
 
 
-@pytest.mark.parametrize("context", [GRUContext(4, 3, bptt=True), CausalConvolutions(4, 3, layers=3, kernel=4)])
+@pytest.mark.parametrize(
+    "context", [GRUContext(4, 3, bptt=True), CausalConvolutions(4, 3, layers=3, kernel=4)]
+)
 def test_contexts_are_causal_and_carry_their_state(context):
     z = torch.randn(2, 20, 4)
     whole, _ = context(z)
@@ -121,9 +138,23 @@ def test_contexts_are_causal_and_carry_their_state(context):
 
 
 def test_names_say_what_a_module_is_made_of():
-    assert module_names(build("model.channels=2")) == ["conv1", "conv2", "conv3", "conv4", "conv5", "gru"]
-    assert module_names(build("model.channels=2", "model.isolate_after=[2]")) == ["conv1-2", "conv3-5+gru"]
-    conv = build("model.channels=2", "model.isolate_after=[4]", "model.context={kind: conv, hidden: 2, at: each}")
+    assert module_names(build("model.channels=2")) == [
+        "conv1",
+        "conv2",
+        "conv3",
+        "conv4",
+        "conv5",
+        "gru",
+    ]
+    assert module_names(build("model.channels=2", "model.isolate_after=[2]")) == [
+        "conv1-2",
+        "conv3-5+gru",
+    ]
+    conv = build(
+        "model.channels=2",
+        "model.isolate_after=[4]",
+        "model.context={kind: conv, hidden: 2, at: each}",
+    )
     assert module_names(conv) == ["conv1-4+causal", "conv5+causal"]
 
 
@@ -131,7 +162,9 @@ def test_names_say_what_a_module_is_made_of():
 def test_bfloat16_gradients_are_near(bptt):
     """Of each module on frames of unit variance: numbers of 8 bits are 0.4% off, a sum of products some times that."""
     torch.manual_seed(0)
-    model = build("model.channels=32", "model.context.hidden=16", f"model.context.bptt={str(bptt).lower()}")
+    model = build(
+        "model.channels=32", "model.context.hidden=16", f"model.context.bptt={str(bptt).lower()}"
+    )
     for number, module in enumerate(model.stack):
         x = torch.randn(4, 300, 32).relu() if number else torch.randn(4, 4000, 1)
         found = []
@@ -145,15 +178,22 @@ def test_bfloat16_gradients_are_near(bptt):
         exact, rounded = found
         for name in exact:
             assert rounded[name].dtype == torch.float32
-            assert 0 < (exact[name] - rounded[name]).norm() < 0.04 * exact[name].norm(), (number, name)
+            assert 0 < (exact[name] - rounded[name]).norm() < 0.04 * exact[name].norm(), (
+                number,
+                name,
+            )
 
 
 def test_bfloat16_scores_stay_in_float32():
     torch.manual_seed(0)
     model = build("model.channels=16", "model.context.hidden=16")
     x = torch.randn(2, 20480, 1)
-    full = [float(s.loss.detach()) for _, s, _ in model.greedy_losses(x, torch.Generator().manual_seed)]
-    half = [s.loss for _, s, _ in model.greedy_losses(x, torch.Generator().manual_seed, torch.bfloat16)]
+    full = [
+        float(s.loss.detach()) for _, s, _ in model.greedy_losses(x, torch.Generator().manual_seed)
+    ]
+    half = [
+        s.loss for _, s, _ in model.greedy_losses(x, torch.Generator().manual_seed, torch.bfloat16)
+    ]
     assert all(loss.dtype == torch.float32 for loss in half)
     np.testing.assert_allclose([float(loss.detach()) for loss in half], full, rtol=0.02)
 

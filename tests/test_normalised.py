@@ -26,7 +26,9 @@ def test_of_an_utterance(voices, kind):
         (features,), (found,) = plain.encode(waveform), normalised.encode(waveform)
         np.testing.assert_allclose(found, features - features.mean(axis=0), atol=1e-4)
         blocks = [waveform[:3001], waveform[3001:]]
-        np.testing.assert_allclose(np.concatenate([f for (f,) in normalised.pieces(blocks, [1])]), found, atol=1e-3)
+        np.testing.assert_allclose(
+            np.concatenate([f for (f,) in normalised.pieces(blocks, [1])]), found, atol=1e-3
+        )
     assert normalised.name == f"{kind}+cmvn"
 
 
@@ -36,7 +38,9 @@ def test_of_a_speaker(voices):
     encoders = encoders_of(encoder, voices, allow_pipes=False)
     features = {name: plain.encode(waveform)[0] for name, waveform in voices.waveforms(16000)}
     for name, waveform in voices.waveforms(16000):
-        mean = np.concatenate([f for other, f in features.items() if other[0] == name[0]]).mean(axis=0)
+        mean = np.concatenate([f for other, f in features.items() if other[0] == name[0]]).mean(
+            axis=0
+        )
         (found,) = encode_at_one_rate(encoders(name), waveform, [1])
         np.testing.assert_allclose(found, features[name] - mean, atol=1e-4)
 
@@ -54,7 +58,9 @@ def test_evaluations_use_the_speakers_of_their_own_set(voices):
 
 
 def test_where_nobody_says_who_speaks(voices, tmp_path, run):
-    with pytest.raises(ConfigError, match=r"mfcc\+cmvn-speaker: the mean of a speaker .*: use mfcc\+cmvn here"):
+    with pytest.raises(
+        ConfigError, match=r"mfcc\+cmvn-speaker: the mean of a speaker .*: use mfcc\+cmvn here"
+    ):
         load_encoder("mfcc+cmvn-speaker").encode(np.zeros(8000, np.float32))
     file = voices.recordings["a-1"]
     status, _, err = run("featurize", "mfcc+cmvn-speaker", file, tmp_path / "f")
@@ -77,7 +83,10 @@ def test_the_commands(voices, tmp_path, run):
         assert status == 0, err
         assert json.loads(out.read_text())["model"] == name
     status, _, err = run("probe", "phones", "mfcc+cvn", *arguments[:-1], tmp_path / "x.json")
-    assert (status, "mfcc+cvn: no such experiment (nor is it gim-small, mfcc, mfcc+cmvn" in err) == (2, True), err
+    assert (
+        status,
+        "mfcc+cvn: no such experiment (nor is it gim-small, mfcc, mfcc+cmvn" in err,
+    ) == (2, True), err
 
 
 def test_names():

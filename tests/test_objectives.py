@@ -18,14 +18,18 @@ def generator(seed=0):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("batch", "frames", "window"), [(1, 12, 20), (3, 12, 20), (3, 25, 10), (2, 11, 11)])
+@pytest.mark.parametrize(
+    ("batch", "frames", "window"), [(1, 12, 20), (3, 12, 20), (3, 25, 10), (2, 11, 11)]
+)
 def test_agrees_with_the_loops(kind, batch, frames, window):
     torch.manual_seed(1)
     objective = InfoNCE(5, 7, steps_ahead=4, kind=kind, number=6, window=window)
     z, c = torch.randn(batch, frames, 7), torch.randn(batch, frames, 5)
     score = objective.score(z, c, generator())
     weights = list(objective.heads.detach().double().numpy())
-    loss, accuracy = infonce(z.double().numpy(), c.double().numpy(), weights, kind, 6, window, generator())
+    loss, accuracy = infonce(
+        z.double().numpy(), c.double().numpy(), weights, kind, 6, window, generator()
+    )
     assert float(score.loss.detach()) == pytest.approx(loss, rel=1e-5)
     assert float(score.accuracy) == pytest.approx(accuracy, abs=1e-6)
 
@@ -48,9 +52,14 @@ def test_gradients_agree_with_differences_of_the_loops(kind, own_context):
     for number, parameter in enumerate(at):
         direction = np.random.default_rng(number).standard_normal(points[number].shape)
         ahead, behind = list(points), list(points)
-        ahead[number], behind[number] = points[number] + 1e-5 * direction, points[number] - 1e-5 * direction
+        ahead[number], behind[number] = (
+            points[number] + 1e-5 * direction,
+            points[number] - 1e-5 * direction,
+        )
         slope = (loss(*ahead) - loss(*behind)) / 2e-5
-        assert float((parameter.grad.double().numpy() * direction).sum()) == pytest.approx(slope, rel=1e-4, abs=1e-6)
+        assert float((parameter.grad.double().numpy() * direction).sum()) == pytest.approx(
+            slope, rel=1e-4, abs=1e-6
+        )
 
 
 @pytest.mark.parametrize("kind", ["batch", "exact", "utterance"])
@@ -64,8 +73,14 @@ def test_zeroed_heads_guess(kind):
 
 def candidates(kind, batch, frames, number, window, seed=0):
     """Return the rows that are compared for each k, the positive first. Shape: each `(T · B, 1 + number)`."""
-    drawn = Sampler(kind, number, window, 3).draw(frames, batch, generator(seed)).candidates.flatten(0, 1)
-    return {k: (drawn[:, k - 1] if drawn.ndim == 3 else drawn)[k * batch :].numpy() for k in (1, 2, 3)}
+    drawn = (
+        Sampler(kind, number, window, 3)
+        .draw(frames, batch, generator(seed))
+        .candidates.flatten(0, 1)
+    )
+    return {
+        k: (drawn[:, k - 1] if drawn.ndim == 3 else drawn)[k * batch :].numpy() for k in (1, 2, 3)
+    }
 
 
 def test_published_sampling():
@@ -76,7 +91,9 @@ def test_published_sampling():
         found = candidates("batch", batch, frames, 10, 16, seed)
         negatives = found[1][:, 1:]
         assert all(len(set(column)) == len(column) for column in negatives.T)
-        np.testing.assert_array_equal(found[3], found[1][2 * batch :])  # row = target, whatever k predicts it
+        np.testing.assert_array_equal(
+            found[3], found[1][2 * batch :]
+        )  # row = target, whatever k predicts it
         hits += (negatives == found[1][:, :1]).sum()
         counts += np.bincount(negatives.astype(int).ravel(), minlength=160)
         drawn += negatives.size
@@ -132,7 +149,8 @@ def test_gradients_reach_positives_negatives_and_contexts(kind):
 
 
 @pytest.mark.parametrize(
-    ("own", "frames"), [(Geometry(5, -2, 10), 200), (Geometry(40, -52, 105), 26), (Geometry(160, -212, 465), 6)]
+    ("own", "frames"),
+    [(Geometry(5, -2, 10), 200), (Geometry(40, -52, 105), 26), (Geometry(160, -212, 465), 6)],
 )
 def test_phones_are_named_from_the_frames_around_them(own, frames):
     """By brute force: of all frames of the hop, those nearest to the label's centre; at the ends, the outermost again."""
@@ -151,8 +169,13 @@ def test_phones_are_named_from_the_frames_around_them(own, frames):
                 range(-9 * ratio, frames + 9 * ratio),
                 key=lambda j: (abs(own.centre + j * own.hop - grid.centre - i * grid.hop), j),
             )
-            mean = np.mean([c[utterance, min(max(j, 0), frames - 1)].numpy() for j in places[:ratio]], axis=0)
-            scores = objective.linear.weight.detach().numpy() @ mean + objective.linear.bias.detach().numpy()
+            mean = np.mean(
+                [c[utterance, min(max(j, 0), frames - 1)].numpy() for j in places[:ratio]], axis=0
+            )
+            scores = (
+                objective.linear.weight.detach().numpy() @ mean
+                + objective.linear.bias.detach().numpy()
+            )
             losses.append(np.log(np.exp(scores).sum()) - scores[label])
             right += scores.argmax() == label
     assert count == labels.shape[1]
@@ -164,7 +187,9 @@ def test_a_speaker_is_named_from_the_mean_of_a_crop():
     torch.manual_seed(3)
     objective = Classify(7, 5, Geometry(), Geometry(160))
     c = torch.randn(3, 20, 7)
-    expected = torch.nn.functional.cross_entropy(objective.linear(c.mean(1)), torch.tensor([4, 0, 2]))
-    assert float(objective.score(c, c, generator(), torch.tensor([4, 0, 2])).loss.detach()) == pytest.approx(
-        float(expected.detach()), rel=1e-6
+    expected = torch.nn.functional.cross_entropy(
+        objective.linear(c.mean(1)), torch.tensor([4, 0, 2])
     )
+    assert float(
+        objective.score(c, c, generator(), torch.tensor([4, 0, 2])).loss.detach()
+    ) == pytest.approx(float(expected.detach()), rel=1e-6)

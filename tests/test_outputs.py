@@ -15,7 +15,9 @@ from gim_audio.featurize import load_encoder
 def expected(small, noise):
     """Of every utterance alone, in one pass, the GRU's and module 4's."""
     encoder = load_encoder(str(small))
-    return {name: encoder.encode_whole(waveform, [6, 4]) for name, waveform in noise.waveforms(16000)}
+    return {
+        name: encoder.encode_whole(waveform, [6, 4]) for name, waveform in noise.waveforms(16000)
+    }
 
 
 def read(path):
@@ -29,8 +31,12 @@ def read(path):
         import pyarrow.feather
         import pyarrow.parquet
 
-        table = (pyarrow.parquet.read_table if path.suffix == ".parquet" else pyarrow.feather.read_table)(path)
-        return {row["utterance"]: np.array(row["features"], np.float32) for row in table.to_pylist()}
+        table = (
+            pyarrow.parquet.read_table if path.suffix == ".parquet" else pyarrow.feather.read_table
+        )(path)
+        return {
+            row["utterance"]: np.array(row["features"], np.float32) for row in table.to_pylist()
+        }
     if path.suffix in {".ark", ".txt"}:
         return dict(kaldiio.load_ark(str(path)))
     if path.suffix == ".scp":
@@ -90,9 +96,17 @@ def test_the_same_command_gives_the_same_bytes(small, noise, tmp_path, monkeypat
         folder = tmp_path / day
         folder.mkdir()
         monkeypatch.chdir(folder)
-        monkeypatch.setattr("gim_audio.featurize.run.provenance", lambda day=day: {"command": "x", "date": day})
+        monkeypatch.setattr(
+            "gim_audio.featurize.run.provenance", lambda day=day: {"command": "x", "date": day}
+        )
         assert run("featurize", small, noise.path, output, *options)[0] == 0
-        found.append({file.relative_to(folder): file.read_bytes() for file in folder.rglob("*") if file.is_file()})
+        found.append(
+            {
+                file.relative_to(folder): file.read_bytes()
+                for file in folder.rglob("*")
+                if file.is_file()
+            }
+        )
         if form == "h5":
             time.sleep(1.1)  # it could write the time, in seconds
     assert found[0] == found[1]
@@ -127,7 +141,9 @@ def test_compressed_and_half(small, noise, expected, tmp_path, run):
 
 
 def test_several_modules_in_one_pass(small, noise, expected, tmp_path, run):
-    status, _, _ = run("featurize", small, noise.path, tmp_path / "m-MODULE", "--module", 6, "--module", 4)
+    status, _, _ = run(
+        "featurize", small, noise.path, tmp_path / "m-MODULE", "--module", 6, "--module", 4
+    )
     assert status == 0
     for position, module in enumerate((6, 4)):
         for name in noise.utterances:
@@ -138,13 +154,22 @@ def test_several_modules_in_one_pass(small, noise, expected, tmp_path, run):
 
 @pytest.mark.parametrize("number", [2, 7, 200])
 def test_fewer_frames(small, noise, expected, tmp_path, run, number):
-    assert run("featurize", small, noise.path, tmp_path / "stack", "--pool", f"stack:{number}")[0] == 0
-    assert run("featurize", small, noise.path, tmp_path / "subsample", "--pool", f"subsample:{number}")[0] == 0
+    assert (
+        run("featurize", small, noise.path, tmp_path / "stack", "--pool", f"stack:{number}")[0] == 0
+    )
+    assert (
+        run(
+            "featurize", small, noise.path, tmp_path / "subsample", "--pool", f"subsample:{number}"
+        )[0]
+        == 0
+    )
     for name, (frames, _) in expected.items():
         padded = np.concatenate([frames, np.repeat(frames[-1:], -len(frames) % number, axis=0)])
         stacked = np.load(tmp_path / f"stack/{name}.npy")
         np.testing.assert_allclose(stacked, padded.reshape(-1, number * 6), rtol=0, atol=1e-5)
-        np.testing.assert_allclose(np.load(tmp_path / f"subsample/{name}.npy"), frames[::number], rtol=0, atol=1e-5)
+        np.testing.assert_allclose(
+            np.load(tmp_path / f"subsample/{name}.npy"), frames[::number], rtol=0, atol=1e-5
+        )
     description = json.loads((tmp_path / "stack/features.json").read_text())
     assert description["frame_shift"] == 0.01 * number
     assert description["receptive_field_samples"] == 465 + 160 * (number - 1)

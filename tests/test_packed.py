@@ -26,7 +26,9 @@ def test_every_sample_comes_back(noise, corpus):
 
 def test_a_file_system_may_give_less_than_asked(corpus, monkeypatch):
     whole, preadv = [corpus.read(index) for index in range(len(corpus))], os.preadv
-    monkeypatch.setattr(os, "preadv", lambda file, buffers, at: preadv(file, [buffers[0][:1001]], at))
+    monkeypatch.setattr(
+        os, "preadv", lambda file, buffers, at: preadv(file, [buffers[0][:1001]], at)
+    )
     for index, pcm in enumerate(whole):
         np.testing.assert_array_equal(corpus.read(index), pcm)
 
@@ -35,9 +37,13 @@ def test_it_is_a_kaldi_data_directory(noise, corpus):
     assert check(corpus.path) == []
     for name, (rate, samples) in kaldiio.load_scp(str(corpus.path / "wav.scp")).items():
         assert rate == 16000
-        np.testing.assert_array_equal(samples, soundfile.read(noise.recordings[name], dtype="int16")[0])
+        np.testing.assert_array_equal(
+            samples, soundfile.read(noise.recordings[name], dtype="int16")[0]
+        )
     again = dict(DataDir.read(corpus.path).waveforms(16000))
-    np.testing.assert_array_equal(again["a-1"], soundfile.read(noise.recordings["a-1"], dtype="float32")[0])
+    np.testing.assert_array_equal(
+        again["a-1"], soundfile.read(noise.recordings["a-1"], dtype="float32")[0]
+    )
 
 
 def test_processes_do_not_change_the_bytes(noise, corpus, tmp_path):
@@ -56,13 +62,18 @@ def test_it_can_be_moved(corpus, tmp_path):
 def test_an_interrupted_pack_goes_on(noise, corpus, tmp_path, monkeypatch):
     target = tmp_path / "again"
     with monkeypatch.context() as patch:
-        patch.setattr("gim_audio.packed.packing._write_tables", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(
+            "gim_audio.packed.packing._write_tables",
+            lambda *_: (_ for _ in ()).throw(KeyboardInterrupt),
+        )
         with pytest.raises(KeyboardInterrupt):
             pack(noise, target)
     staging = tmp_path / ".again.partial"
     assert not target.exists()
     kept = {file.name: file.stat().st_mtime_ns for file in staging.glob("*.ark")}
-    next(iter(sorted(staging.glob("*.ark")))).with_name("wav.1.ark.json").unlink()  # this one was not finished
+    next(iter(sorted(staging.glob("*.ark")))).with_name(
+        "wav.1.ark.json"
+    ).unlink()  # this one was not finished
     del kept["wav.1.ark"]
     pack(noise, target)
     assert {name: (target / name).stat().st_mtime_ns for name in kept} == kept
@@ -72,7 +83,10 @@ def test_an_interrupted_pack_goes_on(noise, corpus, tmp_path, monkeypatch):
 
 def test_what_is_left_of_another_corpus_is_not_used(noise, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("gim_audio.packed.packing._write_tables", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(
+            "gim_audio.packed.packing._write_tables",
+            lambda *_: (_ for _ in ()).throw(KeyboardInterrupt),
+        )
         with pytest.raises(KeyboardInterrupt):
             pack(noise.select(["a-1", "a-2"]), tmp_path / "p")
     pack(noise, tmp_path / "p")
@@ -81,7 +95,10 @@ def test_what_is_left_of_another_corpus_is_not_used(noise, tmp_path, monkeypatch
 
 def test_bad_audio_is_refused_or_listed(noise, tmp_path):
     (noise.path / "b-1.wav").write_bytes(b"")
-    with pytest.raises(DataError, match="1 of 7 utterances cannot be packed, the first is b-1: .*is empty.*--skip-bad"):
+    with pytest.raises(
+        DataError,
+        match="1 of 7 utterances cannot be packed, the first is b-1: .*is empty.*--skip-bad",
+    ):
         pack(noise, tmp_path / "p")
     assert not (tmp_path / "p").exists()
     assert list(pack(noise, tmp_path / "p", skip_bad=True)) == ["b-1"]
@@ -113,10 +130,16 @@ def test_pipes_can_be_allowed_later(noise, tmp_path):
 
 def test_labels_by_recording_are_cut(noise, tmp_path):
     noise.write(noise.path)
-    (noise.path / "phones.ctm").write_text("a-2 1 0.0 0.5 ah\n\na-2 1 0.5 0.5 iy\n".replace("\n\n", "\n"))
-    data = DataDir(noise.recordings, {"a-9": "a"}, {"a-9": Segment("a-2", 0.25, 1.0)}, path=noise.path)
+    (noise.path / "phones.ctm").write_text(
+        "a-2 1 0.0 0.5 ah\n\na-2 1 0.5 0.5 iy\n".replace("\n\n", "\n")
+    )
+    data = DataDir(
+        noise.recordings, {"a-9": "a"}, {"a-9": Segment("a-2", 0.25, 1.0)}, path=noise.path
+    )
     pack(data, tmp_path / "p")
-    assert (tmp_path / "p/phones.ctm").read_text() == "a-9 1 0.0000 0.2500 ah\na-9 1 0.2500 0.5000 iy\n"
+    assert (
+        tmp_path / "p/phones.ctm"
+    ).read_text() == "a-9 1 0.0000 0.2500 ah\na-9 1 0.2500 0.5000 iy\n"
 
 
 def test_damage_is_noticed(corpus, tmp_path):
@@ -139,8 +162,12 @@ def test_damage_is_noticed(corpus, tmp_path):
 
 
 def test_statistics(corpus):
-    everything = np.concatenate([corpus.read(i) for i in range(len(corpus))]).astype(np.float64) / 32768
-    np.testing.assert_allclose(corpus.statistics(), [everything.mean(), everything.std()], rtol=1e-6)
+    everything = (
+        np.concatenate([corpus.read(i) for i in range(len(corpus))]).astype(np.float64) / 32768
+    )
+    np.testing.assert_allclose(
+        corpus.statistics(), [everything.mean(), everything.std()], rtol=1e-6
+    )
 
 
 def find(corpus, pcm):
@@ -155,7 +182,10 @@ def find(corpus, pcm):
 
 def test_crops(corpus):
     crops = Crops(corpus, crop=4500, hop=160, batch=3, seed=5)
-    assert crops.left_out == "1 of 7 utterances, 0.0 of 0.1 minutes of audio, are shorter than data.crop=4500 (0.28 s)"
+    assert (
+        crops.left_out
+        == "1 of 7 utterances, 0.0 of 0.1 minutes of audio, are shorter than data.crop=4500 (0.28 s)"
+    )
     assert crops.unused == 4000 / corpus.samples.sum()  # c-1
     drawn = [find(corpus, crop) for step in range(4) for crop in crops(step)]
     for epoch in (drawn[:6], drawn[6:]):  # each usable utterance once
@@ -188,7 +218,10 @@ def test_no_utterance_long_enough(corpus):
 
 
 def test_few_short_utterances_need_no_other_crop(tmp_path):
-    pack(make_data(tmp_path / "d", {"a-1": 3000, **{f"b-{n}": 90_000 for n in range(9)}}), tmp_path / "p")
+    pack(
+        make_data(tmp_path / "d", {"a-1": 3000, **{f"b-{n}": 90_000 for n in range(9)}}),
+        tmp_path / "p",
+    )
     crops = Crops(PackedCorpus(tmp_path / "p"), crop=20480, hop=160, batch=1, seed=0)
     assert crops.advice() == "the others are 99.6% of the audio"
     crops = Crops(PackedCorpus(tmp_path / "p"), crop=100, hop=90_001, batch=1, seed=0)
@@ -199,4 +232,7 @@ def test_labels_and_text_travel_along(spoken, tmp_path):
     pack(DataDir.read(spoken), tmp_path / "p")
     for name in ("phones.ctm", "text", "utt2spk"):
         assert (tmp_path / "p" / name).read_text() == (spoken / name).read_text()
-    assert json.loads(json.dumps(DataDir.read(tmp_path / "p").utterances)) == DataDir.read(spoken).utterances
+    assert (
+        json.loads(json.dumps(DataDir.read(tmp_path / "p").utterances))
+        == DataDir.read(spoken).utterances
+    )

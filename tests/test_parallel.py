@@ -24,7 +24,7 @@ from gim_audio.phones import Alignment, write_ctm
 from gim_audio.training import train
 from gim_audio.training.balance import balance
 from gim_audio.training.labels import labels_for
-from gim_audio.training.parallel import ModuleParallel
+from gim_audio.training.module_parallel import ModuleParallel
 from gim_audio.training.schedule import phases
 
 
@@ -49,13 +49,27 @@ def torchrun(processes, conf, corpus, out, *more):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes,
                "-m", "gim_audio", "train", conf, *more, "--data", corpus.path, "--out", out]  # fmt: skip
     return subprocess.Popen(
-        list(map(str, command)), env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True
+        list(map(str, command)),
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 
 def alone(conf, corpus, out, *more):
     """In a process of its own, with as many threads: sums of two threads round differently."""
-    command = [sys.executable, "-m", "gim_audio", "train", conf, *more, "--data", corpus.path, "--out", out]
+    command = [
+        sys.executable,
+        "-m",
+        "gim_audio",
+        "train",
+        conf,
+        *more,
+        "--data",
+        corpus.path,
+        "--out",
+        out,
+    ]
     subprocess.run(list(map(str, command)), env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True)
 
 
@@ -70,7 +84,9 @@ def weights(experiment):
 
 
 def lines(experiment, key="loss"):
-    return [json.loads(line)[key] for line in (experiment / "metrics.jsonl").read_text().splitlines()]
+    return [
+        json.loads(line)[key] for line in (experiment / "metrics.jsonl").read_text().splitlines()
+    ]
 
 
 @pytest.mark.parametrize(
@@ -79,7 +95,17 @@ def lines(experiment, key="loss"):
 def test_two_processes_share_a_batch(conf, corpus, tmp_path, negatives):
     """Two crops each are four of one process: the losses agree to float rounding, negatives and all."""
     settings = [f"objective.negatives={negatives}"]
-    finish(torchrun(2, conf, corpus, tmp_path / "two", *settings, "training.batch=2", "training.parallel=data"))
+    finish(
+        torchrun(
+            2,
+            conf,
+            corpus,
+            tmp_path / "two",
+            *settings,
+            "training.batch=2",
+            "training.parallel=data",
+        )
+    )
     train(load(conf, settings), corpus, tmp_path / "one", say=lambda line: None)
     np.testing.assert_allclose(lines(tmp_path / "two"), lines(tmp_path / "one"), rtol=1e-5)
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
@@ -97,7 +123,9 @@ def test_two_processes_share_labels_of_unequal_number(conf, corpus, tmp_path):
     for number, (utterance, start) in enumerate(crops.where(0).T.tolist()):
         first = (start + 2000 * (number > 1)) / 16000
         edges = np.linspace(first, labelled.samples[utterance] / 16000, 4)
-        known[labelled.utterances[utterance]] = Alignment(edges[:-1], edges[1:], np.array([2, 5, 9]))
+        known[labelled.utterances[utterance]] = Alignment(
+            edges[:-1], edges[1:], np.array([2, 5, 9])
+        )
     write_ctm(labelled.path / "phones.ctm", known)
     settings = [
         "objective.kind=phones",
@@ -105,24 +133,45 @@ def test_two_processes_share_labels_of_unequal_number(conf, corpus, tmp_path):
         "training.checkpoint_every=1",
         "training.learning_rate=1.0e-3",
     ]
-    finish(torchrun(2, conf, labelled, tmp_path / "two", *settings, "training.batch=2", "training.parallel=data"))
+    finish(
+        torchrun(
+            2,
+            conf,
+            labelled,
+            tmp_path / "two",
+            *settings,
+            "training.batch=2",
+            "training.parallel=data",
+        )
+    )
     alone(conf, labelled, tmp_path / "one", *settings)
-    one, two = (load_file(tmp_path / e / "step-000001/optimizer.safetensors") for e in ("one", "two"))
+    one, two = (
+        load_file(tmp_path / e / "step-000001/optimizer.safetensors") for e in ("one", "two")
+    )
     compared = [name for name in one if name.endswith("exp_avg")]
     assert len(compared) > 10
     config = load(conf, [*settings, "objective.classes=41"])
-    labels = labels_for(config.objective, build_model(config.model, config.objective), crops, torch.device("cpu"))
+    labels = labels_for(
+        config.objective, build_model(config.model, config.objective), crops, torch.device("cpu")
+    )
     first, second = (labels(0) >= 0).flatten(1).sum(1).reshape(2, 2).sum(1).tolist()
     assert first > 1.2 * second > 0
     for name in compared:  # a tenth of the gradient
         torch.testing.assert_close(two[name], one[name], rtol=1e-3, atol=1e-8)
     for key in ("loss", "accuracy"):
-        np.testing.assert_allclose(lines(tmp_path / "two", key), lines(tmp_path / "one", key), rtol=1e-5)
+        np.testing.assert_allclose(
+            lines(tmp_path / "two", key), lines(tmp_path / "one", key), rtol=1e-5
+        )
 
 
 def test_negatives_of_ones_own(conf, corpus, tmp_path):
     """Another draw of the same objective: losses near those of one process, not equal."""
-    settings = ["objective.negatives.ranks=own", "training.batch=2", "training.parallel=data", "training.clip=1.0"]
+    settings = [
+        "objective.negatives.ranks=own",
+        "training.batch=2",
+        "training.parallel=data",
+        "training.clip=1.0",
+    ]
     finish(torchrun(2, conf, corpus, tmp_path / "two", *settings))
     train(load(conf, ["training.clip=1.0"]), corpus, tmp_path / "one", say=lambda line: None)
     np.testing.assert_allclose(lines(tmp_path / "two"), lines(tmp_path / "one"), rtol=0.3)
@@ -131,12 +180,28 @@ def test_negatives_of_ones_own(conf, corpus, tmp_path):
 
 def test_processes_that_share_a_cache(conf, corpus, tmp_path):
     """One makes it, all read it."""
-    settings = ["training.schedule=[{modules: [1], steps: 4}, {modules: [2, 3], steps: 4, cache: true}]"]
-    finish(torchrun(2, conf, corpus, tmp_path / "two", *settings, "training.batch=2", "training.parallel=data"))
+    settings = [
+        "training.schedule=[{modules: [1], steps: 4}, {modules: [2, 3], steps: 4, cache: true}]"
+    ]
+    finish(
+        torchrun(
+            2,
+            conf,
+            corpus,
+            tmp_path / "two",
+            *settings,
+            "training.batch=2",
+            "training.parallel=data",
+        )
+    )
     alone(conf, corpus, tmp_path / "one", *settings)
     ours, theirs = lines(tmp_path / "two"), lines(tmp_path / "one")
-    assert [[loss is None for loss in row] for row in ours] == [[loss is None for loss in row] for row in theirs]
-    np.testing.assert_allclose(np.array(ours, float), np.array(theirs, float), rtol=1e-3)  # of 16-bit frames
+    assert [[loss is None for loss in row] for row in ours] == [
+        [loss is None for loss in row] for row in theirs
+    ]
+    np.testing.assert_allclose(
+        np.array(ours, float), np.array(theirs, float), rtol=1e-3
+    )  # of 16-bit frames
 
 
 @pytest.mark.parametrize("processes", [2, 3])
@@ -151,7 +216,9 @@ def test_modules_on_processes_of_their_own(conf, corpus, tmp_path, processes):
     for key in ("loss", "accuracy"):
         assert lines(tmp_path / "one", key) == lines(tmp_path / "many", key)
     for step in ("step-000003", "step-000012"):
-        first, second = (load_file(tmp_path / e / step / "optimizer.safetensors") for e in ("one", "many"))
+        first, second = (
+            load_file(tmp_path / e / step / "optimizer.safetensors") for e in ("one", "many")
+        )
         assert first.keys() == second.keys()
         assert all(torch.equal(first[name], second[name]) for name in first)
     ranks = [
@@ -162,11 +229,15 @@ def test_modules_on_processes_of_their_own(conf, corpus, tmp_path, processes):
         ]
         for e in ("one", "many")
     ]
-    np.testing.assert_allclose(*ranks, rtol=0.2)  # one process looks at frames of modules that have learnt on
+    np.testing.assert_allclose(
+        *ranks, rtol=0.2
+    )  # one process looks at frames of modules that have learnt on
 
 
 @pytest.mark.parametrize(("parallel", "batch"), [("modules", 4), ("data", 2)])
-def test_a_process_that_dies_takes_the_run_down_and_it_resumes(conf, corpus, tmp_path, parallel, batch):
+def test_a_process_that_dies_takes_the_run_down_and_it_resumes(
+    conf, corpus, tmp_path, parallel, batch
+):
     conf.write_text(conf.read_text().replace("steps: 12", "steps: 400"))
     settings = [f"training.batch={batch}", f"training.parallel={parallel}"]
     process = torchrun(2, conf, corpus, tmp_path / "e", *settings)
@@ -195,7 +266,9 @@ def test_a_process_that_dies_takes_the_run_down_and_it_resumes(conf, corpus, tmp
 
 
 def test_sigterm_saves_in_all_processes(conf, corpus, tmp_path):
-    conf.write_text(conf.read_text().replace("steps: 12", "steps: 4000").replace("every: 3", "every: 100000", 1))
+    conf.write_text(
+        conf.read_text().replace("steps: 12", "steps: 4000").replace("every: 3", "every: 100000", 1)
+    )
     process = torchrun(3, conf, corpus, tmp_path / "e", "training.parallel=modules")
     while not (tmp_path / "e/metrics.jsonl").exists():
         assert process.poll() is None
@@ -210,7 +283,9 @@ def test_sigterm_saves_in_all_processes(conf, corpus, tmp_path):
 
 
 def children(pid):
-    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=True)
+    found = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=True
+    )
     return sorted(int(child) for child in found.stdout.split())
 
 
@@ -234,7 +309,9 @@ def test_wrong_starts(conf, corpus, tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="parallel=data needs several processes: torchrun"):
         train(config, corpus, tmp_path / "e", say=lambda line: None)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ConfigError, match="torchrun started 2 processes: say training.parallel=data"):
+    with pytest.raises(
+        ConfigError, match="torchrun started 2 processes: say training.parallel=data"
+    ):
         train(load(conf), corpus, tmp_path / "e", say=lambda line: None)
     assert not (tmp_path / "e").exists()
 
@@ -253,9 +330,13 @@ def test_a_schedule_that_processes_cannot_share(conf, corpus, tmp_path):
 def test_what_only_the_last_process_knows(tiny, monkeypatch):
     monkeypatch.setattr("torch.distributed.get_rank", lambda: 0)
     monkeypatch.setattr("torch.distributed.get_world_size", lambda: 2)
-    config = tiny.model_copy(update={"model": tiny.model.model_copy(update={"mean": 0.0, "deviation": 1.0})})
+    config = tiny.model_copy(
+        update={"model": tiny.model.model_copy(update={"mean": 0.0, "deviation": 1.0})}
+    )
     place = ModuleParallel(build_model(config.model, config.objective), config)
     place.check(phases(config, 4))
-    training = config.training.model_copy(update={"schedule": (PhaseConfig(stop=StopConfig(over=2)),)})
+    training = config.training.model_copy(
+        update={"schedule": (PhaseConfig(stop=StopConfig(over=2)),)}
+    )
     with pytest.raises(ConfigError, match="no phase can stop by accuracy"):
         place.check(phases(config.model_copy(update={"training": training}), 4))

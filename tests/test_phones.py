@@ -5,7 +5,16 @@ from hypothesis import strategies as st
 
 from gim_audio.errors import DataError
 from gim_audio.kaldi import DataDir, Segment
-from gim_audio.phones import PHONES, Alignment, frame_labels, labels_of, normalise, read_alignments, read_ctm, write_ctm
+from gim_audio.phones import (
+    PHONES,
+    Alignment,
+    frame_labels,
+    labels_of,
+    normalise,
+    read_alignments,
+    read_ctm,
+    write_ctm,
+)
 
 
 def test_the_41_phones():
@@ -53,7 +62,9 @@ def test_the_published_code_keeps_the_last_labels():
     n = 20480
     labels = 1 + (n - 400) // 160
     track = np.arange(labels) % 41
-    found = frame_labels(alignment([(1, int(label)) for label in track]), 128, centre=20 / 16000, hop=0.01, shift=2)
+    found = frame_labels(
+        alignment([(1, int(label)) for label in track]), 128, centre=20 / 16000, hop=0.01, shift=2
+    )
     assert found[0] == found[1] == -1
     assert found[2 : 2 + labels].tolist() == track.tolist()
 
@@ -74,7 +85,15 @@ def test_cpc_format(tmp_path):
     path = tmp_path / "converted_aligned_phones.txt"
     path.write_text("1-2-0003 0 0 0 5 5 0 40\n1-2-0004 7\n")
     read = read_alignments(path)
-    assert frame_labels(read["1-2-0003"], 7, centre=20 / 16000, hop=0.01, shift=0).tolist() == [0, 0, 0, 5, 5, 0, 40]
+    assert frame_labels(read["1-2-0003"], 7, centre=20 / 16000, hop=0.01, shift=0).tolist() == [
+        0,
+        0,
+        0,
+        5,
+        5,
+        0,
+        40,
+    ]
     assert read["1-2-0004"].labels.tolist() == [7]
     path.write_text("1-2-0003 0 0 41\n")
     with pytest.raises(DataError, match="line 1: .* numbers from 0 to 40"):
@@ -105,7 +124,9 @@ def test_bad_alignments(tmp_path, text, message):
 def test_labels_follow_segments():
     whole = alignment([(50, 2), (50, 3), (100, 4)])
     data = DataDir(
-        {"r": "r.wav"}, {"r-a": "r", "r-b": "r"}, {"r-a": Segment("r", 0, 0.75), "r-b": Segment("r", 0.75, 2)}
+        {"r": "r.wav"},
+        {"r-a": "r", "r-b": "r"},
+        {"r-a": Segment("r", 0, 0.75), "r-b": Segment("r", 0.75, 2)},
     )
     found = labels_of(data, {"r": whole})
     np.testing.assert_allclose(found["r-a"].ends, [0.5, 0.75])
@@ -124,6 +145,10 @@ def test_the_sample_is_labelled(sample):
 
 
 def test_a_segment_that_the_labels_do_not_reach_has_none():
-    data = DataDir({"r": "r.wav"}, {"a": "s", "b": "s"}, {"a": Segment("r", 0.0, 0.5), "b": Segment("r", 2.0, 2.5)})
+    data = DataDir(
+        {"r": "r.wav"},
+        {"a": "s", "b": "s"},
+        {"a": Segment("r", 0.0, 0.5), "b": Segment("r", 2.0, 2.5)},
+    )
     found = labels_of(data, {"r": Alignment(np.array([0.0]), np.array([1.0]), np.array([3]))})
     assert list(found) == ["a"]

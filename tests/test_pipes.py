@@ -68,7 +68,10 @@ def test_damaged_archives_keep_what_is_good(small, tmp_path):
         return file.getvalue()
 
     good = recording("PCM_16")
-    parts = {name: recording(s) for name, s in (("w8", "PCM_U8"), ("w16", "PCM_16"), ("w24", "PCM_24"), ("f", "FLOAT"))}
+    parts = {
+        name: recording(s)
+        for name, s in (("w8", "PCM_U8"), ("w16", "PCM_16"), ("w24", "PCM_24"), ("f", "FLOAT"))
+    }
     parts |= {"hollow": wav(np.zeros(0), 16000), "last": good[:-100]}
     archive = b"".join(name.encode() + b" " + part for name, part in parts.items())
     done = piped([small, "ark:-", tmp_path / "out"], archive)
@@ -100,34 +103,50 @@ def test_names_and_inputs_that_go_wrong(small, noise, tmp_path, run):
     assert (status, "2 of 4 utterances failed" in err) == (2, True)
     assert "a name that is not UTF-8: rename it" in err
     assert "is too long for a file name" in err
-    assert sorted(path.stem for path in (tmp_path / "out").glob("*.safetensors")) == ["Größe 中", "fine"]
+    assert sorted(path.stem for path in (tmp_path / "out").glob("*.safetensors")) == [
+        "Größe 中",
+        "fine",
+    ]
     counts = (tmp_path / "out/utt2num_frames").read_text().splitlines()
     assert [line.rpartition(" ")[0] for line in counts] == ["Größe 中", "fine"]
     (tmp_path / "long.scp").write_text(f"a {'x' * 300}\nb {noise.recordings['a-1']}\n")
     status, _, err = run("featurize", small, f"scp:{tmp_path}/long.scp", tmp_path / "long")
-    assert (status, "File name too long" in err, "1 of 2 utterances failed" in err) == (2, True, True)
+    assert (status, "File name too long" in err, "1 of 2 utterances failed" in err) == (
+        2,
+        True,
+        True,
+    )
     for inputs in ([noise.path, folder], ["", folder], [f"scp:{tmp_path}/long.scp", folder]):
         status, _, err = run("featurize", small, *inputs, tmp_path / "no")
         assert (status, "stands alone" in err) == (2, True)
-    assert run("featurize", small, folder / "fine.wav", folder / "fine.wav", tmp_path / "once")[0] == 0
+    assert (
+        run("featurize", small, folder / "fine.wav", folder / "fine.wav", tmp_path / "once")[0] == 0
+    )
 
 
 def test_a_recording_that_comes_twice(small, tmp_path, noise):
     recording = Path(noise.recordings["a-1"]).read_bytes()
-    done = piped([small, "ark:-", tmp_path / "out"], b"x " + recording + b"y " + recording + b"x " + recording)
+    done = piped(
+        [small, "ark:-", tmp_path / "out"],
+        b"x " + recording + b"y " + recording + b"x " + recording,
+    )
     assert (done.returncode, b"failed: x: comes a second time" in done.stderr) == (2, True)
     assert sorted(path.stem for path in (tmp_path / "out").glob("*.npy")) == ["x", "y"]
 
 
 def test_an_archive_of_recordings(small, noise, tmp_path, run):
-    archive = b"".join(f"{name} ".encode() + Path(file).read_bytes() for name, file in noise.recordings.items())
+    archive = b"".join(
+        f"{name} ".encode() + Path(file).read_bytes() for name, file in noise.recordings.items()
+    )
     done = piped([small, "ark:-", "ark:-"], archive)
     assert done.returncode == 0
     found = dict(kaldiio.load_ark(io.BytesIO(done.stdout)))
     assert list(found) == noise.utterances
     run("featurize", small, noise.path, tmp_path / "out")
     for name, features in found.items():
-        np.testing.assert_allclose(features, np.load(tmp_path / f"out/{name}.npy"), rtol=0, atol=1e-5)
+        np.testing.assert_allclose(
+            features, np.load(tmp_path / f"out/{name}.npy"), rtol=0, atol=1e-5
+        )
 
 
 @pytest.mark.parametrize(
@@ -167,4 +186,7 @@ def test_a_folder_that_cannot_be_written(small, noise, tmp_path):
     done = piped([small, noise.path, tmp_path / "closed/out"], b"")
     assert done.returncode == 2
     closed = tmp_path / "closed"
-    assert done.stderr.decode() == f"gim-audio: {closed}/out: {closed} may not be written in: choose another place\n"
+    assert (
+        done.stderr.decode()
+        == f"gim-audio: {closed}/out: {closed} may not be written in: choose another place\n"
+    )

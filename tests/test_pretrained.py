@@ -9,7 +9,13 @@ import pytest
 import soundfile
 
 import gim_audio
-from gim_audio.checkpoints.folders import PRETRAINED, fingerprint, load_for_features, pretrained, save_model
+from gim_audio.checkpoints.folders import (
+    PRETRAINED,
+    fingerprint,
+    load_for_features,
+    pretrained,
+    save_model,
+)
 from gim_audio.config import load
 from gim_audio.featurize import Featurizer
 
@@ -30,7 +36,9 @@ def test_features_by_its_name(run):
     assert features.shape == (100, 256)
     assert told["model"] == f"gim-small {fingerprint(load_for_features(PRETRAINED / 'gim-small'))}"
     waveform, rate = soundfile.read("speech.wav", dtype="float32")
-    np.testing.assert_allclose(gim_audio.load("gim-small").featurize(waveform, rate), features, atol=1e-5)
+    np.testing.assert_allclose(
+        gim_audio.load("gim-small").featurize(waveform, rate), features, atol=1e-5
+    )
     assert gim_audio.GimFeatures().fit_transform([waveform]).shape == (1, 256)
 
 
@@ -40,7 +48,10 @@ def test_real_speech_in_pieces(sample, module):
     encoder = gim_audio.load("gim-small").encoder
     for file in sorted(sample.rglob("*.flac"))[::100]:
         waveform, _ = soundfile.read(file, dtype="float32")
-        (found,), (expected,) = encoder.encode(waveform, [module]), encoder.encode_whole(waveform, [module])
+        (found,), (expected,) = (
+            encoder.encode(waveform, [module]),
+            encoder.encode_whole(waveform, [module]),
+        )
         np.testing.assert_allclose(found, expected, atol=1e-5, rtol=0)
 
 
@@ -48,9 +59,15 @@ def test_its_name_is_an_experiment_elsewhere_too(run, tmp_path, corpus):
     assert run("info", "gim-small")[0] == 0
     assert run("export", "gim-small", "gim.onnx")[0] == 0
     assert run("export", "gim-small", "copy")[0] == 0
-    assert fingerprint(load_for_features(tmp_path / "copy")) == fingerprint(load_for_features(PRETRAINED / "gim-small"))
-    Path("more.yaml").write_text("model: {channels: 256, added: [{kind: gru, hidden: 8}]}\ndata: {crop: 4500}\n")
-    status, _, err = run("train", "more.yaml", "--from", "gim-small", "--data", corpus.path, "--out", "more")
+    assert fingerprint(load_for_features(tmp_path / "copy")) == fingerprint(
+        load_for_features(PRETRAINED / "gim-small")
+    )
+    Path("more.yaml").write_text(
+        "model: {channels: 256, added: [{kind: gru, hidden: 8}]}\ndata: {crop: 4500}\n"
+    )
+    status, _, err = run(
+        "train", "more.yaml", "--from", "gim-small", "--data", corpus.path, "--out", "more"
+    )
     assert (status, len(err.strip().splitlines())) == (2, 1)
     assert "exported for features alone" in err
 
@@ -60,8 +77,13 @@ def test_a_folder_of_its_name_goes_first(tmp_path):
     (tmp_path / "gim-small").mkdir()
     save_model(tmp_path / "gim-small", config, Featurizer.random(config).model.features_only())
     assert gim_audio.load("gim-small").featurize(np.zeros(8000, np.float32), 16000).shape == (50, 6)
-    (tmp_path / "gim-small/model.safetensors").unlink()  # a folder of that name with something else in it does not
-    assert gim_audio.load("gim-small").featurize(np.zeros(8000, np.float32), 16000).shape == (50, 256)
+    (
+        tmp_path / "gim-small/model.safetensors"
+    ).unlink()  # a folder of that name with something else in it does not
+    assert gim_audio.load("gim-small").featurize(np.zeros(8000, np.float32), 16000).shape == (
+        50,
+        256,
+    )
 
 
 @pytest.mark.parametrize("card", CARDS, ids=[card.parent.name for card in CARDS])

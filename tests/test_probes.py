@@ -30,7 +30,9 @@ class Loudness(Encoder):
         yield self.encode(np.concatenate(list(blocks)))
 
 
-def probe_phones(encoder, train, test, *, modules, protocol="strict", shift=1, most_frames=400_000, stack=0):
+def probe_phones(
+    encoder, train, test, *, modules, protocol="strict", shift=1, most_frames=400_000, stack=0
+):
     subject = Subject(encoder, modules, stack)
     sample = FrameSample(subject, train, shifts=[shift], most_frames=most_frames, seed=0)
     return evaluate(subject, [sample, PhoneProbe(sample, test, [protocol])]).results[0]
@@ -75,7 +77,10 @@ def test_phones_that_loudness_tells_apart(tmp_path, protocol):
 
 def test_the_shift_moves_the_labels(tmp_path):
     train = noisy_data(tmp_path / "a", "ab")
-    right = {s: probe_phones(Loudness(), train, train, shift=s, modules=[1]).modules[0]["accuracy"] for s in (0, 10)}
+    right = {
+        s: probe_phones(Loudness(), train, train, shift=s, modules=[1]).modules[0]["accuracy"]
+        for s in (0, 10)
+    }
     assert right[0] > 0.95 > right[10]
 
 
@@ -83,7 +88,9 @@ def test_frames_beyond_the_limit_are_left_out(tmp_path):
     train = noisy_data(tmp_path / "a", "ab")
     result = probe_phones(Loudness(), train, train, modules=[1], most_frames=100)
     assert 60 < result.counts["train_frames"] < 140
-    assert result.counts["train_frames_labelled"] == 8 * 49  # the last label of each has no frame at shift 1
+    assert (
+        result.counts["train_frames_labelled"] == 8 * 49
+    )  # the last label of each has no frame at shift 1
     assert result.counts["test_frames"] == 8 * 49
 
 
@@ -137,7 +144,9 @@ def test_whole_utterances_choose_the_speaker_penalty(tmp_path, monkeypatch):
 def test_what_cannot_be_probed(tmp_path):
     data, alignments = noisy_data(tmp_path / "a", "ab")
     with pytest.raises(DataError, match="speaker b .1 in all. is not in"):
-        probe_speakers(Loudness(), data.select([n for n in data.utterances if n[0] == "a"]), data, modules=[1])
+        probe_speakers(
+            Loudness(), data.select([n for n in data.utterances if n[0] == "a"]), data, modules=[1]
+        )
     with pytest.raises(DataError, match="one class only"):
         probe_speakers(Loudness(), data.select(["a-0"]), data.select(["a-1"]), modules=[1])
     with pytest.raises(DataError, match="no labels, or of one class only"):
@@ -159,7 +168,9 @@ def test_pooled_frames_are_centred_on_the_slower_ones():
         pool.push(ramp)
         pooled = pool.finish(100)
         expected = grid.centre + grid.hop * np.arange(100)
-        np.testing.assert_allclose(pooled[2:-2, 0], expected[2:-2], atol=own.hop / 2 if own.hop < 160 else 0)
+        np.testing.assert_allclose(
+            pooled[2:-2, 0], expected[2:-2], atol=own.hop / 2 if own.hop < 160 else 0
+        )
         if own.hop in {5, 20, 40}:  # their grids allow exactly that
             np.testing.assert_allclose(pooled[2:-2, 0], expected[2:-2], atol=1e-2)
 
@@ -173,12 +184,13 @@ def test_regression_agrees_with_scikit_learn():
     features = (generator.standard_normal((400, 6)) * [1, 10, 100, 1, 1, 1] + 5).astype(np.float32)
     for classes in (2, 4):
         labels = (
-            (features[:, 1] - 5) / 10 + generator.standard_normal(400) > np.linspace(-1, 1, classes - 1)[:, None]
+            (features[:, 1] - 5) / 10 + generator.standard_normal(400)
+            > np.linspace(-1, 1, classes - 1)[:, None]
         ).sum(0) * 3
         ours = logistic_regression(features, labels, none_chosen(labels))
-        theirs = make_pipeline(StandardScaler(), LogisticRegression(C=1 / (1e-4 * 400), max_iter=1000)).fit(
-            features, labels
-        )
+        theirs = make_pipeline(
+            StandardScaler(), LogisticRegression(C=1 / (1e-4 * 400), max_iter=1000)
+        ).fit(features, labels)
         assert (ours.predict(features) == theirs.predict(features)).mean() > 0.99
         assert ours.note["converged"]
 
@@ -188,7 +200,9 @@ def test_collinear_channels_cost_few_iterations():
     generator = np.random.default_rng(0)
     sources = generator.standard_normal((2000, 4))
     labels = sources.argmax(axis=1)
-    mixed = sources @ generator.standard_normal((4, 200)) + 1e-3 * generator.standard_normal((2000, 200))
+    mixed = sources @ generator.standard_normal((4, 200)) + 1e-3 * generator.standard_normal(
+        (2000, 200)
+    )
     features = (mixed + 3).astype(np.float32)
     fitted = logistic_regression(features, labels, none_chosen(labels))
     assert fitted.note["iterations"] < 150
@@ -201,14 +215,18 @@ def test_collinear_channels_cost_few_iterations():
 
 
 def test_features_that_never_vary_are_no_reason_to_stop():
-    fitted = logistic_regression(np.ones((10, 3), np.float32), np.repeat([0, 1], 5), none_chosen(range(10)))
+    fitted = logistic_regression(
+        np.ones((10, 3), np.float32), np.repeat([0, 1], 5), none_chosen(range(10))
+    )
     assert np.isfinite(fitted.weight).all()
 
 
 def test_a_channel_that_training_hardly_saw_does_not_decide():
     generator = np.random.default_rng(0)
     labels = np.repeat([0, 1], 200)
-    features = np.stack([labels + 0.1 * generator.standard_normal(400), np.zeros(400)], axis=1).astype(np.float32)
+    features = np.stack(
+        [labels + 0.1 * generator.standard_normal(400), np.zeros(400)], axis=1
+    ).astype(np.float32)
     features[0, 1] = 1e-4  # once
     fitted = logistic_regression(features, labels, none_chosen(labels))
     test = features.copy()
@@ -261,7 +279,9 @@ def test_the_published_solver_learns_from_batches_of_examples():
 
 def test_examples_keep_their_utterances(tmp_path):
     data, alignments = noisy_data(tmp_path / "a", "ab")
-    sample = FrameSample(Subject(Loudness(), [1]), (data, alignments), shifts=[0, 1], most_frames=10**6, seed=0)
+    sample = FrameSample(
+        Subject(Loudness(), [1]), (data, alignments), shifts=[0, 1], most_frames=10**6, seed=0
+    )
     evaluate(sample.subject, [sample])
     whole, late = sample.examples(0), sample.examples(1)
     assert whole.starts == list(range(0, 400, 50))
@@ -275,7 +295,9 @@ def test_a_speaker_without_labels_is_not_held_out(tmp_path, seed):
     """Or else nothing might be left to choose the penalty by."""
     data, alignments = noisy_data(tmp_path / "a", "abc")
     known = {name: alignment for name, alignment in alignments.items() if name[0] != "b"}
-    sample = FrameSample(Subject(Loudness(), [1]), (data, known), shifts=[0], most_frames=10**6, seed=seed)
+    sample = FrameSample(
+        Subject(Loudness(), [1]), (data, known), shifts=[0], most_frames=10**6, seed=seed
+    )
     evaluate(sample.subject, [sample])
     assert sample.examples(0).held_out.sum() == 4 * 50
 
@@ -313,7 +335,9 @@ def test_the_penalty_is_that_of_an_independent_search(channels):
     fitted = logistic_regression(features, labels, held_out)
     mean, transform = whiten(features)
     expected = search((features - mean) @ transform, labels, ~held_out, held_out)
-    assert {float(penalty): accuracy for penalty, accuracy in fitted.note["path"].items()} == expected
+    assert {
+        float(penalty): accuracy for penalty, accuracy in fitted.note["path"].items()
+    } == expected
     assert fitted.note["penalty"] == max(expected, key=expected.get)
     assert fitted.note["held_out"] == max(expected.values())
     assert len(expected) == len(PENALTIES)  # the search does not stop at a dip
@@ -369,7 +393,17 @@ def test_speakers_without_answers_do_not_count():
 
 
 def test_command_line(spoken, tmp_path, run):
-    run("data", "split", spoken, tmp_path / "a", tmp_path / "b", "--by", "utterances", "--share", 0.6)
+    run(
+        "data",
+        "split",
+        spoken,
+        tmp_path / "a",
+        tmp_path / "b",
+        "--by",
+        "utterances",
+        "--share",
+        0.6,
+    )
     out = tmp_path / "r/phones.json"
     arguments = ["--train", tmp_path / "a", "--test", tmp_path / "b"]
     status, printed, err = run("probe", "phones", "mfcc", *arguments, "--out", out, "--shift", 0)
@@ -385,11 +419,23 @@ def test_command_line(spoken, tmp_path, run):
     status, _, err = run("probe", "phones", "mfcc", *arguments, "--out", out)
     assert (status, "exists already" in err) == (2, True)
     status, printed, _ = run(
-        "probe", "speakers", "fbank", *arguments, "--out", tmp_path / "r/s.json", "--protocol", "ref"
+        "probe",
+        "speakers",
+        "fbank",
+        *arguments,
+        "--out",
+        tmp_path / "r/s.json",
+        "--protocol",
+        "ref",
     )
     assert status == 0
     assert json.loads((tmp_path / "r/s.json").read_text())["settings"]["epochs"] == 5
     (tmp_path / "b/phones.ctm").unlink()
-    for more, message in [(["--module", "x"], "module x: mfcc has modules 1 to 1: mfcc"), ([], "data labels")]:
-        status, _, err = run("probe", "phones", "mfcc", *arguments, "--out", tmp_path / "r/t.json", *more)
+    for more, message in [
+        (["--module", "x"], "module x: mfcc has modules 1 to 1: mfcc"),
+        ([], "data labels"),
+    ]:
+        status, _, err = run(
+            "probe", "phones", "mfcc", *arguments, "--out", tmp_path / "r/t.json", *more
+        )
         assert (status, message in err, len(err.strip().splitlines())) == (2, True, 1)

@@ -23,8 +23,12 @@ class Module(nn.Module):
             self.encoder.model = nn.Sequential()
             for place, layer in enumerate(layers):
                 taken = channels if layer else 1
-                convolution = nn.Conv1d(taken, channels, KERNELS[layer], STRIDES[layer], PADDINGS[layer])
-                self.encoder.model.add_module(f"layer {place}", nn.Sequential(convolution, nn.ReLU()))
+                convolution = nn.Conv1d(
+                    taken, channels, KERNELS[layer], STRIDES[layer], PADDINGS[layer]
+                )
+                self.encoder.model.add_module(
+                    f"layer {place}", nn.Sequential(convolution, nn.ReLU())
+                )
         if gru:
             self.autoregressor = nn.Module()
             self.autoregressor.gru = nn.GRU(channels, hidden, batch_first=True)
@@ -40,7 +44,9 @@ class Module(nn.Module):
 class Published(nn.Module):
     def __init__(self, splits, channels=7, hidden=5, *, each=False):
         super().__init__()
-        groups = {1: [range(5)], 5: [[i] for i in range(5)], 6: [[i] for i in range(5)] + [[]]}[splits]
+        groups = {1: [range(5)], 5: [[i] for i in range(5)], 6: [[i] for i in range(5)] + [[]]}[
+            splits
+        ]
         self.fullmodel = nn.ModuleList(
             Module(list(group), channels, hidden, gru=each or number == splits - 1)
             for number, group in enumerate(groups)
@@ -60,7 +66,10 @@ class Published(nn.Module):
 def test_features_are_those_of_the_published_model(tmp_path, run, splits, each, prefix):
     torch.manual_seed(splits)
     theirs = Published(splits, each=each)
-    torch.save({prefix + key: value for key, value in theirs.state_dict().items()}, tmp_path / "model_299.ckpt")
+    torch.save(
+        {prefix + key: value for key, value in theirs.state_dict().items()},
+        tmp_path / "model_299.ckpt",
+    )
     status, _, err = run("import", tmp_path / "model_299.ckpt", tmp_path / "exp")
     assert (status, err.startswith(f"{tmp_path}/exp: conv1")) == (0, True)
     waveform = (0.06 * np.random.default_rng(0).standard_normal(9000)).astype(np.float32)
@@ -90,10 +99,22 @@ def test_other_commands_take_it(tmp_path, corpus, run):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda s: s | {"fullmodel.0.loss.linear.weight": torch.zeros(1)}, "fullmodel.0.loss.linear.weight: not a key"),
-        (lambda s: {k: v for k, v in s.items() if "2.loss" not in k}, "fullmodel.2.loss.predictor.weight: missing"),
-        (lambda s: {k: v for k, v in s.items() if "fullmodel.4" not in k}, "modules with 4 convolutions"),
-        (lambda s: {k: v for k, v in s.items() if "bias_hh" not in k}, "context.gru.bias_hh_l0: missing"),
+        (
+            lambda s: s | {"fullmodel.0.loss.linear.weight": torch.zeros(1)},
+            "fullmodel.0.loss.linear.weight: not a key",
+        ),
+        (
+            lambda s: {k: v for k, v in s.items() if "2.loss" not in k},
+            "fullmodel.2.loss.predictor.weight: missing",
+        ),
+        (
+            lambda s: {k: v for k, v in s.items() if "fullmodel.4" not in k},
+            "modules with 4 convolutions",
+        ),
+        (
+            lambda s: {k: v for k, v in s.items() if "bias_hh" not in k},
+            "context.gru.bias_hh_l0: missing",
+        ),
         (
             lambda s: s | {"fullmodel.1.encoder.model.layer 0.0.weight": torch.zeros(7, 7, 9)},
             "stack.1.encoder.0.convolution.weight: shape (7, 7, 9), expected a kernel of 8",
@@ -105,15 +126,22 @@ def test_other_commands_take_it(tmp_path, corpus, run):
         (lambda s: {"epoch": 3}, "epoch: not a state dict of tensors"),
         (lambda s: {**s, 3: torch.zeros(1)}, "3: not a state dict of tensors"),
         (
-            lambda s: {k: v for k, v in s.items() if k != "fullmodel.0.encoder.model.layer 0.0.weight"},
+            lambda s: {
+                k: v for k, v in s.items() if k != "fullmodel.0.encoder.model.layer 0.0.weight"
+            },
             "stack.0.encoder.0.convolution.weight: missing",
         ),
         (
-            lambda s: {k: v for k, v in s.items() if k != "fullmodel.3.encoder.model.layer 0.0.weight"},
+            lambda s: {
+                k: v for k, v in s.items() if k != "fullmodel.3.encoder.model.layer 0.0.weight"
+            },
             "stack.3.encoder.0.convolution.weight: missing",
         ),
         (
-            lambda s: {k.replace("3.encoder.model.layer 0", "3.encoder.model.layer 4"): v for k, v in s.items()},
+            lambda s: {
+                k.replace("3.encoder.model.layer 0", "3.encoder.model.layer 4"): v
+                for k, v in s.items()
+            },
             "stack.3.encoder.0.convolution.weight: missing",
         ),
         (
@@ -175,7 +203,10 @@ class Cpc(nn.Module):
 def test_cpc_audio_without_norms(tmp_path, run):
     torch.manual_seed(0)
     theirs = Cpc()
-    torch.save({"gEncoder": theirs.state_dict(), "cpcCriterion": {}, "epoch": 4}, tmp_path / "checkpoint_4.pt")
+    torch.save(
+        {"gEncoder": theirs.state_dict(), "cpcCriterion": {}, "epoch": 4},
+        tmp_path / "checkpoint_4.pt",
+    )
     assert run("import", tmp_path / "checkpoint_4.pt", tmp_path / "exp")[0] == 0
     waveform = (0.06 * np.random.default_rng(0).standard_normal(9000)).astype(np.float32)
     (ours,) = Featurizer.load(tmp_path / "exp").encode(waveform)
@@ -184,8 +215,12 @@ def test_cpc_audio_without_norms(tmp_path, run):
 
 def test_cpc_audio_with_norms_is_refused(tmp_path):
     state = Cpc().state_dict()
-    torch.save({"gEncoder": state | {"gEncoder.batchNorm0.weight": torch.ones(1, 6, 1)}}, tmp_path / "a.pt")
-    with pytest.raises(CheckpointError, match="gEncoder.batchNorm0.weight: it normalises each frame"):
+    torch.save(
+        {"gEncoder": state | {"gEncoder.batchNorm0.weight": torch.ones(1, 6, 1)}}, tmp_path / "a.pt"
+    )
+    with pytest.raises(
+        CheckpointError, match="gEncoder.batchNorm0.weight: it normalises each frame"
+    ):
         read_published(tmp_path / "a.pt")
     for key, value, message in (
         ("gEncoder.conv3.weight", None, "stack.0.encoder.3.convolution.weight: missing|stack.3"),

@@ -30,7 +30,11 @@ OPTIONS = ["--hours", "0.02", "--speakers", "4", "--conf", "conf/tiny.yaml", "--
 @pytest.fixture
 def recipe(tmp_path):
     """A copy of the recipes, with a configuration that takes seconds; gim-audio is the one that runs the tests."""
-    shutil.copytree(ROOT / "recipes", tmp_path / "recipes", ignore=shutil.ignore_patterns("data", "exp", "RESULTS.md"))
+    shutil.copytree(
+        ROOT / "recipes",
+        tmp_path / "recipes",
+        ignore=shutil.ignore_patterns("data", "exp", "RESULTS.md"),
+    )
     (tmp_path / "recipes/mini/conf/tiny.yaml").write_text(TINY.replace("steps: 6", "steps: 40"))
     return tmp_path / "recipes/mini"
 
@@ -43,7 +47,12 @@ def start(recipe, *options, script="run.sh"):
     }
     command = [str(recipe / script), *options]
     return subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
     )
 
 
@@ -78,7 +87,17 @@ def test_from_nothing_to_a_table_killed_on_the_way(recipe):
     assert process.returncode == 2
     assert "choose another --name" in output
 
-    grown = [*OPTIONS, "--module", "{kind: gru, hidden: 5}", "--most", "2", "--gain", "-100", "--frames", "2000"]
+    grown = [
+        *OPTIONS,
+        "--module",
+        "{kind: gru, hidden: 5}",
+        "--most",
+        "2",
+        "--gain",
+        "-100",
+        "--frames",
+        "2000",
+    ]
     output, _ = start(recipe, *grown, script="grow.sh").communicate(timeout=300)
     assert "module 7: " in output, output
     assert "module 8: " in output
@@ -102,7 +121,9 @@ def test_from_nothing_to_a_table_killed_on_the_way(recipe):
         (["--called-from", "x"], "unknown option --called-from"),
     ],
 )
-@pytest.mark.parametrize("name", ["mini/run.sh", "librispeech/run.sh", "librispeech/rows.sh", "claims/run.sh"])
+@pytest.mark.parametrize(
+    "name", ["mini/run.sh", "librispeech/run.sh", "librispeech/rows.sh", "claims/run.sh"]
+)
 def test_wrong_options_are_refused(recipe, name, options, message):
     process = start(recipe.parent, *options, script=name)
     output, _ = process.communicate(timeout=60)
@@ -111,8 +132,14 @@ def test_wrong_options_are_refused(recipe, name, options, message):
 
 
 def test_help_lists_the_stages(recipe):
-    for command, folder in (["./run.sh", recipe], ["mini/run.sh", recipe.parent], [str(recipe / "run.sh"), "/"]):
-        found = subprocess.run([command, "--help"], cwd=folder, capture_output=True, text=True, check=True)
+    for command, folder in (
+        ["./run.sh", recipe],
+        ["mini/run.sh", recipe.parent],
+        [str(recipe / "run.sh"), "/"],
+    ):
+        found = subprocess.run(
+            [command, "--help"], cwd=folder, capture_output=True, text=True, check=True
+        )
         assert "stages: 1 data, 2 pack, 3 train" in found.stdout
         assert found.stdout.startswith("From nothing")
 
@@ -131,7 +158,9 @@ def test_librispeech_recipe_on_the_sample(recipe, sample, tmp_path):
     assert "the table: recipes/librispeech/RESULTS.md" in report
     results = (librispeech / "RESULTS.md").read_text()
     row = next(line for line in results.splitlines() if line.startswith("| MFCC"))
-    assert 46 < float(row.split("|")[2]) < 50  # the real frames, labels and split: no tiny model in this number
+    assert (
+        46 < float(row.split("|")[2]) < 50
+    )  # the real frames, labels and split: no tiny model in this number
     assert "train_utterances 198" in results
     assert "test_utterances 53" in results
     assert "process 1 has module" in output
@@ -153,7 +182,9 @@ def test_librispeech_recipe_needs_nothing_but_the_corpus(recipe, spoken, tmp_pat
             file.write(f"{name} {data.text[name]}\n")
     librispeech = recipe.parent / "librispeech"
     (librispeech / "conf/tiny.yaml").write_text(TINY)
-    options = f"--corpus {tmp_path}/corpus --subset mine --lists {tmp_path}/lists --conf conf/tiny.yaml"
+    options = (
+        f"--corpus {tmp_path}/corpus --subset mine --lists {tmp_path}/lists --conf conf/tiny.yaml"
+    )
     process = start(librispeech, *options.split())
     output, _ = process.communicate(timeout=500)
     assert process.returncode == 0, output

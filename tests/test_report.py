@@ -45,7 +45,9 @@ def test_weights_whose_training_is_not_known_are_no_baseline(tmp_path):
     """As of an imported model; a baseline has its own name."""
     for name, model in (("imported", "exp/published 123"), ("mfcc", "mfcc")):
         (tmp_path / "e/results").mkdir(parents=True, exist_ok=True)
-        (tmp_path / f"e/results/{name}.json").write_text(json.dumps(result("phones", None, [0.5], model)))
+        (tmp_path / f"e/results/{name}.json").write_text(
+            json.dumps(result("phones", None, [0.5], model))
+        )
     (found,) = read_experiments([tmp_path / "e"])
     assert [probe.record["model"] for probe in found.trained("phones")] == ["exp/published 123"]
     assert [probe.kind for probe in found.baselines] == ["mfcc"]
@@ -75,7 +77,14 @@ def experiment(tiny, corpus, tmp_path):
 
 def test_page_figures_and_tables(experiment, tmp_path, run):
     status, _, err = run(
-        "report", experiment, "--out", tmp_path / "r.html", "--markdown", tmp_path / "R.md", "--title", "A <title>"
+        "report",
+        experiment,
+        "--out",
+        tmp_path / "r.html",
+        "--markdown",
+        tmp_path / "R.md",
+        "--title",
+        "A <title>",
     )
     assert status == 0
     assert [line.split()[-1] for line in err.splitlines()] == [
@@ -90,7 +99,10 @@ def test_page_figures_and_tables(experiment, tmp_path, run):
             assert len(image.convert("L").getcolors(256)) > 20
     assert page.count("data:image/png;base64,") == 2
     for text in (page, tables):
-        assert "Phones: module 6 (gru, the last one) is not compared with MFCC with deltas (43.1%, 48.0%: -4.9" in text
+        assert (
+            "Phones: module 6 (gru, the last one) is not compared with MFCC with deltas (43.1%, 48.0%: -4.9"
+            in text
+        )
         assert "shift 1" in text
     assert "| module 1: conv1 | 7.1 | 45.6 (44.6 to 47.6) | 40.0 | 10.0 |" in tables
     assert "| MFCC with deltas |  | 35.3 (34.3 to 37.3) | 40.0 | 10.0 |" in tables
@@ -98,9 +110,14 @@ def test_page_figures_and_tables(experiment, tmp_path, run):
     row = next(line for line in tables.splitlines() if line.startswith("| module 6"))
     assert row == "| module 6: gru | 43.1 | 41.1 to 44.1 | 29.7 | 95.0 | 93.0 to 96.0 |  |"
     assert "| MFCC with deltas | 48.0 | 46.0 to 49.0 |" in tables
-    (experiment / "results/pn.json").write_text(json.dumps(result("phones", None, [0.5], "mfcc+cmvn")))
+    (experiment / "results/pn.json").write_text(
+        json.dumps(result("phones", None, [0.5], "mfcc+cmvn"))
+    )
     write_report([experiment], tmp_path / "r.html", tmp_path / "R.md", "t")
-    assert "| MFCC with deltas, CMVN by utterance | 50.0 | 48.0 to 51.0 |" in (tmp_path / "R.md").read_text()
+    assert (
+        "| MFCC with deltas, CMVN by utterance | 50.0 | 48.0 to 51.0 |"
+        in (tmp_path / "R.md").read_text()
+    )
     assert "Published, not measured here" in tables
     assert f"| Greedy InfoMax | {TABLE['Greedy InfoMax'][0]} |" in tables
 
@@ -122,7 +139,11 @@ def counted(steps, rights, model="exp 123", held_out=None, **more):
 
 def shares(mean, spread=0.1, noise=0.0):
     """Twenty speakers around a mean, the same ones for every system but for noise of its own."""
-    own = np.random.default_rng(int(1e6 * (mean + noise))).normal(0, noise, 20) if noise else np.zeros(20)
+    own = (
+        np.random.default_rng(int(1e6 * (mean + noise))).normal(0, noise, 20)
+        if noise
+        else np.zeros(20)
+    )
     return mean + np.linspace(-spread, spread, 20) + own - own.mean()
 
 
@@ -140,12 +161,17 @@ def test_verdicts_rest_on_a_paired_test(tmp_path):
     ours, apart = counted(6, [shares(0.50)]), counted(None, [shares(0.48)], "mfcc")
     assert ours["modules"][0]["interval"][0] < apart["modules"][0]["interval"][1]  # they overlap
     (better,) = sentences(tmp_path / "e", a=ours, b=apart)
-    assert better.startswith("Phones: module 1 (conv1) is better than MFCC with deltas (50.0%, 48.0%: +2.0 points, 95%")
+    assert better.startswith(
+        "Phones: module 1 (conv1) is better than MFCC with deltas (50.0%, 48.0%: +2.0 points, 95%"
+    )
     assert better.endswith("; delete-half jackknife, paired over 20 speakers).")
     (worse,) = sentences(tmp_path / "e", a=counted(6, [shares(0.46)]), b=apart)
     assert "is worse than MFCC with deltas (46.0%, 48.0%: -2.0 points" in worse
     (level,) = sentences(tmp_path / "e", a=counted(6, [shares(0.49, noise=0.05)]), b=apart)
-    assert "is not shown to differ from MFCC with deltas (49.0%, 48.0%: +1.0 points, 95% interval -" in level
+    assert (
+        "is not shown to differ from MFCC with deltas (49.0%, 48.0%: +1.0 points, 95% interval -"
+        in level
+    )
 
 
 def test_the_test_set_chooses_no_module_and_the_best_baseline(tmp_path):
@@ -162,7 +188,10 @@ def test_the_test_set_chooses_no_module_and_the_best_baseline(tmp_path):
         "module 3 (gru, the best on held-out training speakers) is better than its own initialisation, "
         in against_random
     )
-    assert "module 1 (conv1, the best on held-out training speakers) (52.0%, 30.0%: +22.0" in against_random
+    assert (
+        "module 1 (conv1, the best on held-out training speakers) (52.0%, 30.0%: +22.0"
+        in against_random
+    )
     assert (
         "MFCC with deltas, CMVN by utterance, the best of 3 baselines on the test set (52.0%, 51.0%: +1.0"
         in against_mfcc
@@ -171,10 +200,16 @@ def test_the_test_set_chooses_no_module_and_the_best_baseline(tmp_path):
 
 def test_results_without_a_training_have_their_section(tmp_path):
     """A model that came with the package or was imported has results alone."""
-    sentences(tmp_path / "e", a=counted(6, [shares(0.5)]), b=counted(None, [shares(0.48)], "mfcc+cmvn"))
+    sentences(
+        tmp_path / "e", a=counted(6, [shares(0.5)]), b=counted(None, [shares(0.48)], "mfcc+cmvn")
+    )
     (tmp_path / "baselines/results").mkdir(parents=True)
-    (tmp_path / "baselines/results/c.json").write_text(json.dumps(counted(None, [shares(0.47)], "fbank")))
-    write_report([tmp_path / "e", tmp_path / "baselines"], tmp_path / "r.html", tmp_path / "R.md", "t")
+    (tmp_path / "baselines/results/c.json").write_text(
+        json.dumps(counted(None, [shares(0.47)], "fbank"))
+    )
+    write_report(
+        [tmp_path / "e", tmp_path / "baselines"], tmp_path / "r.html", tmp_path / "R.md", "t"
+    )
     text = (tmp_path / "R.md").read_text()
     assert "is better than MFCC with deltas, CMVN by utterance" in text
     assert re.search(r"\| module 1: conv1 \| 50\.0 \| \d\d\.\d to \d\d\.\d \|", text)
@@ -186,7 +221,8 @@ def test_what_cannot_be_tested_says_why(tmp_path):
     ours, theirs = counted(6, [shares(0.50)]), counted(None, [shares(0.48)], "mfcc")
     (others,) = sentences(tmp_path / "e", a=ours, b=theirs | {"speakers": SPEAKERS[::-1]})
     assert (
-        "is not compared with MFCC with deltas (50.0%, 48.0%: +2.0 points; no test: the test speakers differ)" in others
+        "is not compared with MFCC with deltas (50.0%, 48.0%: +2.0 points; no test: the test speakers differ)"
+        in others
     )
     old = json.loads(json.dumps(theirs))
     del old["modules"][0]["halves"], old["speakers"]
@@ -200,15 +236,25 @@ def test_what_cannot_be_tested_says_why(tmp_path):
     (alone,) = sentences(tmp_path / "e", a=ours, b=few)
     assert "no test: too few speakers" in alone
     relabelled = theirs | {"corpora": {"b/phones.ctm": "other"}}
-    assert sentences(tmp_path / "e", a=ours, b=relabelled) == []  # of other labels: nothing to compare with
+    assert (
+        sentences(tmp_path / "e", a=ours, b=relabelled) == []
+    )  # of other labels: nothing to compare with
     unsure = counted(6, [shares(0.5)])
-    unsure["modules"][0] |= {"converged": False, "not_chosen": "no speaker or utterance could be held out"}
+    unsure["modules"][0] |= {
+        "converged": False,
+        "not_chosen": "no speaker or utterance could be held out",
+    }
     other = json.loads(json.dumps(theirs))
     other["modules"][0]["converged"] = False
     _, slow, default, baseline = sentences(tmp_path / "e", a=unsure, b=other)
-    assert baseline == "Phones: MFCC with deltas, the regression on modules 1 stopped before it converged."
+    assert (
+        baseline
+        == "Phones: MFCC with deltas, the regression on modules 1 stopped before it converged."
+    )
     assert slow == "Phones: the regression on modules 1 stopped before it converged."
-    assert default.endswith("module 1 was not chosen but is the default: no speaker or utterance could be held out.")
+    assert default.endswith(
+        "module 1 was not chosen but is the default: no speaker or utterance could be held out."
+    )
 
 
 def test_other_settings_are_not_compared(tmp_path):
@@ -225,7 +271,9 @@ def test_normalised_features_are_no_baseline_for_speakers(tmp_path):
     """Their mean over an utterance, by which speakers are told apart, is zero."""
     records = {"a": counted(6, [shares(0.5)]), "b": counted(None, [shares(0.4)], "mfcc"),
                "c": counted(None, [shares(0.6)], "mfcc+cmvn")}  # fmt: skip
-    (sentence,) = sentences(tmp_path / "e", **{name: record | {"task": "speakers"} for name, record in records.items()})
+    (sentence,) = sentences(
+        tmp_path / "e", **{name: record | {"task": "speakers"} for name, record in records.items()}
+    )
     assert "is better than MFCC with deltas (50.0%, 40.0%" in sentence
 
 
@@ -233,20 +281,34 @@ def test_fewer_errors_are_better(tmp_path):
     def errors(steps, share, model="exp 123"):
         found = estimate(share_of(1000 * share, np.full(20, 1000.0)), 20)
         row = {"module": 1, "name": "gru", **figure("per", found)}
-        return result("per", steps, [], model) | {"modules": [row], "speakers": SPEAKERS, "protocol": "ctc"}
+        return result("per", steps, [], model) | {
+            "modules": [row],
+            "speakers": SPEAKERS,
+            "protocol": "ctc",
+        }
 
     def abx_(steps, share, model="exp 123"):
         found = estimate(share_of(1000 * share, np.full(20, 1000.0)), 20)
         score = {"error": found.value, "interval": found.interval, "halves": found.halves}
         row = {"module": 1, "name": "gru", "within": None, "across": score}
-        return result("abx", steps, [], model) | {"modules": [row], "speakers": SPEAKERS, "protocol": "triphone"}
+        return result("abx", steps, [], model) | {
+            "modules": [row],
+            "speakers": SPEAKERS,
+            "protocol": "triphone",
+        }
 
     per, across = sentences(
         tmp_path / "e", a=errors(6, shares(0.60)), b=errors(None, shares(0.65), "mfcc"),
         c=abx_(6, shares(0.30)), d=abx_(None, shares(0.25), "mfcc"),
     )  # fmt: skip
-    assert "Phone error rate: module 1 (gru) is better than MFCC with deltas (60.0%, 65.0%: -5.0" in per
-    assert "ABX error across speakers: module 1 (gru) is worse than MFCC with deltas (30.0%, 25.0%: +5.0" in across
+    assert (
+        "Phone error rate: module 1 (gru) is better than MFCC with deltas (60.0%, 65.0%: -5.0"
+        in per
+    )
+    assert (
+        "ABX error across speakers: module 1 (gru) is worse than MFCC with deltas (30.0%, 25.0%: +5.0"
+        in across
+    )
 
 
 def test_only_like_is_compared_with_like(experiment, tmp_path):
@@ -284,7 +346,9 @@ def test_several_experiments(experiment, tmp_path):
 
     shutil.copytree(experiment, tmp_path / "other", symlinks=True)
     written = write_report([experiment, tmp_path / "other"], tmp_path / "r.html", None, "t")
-    assert len({file.name for file in written}) == 6  # the page, two figures of each, and one of both
+    assert (
+        len({file.name for file in written}) == 6
+    )  # the page, two figures of each, and one of both
     assert str(tmp_path / "other") in (tmp_path / "r.html").read_text()
 
 
@@ -297,26 +361,41 @@ def test_what_is_no_experiment(experiment, tmp_path, run):
 
 
 def test_experiments_side_by_side(experiment, tmp_path, tiny, corpus, run):
-    sequential = tiny.model_copy(update={"training": tiny.training.model_copy(update={"schedule": "sequential"})})
+    sequential = tiny.model_copy(
+        update={"training": tiny.training.model_copy(update={"schedule": "sequential"})}
+    )
     train(sequential, corpus, tmp_path / "seq", say=lambda _: None)
     (tmp_path / "seq/results").mkdir()
     record = result("phones", 36, [0.30, 0.31, 0.32, 0.33, 0.34, 0.40])
     (tmp_path / "seq/results/p.json").write_text(json.dumps(record))
     status, _, _ = run(
-        "report", experiment, tmp_path / "seq", "--out", tmp_path / "r.html", "--markdown", tmp_path / "R.md"
+        "report",
+        experiment,
+        tmp_path / "seq",
+        "--out",
+        tmp_path / "r.html",
+        "--markdown",
+        tmp_path / "R.md",
     )
     assert status == 0
     lines = (tmp_path / "R.md").read_text().splitlines()
     assert "|  | exp | seq |" in lines
     assert "| phones %, module 6 | 43.1 (41.1 to 44.1) | 40.0 (38.0 to 41.0) |" in lines
     assert "| training: steps | 6 | 36 |" in lines
-    assert any(re.match(r"\| training: memory \| \d\.\d\d GB at most.* \| \d\.\d\d GB", line) for line in lines)
-    assert Image.open(tmp_path / "r-2-training.png").size[0] > 1000  # drawn, though most modules rest in each phase
+    assert any(
+        re.match(r"\| training: memory \| \d\.\d\d GB at most.* \| \d\.\d\d GB", line)
+        for line in lines
+    )
+    assert (
+        Image.open(tmp_path / "r-2-training.png").size[0] > 1000
+    )  # drawn, though most modules rest in each phase
 
 
 def test_rows_of_the_papers_table(experiment, tmp_path, tiny, corpus, run):
     """Ours beside the published, by protocol; baselines of a folder of their own; every layer of every model."""
-    end_to_end = tiny.model_copy(update={"model": tiny.model.model_copy(update={"isolate_after": ()})})
+    end_to_end = tiny.model_copy(
+        update={"model": tiny.model.model_copy(update={"isolate_after": ()})}
+    )
     train(end_to_end, corpus, tmp_path / "cpc", say=lambda _: None)
     (tmp_path / "cpc/results/trained").mkdir(parents=True)
     (tmp_path / "baselines/results").mkdir(parents=True)
@@ -324,7 +403,9 @@ def test_rows_of_the_papers_table(experiment, tmp_path, tiny, corpus, run):
     stacked["settings"]["stack"] = 4
     ref = result("phones", 6, [0.2] * 6) | {"protocol": "ref"}
     for file, record in {
-        "cpc/results/trained/phones-strict": result("phones", 6, [0.31, 0.32, 0.33, 0.34, 0.35, 0.36]),
+        "cpc/results/trained/phones-strict": result(
+            "phones", 6, [0.31, 0.32, 0.33, 0.34, 0.35, 0.36]
+        ),
         "cpc/results/trained/phones-ref": ref,
         "baselines/results/mfcc": result("phones", None, [0.481], "mfcc"),
         "baselines/results/stacked": stacked,
@@ -332,7 +413,9 @@ def test_rows_of_the_papers_table(experiment, tmp_path, tiny, corpus, run):
         (tmp_path / f"{file}.json").write_text(json.dumps(record))
     (experiment / "results/pm.json").unlink()
     paths = experiment, tmp_path / "cpc", tmp_path / "baselines"
-    status, _, _ = run("report", *paths, "--out", tmp_path / "r.html", "--markdown", tmp_path / "R.md")
+    status, _, _ = run(
+        "report", *paths, "--out", tmp_path / "r.html", "--markdown", tmp_path / "R.md"
+    )
     assert status == 0
     text = (tmp_path / "R.md").read_text()
     for line in (
@@ -345,14 +428,21 @@ def test_rows_of_the_papers_table(experiment, tmp_path, tiny, corpus, run):
     ):
         assert line in text.splitlines()
     assert (
-        "MFCC with deltas, with 4 frames on either side, the best of 2 baselines on the test set (43.1%, 50.0%" in text
+        "MFCC with deltas, with 4 frames on either side, the best of 2 baselines on the test set (43.1%, 50.0%"
+        in text
     )
     assert text.index("Greedy InfoMax (`exp`)") < text.index("## ")  # the table comes first
     assert Image.open(tmp_path / "r-layers.png").size[0] > 1000
     page = (tmp_path / "r.html").read_text()
     assert page.index("<table") < page.index("<img") < page.index("Settings and provenance")
-    assert "<td>Greedy InfoMax (<code>exp</code>)</td><td>6</td><td>43.1<span>(41.1 to 44.1)</span></td>" in page
-    assert f'<img alt="layers" width="{Image.open(tmp_path / "r-layers.png").size[0] * 96 // 150}"' in page
+    assert (
+        "<td>Greedy InfoMax (<code>exp</code>)</td><td>6</td><td>43.1<span>(41.1 to 44.1)</span></td>"
+        in page
+    )
+    assert (
+        f'<img alt="layers" width="{Image.open(tmp_path / "r-layers.png").size[0] * 96 // 150}"'
+        in page
+    )
 
 
 def test_a_curve_sweeps_and_confusions_are_drawn(experiment, tmp_path):
@@ -370,19 +460,26 @@ def test_a_curve_sweeps_and_confusions_are_drawn(experiment, tmp_path):
         moved["settings"] = {"shift": shift}
         records[f"shift{shift}"] = moved
     slow = result("slowness", 6, [0])
-    slow["modules"] = [{"module": n, "name": f"m{n}", "autocorrelation": [0.9, None]} for n in (1, 2)]
+    slow["modules"] = [
+        {"module": n, "name": f"m{n}", "autocorrelation": [0.9, None]} for n in (1, 2)
+    ]
     slow["settings"] = {"lags": "1 50"}
     alike = result("cka", 6, [0])
     alike["modules"] = [{"module": n, "name": f"m{n}", "cka": [1.0, 0.5]} for n in (1, 2)]
     for name, record in (records | {"slow": slow, "alike": alike}).items():
         (experiment / f"results/{name}.json").write_text(json.dumps(record))
-    written = {file.name for file in write_report([experiment], tmp_path / "r.html", tmp_path / "R.md", "t")}
+    written = {
+        file.name
+        for file in write_report([experiment], tmp_path / "r.html", tmp_path / "R.md", "t")
+    }
     assert {f"r-{name}.png" for name in ("curve", "shifts", "confusion", "structure")} <= written
     text = (tmp_path / "R.md").read_text()
     assert "| 0 | 0.0 | 29.7 (27.7 to 30.7) |" in text
     assert "| 4 | " in text
     assert "| module 1: m1 | 0.90 |  |" in text
-    assert "| module 6: gru | 43.1 | 41.1 to 44.1 | 29.7 |" in text  # the sweep and the curve are not the result
+    assert (
+        "| module 6: gru | 43.1 | 41.1 to 44.1 | 29.7 |" in text
+    )  # the sweep and the curve are not the result
 
 
 def test_features_are_drawn(spoken, tmp_path, run):
@@ -392,5 +489,7 @@ def test_features_are_drawn(spoken, tmp_path, run):
     for name in ("utterance", "map"):
         with Image.open(tmp_path / f"figures/{name}.png") as image:
             assert len(image.convert("L").getcolors(256)) > 50
-    status, _, err = run("draw", "fbank", tmp_path / "packed", "--out", tmp_path / "f", "--utterance", "nobody")
+    status, _, err = run(
+        "draw", "fbank", tmp_path / "packed", "--out", tmp_path / "f", "--utterance", "nobody"
+    )
     assert (status, "no utterance nobody" in err) == (2, True)

@@ -25,9 +25,16 @@ STACKS = {
         "model.context.hidden=6",
         "model.added=[{kind: gru, hidden: 5}, {kind: conv, hidden: 4}]",
     ],
-    "a context each": ["model.channels=8", "model.isolate_after=[1, 3]", "model.context={at: each, hidden: 6}"],
+    "a context each": [
+        "model.channels=8",
+        "model.isolate_after=[1, 3]",
+        "model.context={at: each, hidden: 6}",
+    ],
     "odd strides": ["model.channels=8", "model.context.hidden=6", "model.kernels=[11, 7, 5, 3, 3]"],
-    "overlapping": ["model.channels=8", "model.added=[{kernel: 5, stride: 1, padding: 2, channels: 7}]"],
+    "overlapping": [
+        "model.channels=8",
+        "model.added=[{kernel: 5, stride: 1, padding: 2, channels: 7}]",
+    ],
 }
 TOLERANCE = 1e-5
 """Sums of at most 4,096 products of order 1 in float32, in another order."""
@@ -95,12 +102,19 @@ def test_a_sample_at_a_time(samples):
     net, waveform = model("published"), noise(samples)
     stream = Stream(net, [1, 6])
     pieces = [stream.push(waveform[i : i + 1], last=i == samples - 1) for i in range(samples)]
-    found, expected = [torch.cat(found) for found in zip(*pieces, strict=True)], whole(net, waveform)
+    found, expected = (
+        [torch.cat(found) for found in zip(*pieces, strict=True)],
+        whole(net, waveform),
+    )
     close(found, [expected[0], expected[5]])
 
 
 @pytest.mark.parametrize("name", STACKS)
-@given(batches=st.lists(st.lists(st.integers(41, 12000), min_size=1, max_size=6), min_size=1, max_size=3))
+@given(
+    batches=st.lists(
+        st.lists(st.integers(41, 12000), min_size=1, max_size=6), min_size=1, max_size=3
+    )
+)
 @settings(deadline=None, max_examples=20)
 def test_a_batch_equals_its_files(name, batches):
     """Whatever else is in it."""
@@ -141,18 +155,25 @@ def test_only_the_modules_below_are_computed():
 
 
 @given(
-    first=st.integers(-90, 90), count=st.integers(1, 40), frames=st.integers(1, 300), cuts=st.lists(st.integers(0, 300))
+    first=st.integers(-90, 90),
+    count=st.integers(1, 40),
+    frames=st.integers(1, 300),
+    cuts=st.lists(st.integers(0, 300)),
 )
 def test_pooling_in_pieces_is_pooling_at_once(first, count, frames, cuts):
     """Against the definition: indices beyond the ends are those of the outermost frames."""
-    own, grid = Geometry(hop=20, receptive_field=1), Geometry(hop=160, start=20 * first + 70, receptive_field=1)
+    own, grid = (
+        Geometry(hop=20, receptive_field=1),
+        Geometry(hop=160, start=20 * first + 70, receptive_field=1),
+    )
     features = np.random.default_rng(frames).standard_normal((frames, 3)).astype(np.float32)
     pool = Pool(own, grid)
     for piece in np.split(features, sorted(min(cut, frames) for cut in cuts)):
         pool.push(piece)
     begin, ratio = own.under(grid)
     expected = [
-        features[np.clip(np.arange(begin + ratio * i, begin + ratio * (i + 1)), 0, frames - 1)] for i in range(count)
+        features[np.clip(np.arange(begin + ratio * i, begin + ratio * (i + 1)), 0, frames - 1)]
+        for i in range(count)
     ]
     np.testing.assert_allclose(pool.finish(count), np.mean(expected, axis=1), atol=1e-6)
 

@@ -37,7 +37,11 @@ def test_one_process_is_this_one(noise, tmp_path):
         f"print(len(gim_audio.PackedCorpus({str(tmp_path / 'p')!r})))\n"
     )
     done = subprocess.run(
-        [sys.executable, tmp_path / "script.py"], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, tmp_path / "script.py"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
     assert (done.returncode, done.stdout) == (0, "7\n"), done.stderr
     assert list(each(divmod, [(7, 2), (9, 4)], 1)) == [((7, 2), (3, 1)), ((9, 4), (2, 1))]
@@ -56,7 +60,9 @@ def test_a_packed_corpus_is_moved(corpus, tmp_path, run):
 
 
 def test_paths_may_be_strings(corpus, trained, tmp_path):
-    assert load_model(str(trained[1]))[0] == config.load(str(trained[1] / "step-000006/config.yaml"))
+    assert load_model(str(trained[1]))[0] == config.load(
+        str(trained[1] / "step-000006/config.yaml")
+    )
     assert len(PackedCorpus(str(corpus.path))) == 7
     assert len(gim_audio.audio.read(str(tmp_path / "noise/a-1.wav"), 16000)) == 9000
 
@@ -110,33 +116,70 @@ def test_what_is_told_of_features_is_json(noise, tmp_path, run, suffix):
 def test_drawings_do_without_phones(tmp_path, run):
     data = make_data(tmp_path / "d", {f"{speaker}-1": 40_000 for speaker in "abcdef"})
     assert run("draw", "mfcc", data.path, "--out", tmp_path / "figures")[0] == 0
-    assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == ["map.png", "utterance.png"]
+    assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == [
+        "map.png",
+        "utterance.png",
+    ]
 
 
 def test_a_part_keeps_its_own_labels(tmp_path, run):
     """A CTM may hold more than its data directory: the other's labels are not overwritten by them."""
     for part, phone in (("a", "ah"), ("b", "iy")):
         data = make_data(tmp_path / part, {f"{part}-1": 8000})
-        (data.path / "phones.ctm").write_text("".join(f"{name} 1 0.0 0.4 {phone}\n" for name in ("a-1", "b-1")))
+        (data.path / "phones.ctm").write_text(
+            "".join(f"{name} 1 0.0 0.4 {phone}\n" for name in ("a-1", "b-1"))
+        )
     assert run("data", "combine", tmp_path / "both", tmp_path / "a", tmp_path / "b")[0] == 0
     found = read_ctm(tmp_path / "both/phones.ctm")
-    assert {name: PHONES[phones.labels[0]] for name, phones in found.items()} == {"a-1": "ah", "b-1": "iy"}
+    assert {name: PHONES[phones.labels[0]] for name, phones in found.items()} == {
+        "a-1": "ah",
+        "b-1": "iy",
+    }
 
 
 def test_a_split_in_time_is_split_again(tmp_path, run):
     """The labels of a quarter are those of its stretch of the whole; a part without labels has no file of them."""
     data = make_data(tmp_path / "d", {"a-1": 16000, "b-1": 16000})
     (data.path / "phones.ctm").write_text("a-1 1 0.0 0.3 ah\na-1 1 0.3 0.7 iy\n")
-    assert run("data", "split", tmp_path / "d", tmp_path / "x", tmp_path / "y", "--by", "time", "--share", 0.5)[0] == 0
+    assert (
+        run(
+            "data",
+            "split",
+            tmp_path / "d",
+            tmp_path / "x",
+            tmp_path / "y",
+            "--by",
+            "time",
+            "--share",
+            0.5,
+        )[0]
+        == 0
+    )
     status, _, err = run(
-        "data", "split", tmp_path / "x", tmp_path / "p", tmp_path / "q", "--by", "time", "--share", 0.5
+        "data",
+        "split",
+        tmp_path / "x",
+        tmp_path / "p",
+        tmp_path / "q",
+        "--by",
+        "time",
+        "--share",
+        0.5,
     )
     assert status == 0, err
     second = read_ctm(tmp_path / "q/phones.ctm")["a-1-a-b"]
     np.testing.assert_allclose(second.starts, [0, 0.05], atol=1e-6)
     assert [PHONES[label] for label in second.labels] == ["ah", "iy"]
     status, _, err = run(
-        "data", "split", tmp_path / "d", tmp_path / "s", tmp_path / "t", "--by", "speakers", "--share", 0.5
+        "data",
+        "split",
+        tmp_path / "d",
+        tmp_path / "s",
+        tmp_path / "t",
+        "--by",
+        "speakers",
+        "--share",
+        0.5,
     )
     assert status == 0, err
     assert (tmp_path / "s/phones.ctm").exists() != (tmp_path / "t/phones.ctm").exists()
@@ -205,6 +248,9 @@ def test_what_is_given_from_python(corpus, noise):
     assert gim_audio.pack(str(noise.path), str(noise.path / "packed")) == {}
     encoder, samples = gim_audio.load("fbank"), np.zeros(8000, np.float32)
     samples.flags.writeable = False
-    assert encoder.featurize(torch.zeros(8000, dtype=torch.bfloat16)).shape == encoder.featurize(samples).shape
+    assert (
+        encoder.featurize(torch.zeros(8000, dtype=torch.bfloat16)).shape
+        == encoder.featurize(samples).shape
+    )
     with pytest.raises(ValueError, match="expected int16"):
         corpus.fill(np.empty(10, np.float32), 0)

@@ -18,7 +18,9 @@ def contents(folder):
 
 
 def test_the_same_bytes_for_the_same_seed(spoken, tmp_path):
-    make(tmp_path / "warm-up", hours=0.002, speakers=2, seed=9)  # nothing may be left in the library from this
+    make(
+        tmp_path / "warm-up", hours=0.002, speakers=2, seed=9
+    )  # nothing may be left in the library from this
     make(tmp_path / "again", hours=0.025, speakers=4, seed=3)
     assert contents(tmp_path / "again") == contents(spoken)
     make(tmp_path / "other", hours=0.025, speakers=4, seed=4)
@@ -40,8 +42,12 @@ def test_phones_cover_every_sample(spoken):
     for name, alignment in alignments.items():
         assert alignment.starts[0] == 0
         np.testing.assert_allclose(alignment.starts[1:], alignment.ends[:-1], atol=2e-4)
-        assert alignment.ends[-1] == pytest.approx(soundfile.info(data.recordings[name]).duration, abs=1e-3)
-    assert {PHONES[label] for a in alignments.values() for label in a.labels} >= set("SIL s t n ih ah er".split())
+        assert alignment.ends[-1] == pytest.approx(
+            soundfile.info(data.recordings[name]).duration, abs=1e-3
+        )
+    assert {PHONES[label] for a in alignments.values() for label in a.labels} >= set(
+        "SIL s t n ih ah er".split()
+    )
 
 
 def test_times_agree_with_the_sound(spoken):
@@ -65,7 +71,9 @@ def test_times_agree_with_the_sound(spoken):
 
 
 def test_every_mnemonic_has_a_phone():
-    assert all(0 <= normalise(phone) < 41 for phones in ESPEAK_TO_PHONES.values() for phone in phones)
+    assert all(
+        0 <= normalise(phone) < 41 for phones in ESPEAK_TO_PHONES.values() for phone in phones
+    )
     reachable = {phone for phones in ESPEAK_TO_PHONES.values() for phone in phones}
     assert reachable == set(PHONES) - {"SPN"}
 
@@ -79,7 +87,9 @@ def test_impossible_wishes(tmp_path, spoken):
 
 def test_voiceless_stops_begin_with_their_closure():
     """In a voice without echo it is digital silence, and eSpeak's event is the burst after it."""
-    speech = Espeak().say("a cat took a cup", variant="m1", words_a_minute=175, pitch=50, pitch_range=50, noise_seed=1)
+    speech = Espeak().say(
+        "a cat took a cup", variant="m1", words_a_minute=175, pitch=50, pitch_range=50, noise_seed=1
+    )
     found = phones_of(speech)
     starts = {round(start * speech.rate) for start in found.starts}
     stops = 0
@@ -87,6 +97,8 @@ def test_voiceless_stops_begin_with_their_closure():
         if mnemonic in STOPS:
             closed = burst - 1 - int(np.flatnonzero(speech.samples[:burst])[-1])
             assert closed > 0.03 * speech.rate
-            assert min(abs(start - (burst - closed)) for start in starts) < 0.006 * speech.rate  # a vowel fades
+            assert (
+                min(abs(start - (burst - closed)) for start in starts) < 0.006 * speech.rate
+            )  # a vowel fades
             stops += 1
     assert stops >= 4

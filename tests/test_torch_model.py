@@ -16,7 +16,9 @@ from gim_audio.featurize import Featurizer
 from gim_audio.featurize.torch_model import GimModel
 
 SMALL = ["model.channels=8", "model.context.hidden=6"]
-ADDED = ["model.added=[{kernel: 3, padding: 1, channels: 5}, {kind: conv, hidden: 7}, {kind: gru, hidden: 4}]"]
+ADDED = [
+    "model.added=[{kernel: 3, padding: 1, channels: 5}, {kind: conv, hidden: 7}, {kind: gru, hidden: 4}]"
+]
 
 
 def network(*more):
@@ -24,7 +26,8 @@ def network(*more):
 
 
 @pytest.fixture(
-    params=[[], ADDED, ["model.isolate_after=[2]", "model.context.at=each"]], ids=["paper", "grown", "each"]
+    params=[[], ADDED, ["model.isolate_after=[2]", "model.context.at=each"]],
+    ids=["paper", "grown", "each"],
 )
 def featurizer(request):
     return network(*request.param)
@@ -85,7 +88,11 @@ def test_what_is_no_batch():
         (torch.zeros(2, 3, 8000), None, "expected a tensor of floating point"),
         (np.zeros(8000, np.float32), None, "`featurize` takes arrays"),
         (torch.zeros(2, 8000), torch.tensor([8000]), "1 lengths of 2 waveforms"),
-        (torch.zeros(2, 8000), torch.tensor([8000, 8001]), "a length of 8001: the waveforms have 8000"),
+        (
+            torch.zeros(2, 8000),
+            torch.tensor([8000, 8001]),
+            "a length of 8001: the waveforms have 8000",
+        ),
         (torch.zeros(2, 8000), torch.tensor([8000, 40]), "40 samples at 16000 Hz: at least 41"),
         (torch.zeros(0, 8000), None, "and some"),
     ]:
@@ -93,24 +100,34 @@ def test_what_is_no_batch():
             model(given, lengths)
 
 
-@pytest.mark.parametrize(("train", "learns"), [(None, set()), ("last", {5}), ("all", {0, 1, 2, 3, 4, 5})])
+@pytest.mark.parametrize(
+    ("train", "learns"), [(None, set()), ("last", {5}), ("all", {0, 1, 2, 3, 4, 5})]
+)
 def test_which_modules_learn(train, learns):
     """A few steps of any optimizer lower a loss of the last features; what is frozen stays as it is to the bit."""
     torch.manual_seed(0)
     model, batch = GimModel(network(), train), torch.stack(waveforms(4000, 4000))
     before = copy.deepcopy(model.state_dict())
     head = torch.nn.Linear(6, 2)
-    parameters = [weight for weight in (*model.parameters(), *head.parameters()) if weight.requires_grad]
+    parameters = [
+        weight for weight in (*model.parameters(), *head.parameters()) if weight.requires_grad
+    ]
     optimizer, losses = torch.optim.Adam(parameters, 0.01), []
     for _ in range(15):
-        loss = torch.nn.functional.cross_entropy(head(model(batch).mean(dim=1)), torch.tensor([0, 1]))
+        loss = torch.nn.functional.cross_entropy(
+            head(model(batch).mean(dim=1)), torch.tensor([0, 1])
+        )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < losses[0]
-    assert not any("objective" in name for name, weight in model.named_parameters() if weight.requires_grad)
-    changed = {name for name, weight in model.state_dict().items() if not torch.equal(weight, before[name])}
+    assert not any(
+        "objective" in name for name, weight in model.named_parameters() if weight.requires_grad
+    )
+    changed = {
+        name for name, weight in model.state_dict().items() if not torch.equal(weight, before[name])
+    }
     assert {int(name.split(".")[2]) for name in changed} == learns
     with pytest.raises(ConfigError, match="expected None, 'last' or 'all'"):
         GimModel(network(), "first")
@@ -124,8 +141,17 @@ def test_gradients_of_the_whole_are_right():
     wider = GimModel(network(), "all")
     wider(waveforms(8000)[0]).sum().backward()
     for module in wider.network.stack:
-        assert all(weight.grad is not None for weight in module.parameters() if weight.requires_grad)
-        assert sum(float(weight.grad.abs().sum()) for weight in module.parameters() if weight.requires_grad) > 0
+        assert all(
+            weight.grad is not None for weight in module.parameters() if weight.requires_grad
+        )
+        assert (
+            sum(
+                float(weight.grad.abs().sum())
+                for weight in module.parameters()
+                if weight.requires_grad
+            )
+            > 0
+        )
 
 
 def test_copies_compute_the_same():
@@ -170,8 +196,14 @@ def test_one_recording_of_any_rate(tmp_path):
     assert [matrix.shape[1] for matrix in model.featurize(waveform, module="all")] == model.widths
     assert model.featurize(waveform.numpy(), 8000).shape[0] == 100
     stream = model.stream(rate=16000, module="conv5")
-    pieces = [stream.push(waveform[:3000]), stream.push(waveform[3000:]), torch.from_numpy(stream.flush())]
-    torch.testing.assert_close(torch.cat(pieces), model.featurize(waveform, module=-2), rtol=0, atol=1e-5)
+    pieces = [
+        stream.push(waveform[:3000]),
+        stream.push(waveform[3000:]),
+        torch.from_numpy(stream.flush()),
+    ]
+    torch.testing.assert_close(
+        torch.cat(pieces), model.featurize(waveform, module=-2), rtol=0, atol=1e-5
+    )
 
 
 def test_when_frames_are():
@@ -206,7 +238,9 @@ def test_nothing_of_the_process_changes(corpus, tmp_path):
         state = torch.get_rng_state()
         model = gim_audio.load("gim-small")
         model.featurize(np.zeros(8000, np.float32))
-        gim_audio.train(load(tmp_path / "tiny.yaml"), corpus, tmp_path / f"e-{allowed}", say=lambda line: None)
+        gim_audio.train(
+            load(tmp_path / "tiny.yaml"), corpus, tmp_path / f"e-{allowed}", say=lambda line: None
+        )
         assert (products.allow_tf32, convolutions.allow_tf32) == (allowed, allowed)
         assert torch.equal(torch.get_rng_state(), state)
     convolutions.allow_tf32 = True  # as torch has it

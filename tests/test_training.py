@@ -25,10 +25,10 @@ from gim_audio.model.build import build_model
 from gim_audio.model.objectives import InfoNCE
 from gim_audio.packed import Crops, PackedCorpus, pack
 from gim_audio.training import train
-from gim_audio.training.adam import Adam
+from gim_audio.training.data_parallel import DataParallel
 from gim_audio.training.health import LossWatch, dead_units, effective_rank
-from gim_audio.training.parallel import DataParallel
-from gim_audio.training.step import Step, draws
+from gim_audio.training.optimizers import apply_gradients, build_optimizer, moments
+from gim_audio.training.step import Step, negatives_generator
 
 
 def quiet(_):
@@ -40,7 +40,9 @@ def weights(experiment):
 
 
 def same(first, second):
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+    return first.keys() == second.keys() and all(
+        torch.equal(first[name], second[name]) for name in first
+    )
 
 
 def change(config, **training):
@@ -74,7 +76,12 @@ def test_learning_lowers_every_loss(spoken, tmp_path, tiny):
     pack(DataDir.read(spoken), tmp_path / "p")
     config = change(tiny, steps=300, batch=8, checkpoint_every=300, learning_rate=3e-3)
     train(config, PackedCorpus(tmp_path / "p"), tmp_path / "e", say=quiet)
-    losses = np.array([json.loads(line)["loss"] for line in (tmp_path / "e/metrics.jsonl").read_text().splitlines()])
+    losses = np.array(
+        [
+            json.loads(line)["loss"]
+            for line in (tmp_path / "e/metrics.jsonl").read_text().splitlines()
+        ]
+    )
     assert (losses[-30:].mean(axis=0) < math.log(5) - 0.1).all()
 
 
@@ -86,12 +93,15 @@ def test_the_fast_step_follows_the_plain_one(spoken, tmp_path):
     path.write_text(TINY.replace("channels: 8", "channels: 16").replace("steps: 6", "steps: 200"))
     config = load(path)
     train(config, corpus, tmp_path / "e", say=quiet)
-    fast = [json.loads(line)["loss"] for line in (tmp_path / "e/metrics.jsonl").read_text().splitlines()]
+    fast = [
+        json.loads(line)["loss"] for line in (tmp_path / "e/metrics.jsonl").read_text().splitlines()
+    ]
     plain = PlainTraining(load_model(tmp_path / "e/step-000000")[1], config)
     crops = Crops(corpus, crop=config.data.crop, hop=160, batch=3, seed=config.training.seed)
     slow = [
         plain.step(
-            torch.from_numpy(crops(step)) / 32768, lambda module, step=step: draws(config.training.seed, step, module)
+            torch.from_numpy(crops(step)) / 32768,
+            lambda module, step=step: negatives_generator(config.training.seed, step, module),
         )
         for step in range(200)
     ]
@@ -110,9 +120,14 @@ def test_resuming_gives_the_same_bits(tiny, corpus, tmp_path, precision):
     assert said[-1].startswith("resuming") and said[-1].endswith("from step 3")
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
     for name in ("optimizer.safetensors", "model.safetensors"):
-        assert (tmp_path / "whole/latest" / name).read_bytes() == (tmp_path / "parts/latest" / name).read_bytes()
+        assert (tmp_path / "whole/latest" / name).read_bytes() == (
+            tmp_path / "parts/latest" / name
+        ).read_bytes()
     losses = [
-        [json.loads(line)["loss"] for line in (tmp_path / e / "metrics.jsonl").read_text().splitlines()]
+        [
+            json.loads(line)["loss"]
+            for line in (tmp_path / e / "metrics.jsonl").read_text().splitlines()
+        ]
         for e in ("whole", "parts")
     ]
     assert losses[0] == losses[1]
@@ -120,7 +135,11 @@ def test_resuming_gives_the_same_bits(tiny, corpus, tmp_path, precision):
 
 def test_a_killed_process_goes_on_to_the_same_bits(corpus, tmp_path):
     conf = tmp_path / "c.yaml"
-    conf.write_text(TINY.replace("steps: 6, batch: 3, checkpoint_every: 3", "steps: 60, batch: 3, checkpoint_every: 7"))
+    conf.write_text(
+        TINY.replace(
+            "steps: 6, batch: 3, checkpoint_every: 3", "steps: 60, batch: 3, checkpoint_every: 7"
+        )
+    )
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
 
     def start(out, *more):
@@ -148,7 +167,10 @@ def test_a_killed_process_goes_on_to_the_same_bits(corpus, tmp_path):
     assert not (tmp_path / "killed/step-000060").exists()
     assert start("killed", "--resume").wait() == 0
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
-    steps = [json.loads(line)["step"] for line in (tmp_path / "killed/metrics.jsonl").read_text().splitlines()]
+    steps = [
+        json.loads(line)["step"]
+        for line in (tmp_path / "killed/metrics.jsonl").read_text().splitlines()
+    ]
     assert steps == list(range(1, 61))
 
 
@@ -190,7 +212,9 @@ def test_two_threads_repeat_each_other(kind):
 def test_isolation_holds_in_training(tiny, corpus, tmp_path):
     """What happens above a module changes nothing in it: another context, another objective size, same weights."""
     train(tiny, corpus, tmp_path / "a", say=quiet)
-    lower = tiny.model.model_copy(update={"context": tiny.model.context.model_copy(update={"hidden": 9})})
+    lower = tiny.model.model_copy(
+        update={"context": tiny.model.context.model_copy(update={"hidden": 9})}
+    )
     train(tiny.model_copy(update={"model": lower}), corpus, tmp_path / "b", say=quiet)
     a, b = weights(tmp_path / "a"), weights(tmp_path / "b")
     for name in a:
@@ -207,7 +231,13 @@ def test_another_run_is_not_overwritten_or_mixed(tiny, corpus, tmp_path):
         train(change(tiny, seed=9), corpus, tmp_path / "e", resume=True, say=quiet)
     pack(make_data(tmp_path / "d", {"a-1": 9000, "b-1": 9000}), tmp_path / "other")
     with pytest.raises(DataError, match="not the corpus"):
-        train(change(tiny, steps=9), PackedCorpus(tmp_path / "other"), tmp_path / "e", resume=True, say=quiet)
+        train(
+            change(tiny, steps=9),
+            PackedCorpus(tmp_path / "other"),
+            tmp_path / "e",
+            resume=True,
+            say=quiet,
+        )
     assert same(before, weights(tmp_path / "e"))
 
 
@@ -227,7 +257,9 @@ def test_most_of_the_audio_is_left_out_only_when_asked(tiny, corpus, tmp_path):
     """Utterances of 9,000 samples and more hold 53 of 70 thousand; those of 15,500 and more hold 32."""
     data = tiny.data.model_copy(update={"crop": 15500})
     longer = tiny.model_copy(update={"data": data})
-    with pytest.raises(DataError, match=r"5 of 7 utterances.*data\.short='leave out' trains without them"):
+    with pytest.raises(
+        DataError, match=r"5 of 7 utterances.*data\.short='leave out' trains without them"
+    ):
         train(longer, corpus, tmp_path / "e", say=quiet)
     assert not (tmp_path / "e").exists()
     asked = longer.model_copy(update={"data": data.model_copy(update={"short": "leave out"})})
@@ -263,10 +295,17 @@ def test_a_diverging_run_stops_and_names_the_last_good_checkpoint(tiny, corpus, 
     with pytest.raises(
         GimAudioError, match=r"module \d .*at step \d+.*last good checkpoint is .*e/step-00000"
     ) as error:
-        train(change(tiny, learning_rate=1e4, steps=50, checkpoint_every=2), corpus, tmp_path / "e", say=quiet)
+        train(
+            change(tiny, learning_rate=1e4, steps=50, checkpoint_every=2),
+            corpus,
+            tmp_path / "e",
+            say=quiet,
+        )
     named = str(error.value).rsplit(" ", 1)[-1]
     assert named == str(resolve(tmp_path / "e"))
-    assert all(torch.isfinite(weight).all() for weight in load_model(Path(named))[1].state_dict().values())
+    assert all(
+        torch.isfinite(weight).all() for weight in load_model(Path(named))[1].state_dict().values()
+    )
 
 
 def test_weights_that_are_not_numbers_are_not_kept(tiny, corpus, tmp_path, monkeypatch):
@@ -280,7 +319,9 @@ def test_weights_that_are_not_numbers_are_not_kept(tiny, corpus, tmp_path, monke
 
     step = Step.__call__
     monkeypatch.setattr(Step, "__call__", spoil)
-    with pytest.raises(GimAudioError, match="weights of module 3 are not finite after step 6.*step-000003"):
+    with pytest.raises(
+        GimAudioError, match="weights of module 3 are not finite after step 6.*step-000003"
+    ):
         train(change(tiny, diagnose_every=5), corpus, tmp_path / "e", say=quiet)
     assert resolve(tmp_path / "e").name == "step-000003"
 
@@ -291,7 +332,9 @@ def test_the_watch():
         watch.check(1, step, 1.3)
         watch.check(2, step, 2.4)
     watch.check(1, 200, 5.0)  # a spike, not a divergence
-    with pytest.raises(GimAudioError, match="module 1 blew up at step 201: 1e\\+05, after 1.393 on average"):
+    with pytest.raises(
+        GimAudioError, match="module 1 blew up at step 201: 1e\\+05, after 1.393 on average"
+    ):
         watch.check(1, 201, 1e5)
     with pytest.raises(GimAudioError, match="the loss of module 2 is nan at step 7"):
         watch.check(2, 7, math.nan)
@@ -320,7 +363,9 @@ def test_damaged_checkpoints_are_refused(tiny, corpus, tmp_path):
         remedy = f"damaged.*: remove it to go on from {tmp_path}/{name}/step-000003"
         with pytest.raises(CheckpointError, match=f"{name}/step-000006/{name}: {remedy}"):
             train(change(tiny, steps=9), corpus, tmp_path / name, resume=True, say=quiet)
-    with pytest.raises(CheckpointError, match="step-000006/model.safetensors: damaged: it is not what was written"):
+    with pytest.raises(
+        CheckpointError, match="step-000006/model.safetensors: damaged: it is not what was written"
+    ):
         load_model(tmp_path / "model.safetensors")
     shutil.rmtree(tmp_path / "model.safetensors/step-000006")  # the remedy
     train(tiny, corpus, tmp_path / "model.safetensors", resume=True, say=quiet)
@@ -348,27 +393,8 @@ def test_moments_of_another_model_are_refused(tiny, corpus, tmp_path):
             train(change(tiny, steps=9), corpus, tmp_path / "e", resume=True, say=quiet)
 
 
-def test_training_does_not_load_the_compiler():
-    """torch.optim's classes would: 140 MB and a second."""
-    script = """
-import sys, torch
-from gim_audio.config import PhaseConfig, load
-from gim_audio.model.build import build_model
-import gim_audio.training
-from gim_audio.training.step import Step
-config = load(None, ["model.channels=16", "model.context.hidden=4"])
-torch.manual_seed(0)  # of a few channels all may be dead at some initialisations
-model = build_model(config.model, config.objective)
-before = [p.clone() for p in model.parameters()]
-Step.joint(model, config)(torch.randn(2, 20480, 1), 0)
-assert all(not torch.equal(a, b) for a, b in zip(before, model.parameters()))
-assert "torch._dynamo" not in sys.modules
-"""
-    subprocess.run([sys.executable, "-c", script], check=True)
-
-
 def test_a_full_disk_keeps_the_last_checkpoint(tiny, corpus, tmp_path, monkeypatch, run):
-    from gim_audio.training import state
+    from gim_audio.training import checkpointer
 
     conf = tmp_path / "tiny.yaml"
 
@@ -378,8 +404,8 @@ def test_a_full_disk_keeps_the_last_checkpoint(tiny, corpus, tmp_path, monkeypat
             raise OSError(28, "No space left on device")
         return write(tensors, path)
 
-    write = state.write_tensors
-    monkeypatch.setattr(state, "write_tensors", full)
+    write = checkpointer.write_tensors
+    monkeypatch.setattr(checkpointer, "write_tensors", full)
     status, _, err = run("train", conf, "--data", corpus.path, "--out", tmp_path / "e")
     assert status == 2
     last = err.splitlines()[-1]
@@ -393,7 +419,9 @@ def test_a_full_disk_keeps_the_last_checkpoint(tiny, corpus, tmp_path, monkeypat
 
 
 def test_tf32_is_for_gpus(tiny, corpus, tmp_path):
-    with pytest.raises(ConfigError, match="tf32 is for NVIDIA GPUs, not for cpu: take fp32 or bf16"):
+    with pytest.raises(
+        ConfigError, match="tf32 is for NVIDIA GPUs, not for cpu: take fp32 or bf16"
+    ):
         train(change(tiny, precision="tf32", device="cpu"), corpus, tmp_path / "e", say=quiet)
     assert not (tmp_path / "e").exists()
 
@@ -406,11 +434,19 @@ print("speed", bf16_speed(torch.device("cpu")))
 """
 
 
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="oneDNN's limits are of x86 instruction sets")
+@pytest.mark.skipif(
+    platform.machine() != "x86_64", reason="oneDNN's limits are of x86 instruction sets"
+)
 @pytest.mark.parametrize("most", ["DEFAULT", "AVX512_CORE", "AVX2"])
 def test_bf16_is_fast_where_onednn_says_so(most):
-    environment = os.environ | {"ONEDNN_MAX_CPU_ISA": most, "ONEDNN_VERBOSE": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", LOOK], env=environment, capture_output=True, text=True, check=True)
+    environment = os.environ | {
+        "ONEDNN_MAX_CPU_ISA": most,
+        "ONEDNN_VERBOSE": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", LOOK], env=environment, capture_output=True, text=True, check=True
+    )
     (isa,) = (line for line in done.stdout.splitlines() if "info,cpu,isa:" in line)
     speed = float(done.stdout.splitlines()[-1].removeprefix("speed "))
     assert (speed > 1) == ("bfloat16" in isa.lower()), isa
@@ -424,7 +460,9 @@ def test_bf16_without_its_instructions_is_one_line(tiny, corpus, tmp_path):
     def start(precision, out, *more):
         command = [sys.executable, "-m", "gim_audio", "train", tmp_path / "c.yaml", f"training.precision={precision}",
                    "--data", corpus.path, "--out", tmp_path / out, *more]  # fmt: skip
-        return subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, check=False)
+        return subprocess.run(
+            list(map(str, command)), env=environment, capture_output=True, text=True, check=False
+        )
 
     refused = start("bf16", "a")
     assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 1)
@@ -437,22 +475,28 @@ def test_bf16_without_its_instructions_is_one_line(tiny, corpus, tmp_path):
     assert load(tmp_path / "c/config.yaml").training.precision == "bf16"
     resumed = start("auto", "c", "training.steps=7", "--resume")
     assert (resumed.returncode, len(resumed.stderr.splitlines())) == (2, 1)
-    assert f"{tmp_path}/c was trained in bf16: precision bf16: this processor has no bf16" in resumed.stderr
+    assert (
+        f"{tmp_path}/c was trained in bf16: precision bf16: this processor has no bf16"
+        in resumed.stderr
+    )
     assert start("bf16-emulated", "c", "training.steps=7", "--resume").returncode == 0
 
 
 @pytest.mark.parametrize("clip", [None, 0.01])
 def test_clipping_is_of_the_gradients(clip):
     """Adam's first moment after a step is a tenth of the gradient that it was given."""
-    parameters = [torch.nn.Parameter(torch.zeros(3)), torch.nn.Parameter(torch.zeros(2, 2))]
+    module = torch.nn.ParameterList([torch.zeros(3), torch.zeros(2, 2)])
     gradients = [torch.tensor([3.0, 0.0, 4.0]), torch.full((2, 2), 6.0)]
-    optimizer = Adam(parameters, 1e-3, clip=clip)
-    for parameter, gradient in zip(parameters, gradients, strict=True):
+    optimizer = build_optimizer(module, 1e-3)
+    for parameter, gradient in zip(module, gradients, strict=True):
         parameter.grad = gradient.clone()
-    optimizer.step()
+    apply_gradients(optimizer, clip)
     scale = 1.0 if clip is None else clip / 13  # the norm of all together: 5 and 12
-    for gradient, moments in zip(gradients, optimizer.moments, strict=True):
-        torch.testing.assert_close(moments["exp_avg"], 0.1 * scale * gradient, rtol=1e-4, atol=1e-9)
+    found = moments({1: optimizer})
+    for place, gradient in enumerate(gradients):
+        torch.testing.assert_close(
+            found[f"0.{place}.exp_avg"], 0.1 * scale * gradient, rtol=1e-4, atol=1e-9
+        )
 
 
 def test_draws_of_ones_own_differ_between_processes(tiny, monkeypatch):
@@ -464,14 +508,20 @@ def test_draws_of_ones_own_differ_between_processes(tiny, monkeypatch):
         salts[rank] = {negatives: DataParallel(negatives).salt for negatives in ("all", "own")}
     assert salts[0]["all"] == salts[1]["all"]
     assert salts[0]["own"] != salts[1]["own"]
-    config = tiny.model_copy(update={"model": tiny.model.model_copy(update={"mean": 0.0, "deviation": 1.0})})
+    config = tiny.model_copy(
+        update={"model": tiny.model.model_copy(update={"mean": 0.0, "deviation": 1.0})}
+    )
     x, gradients = torch.randn(3, 4000, 1), []
     for rank in (0, 1):
         torch.manual_seed(0)
         model, kept = build_model(config.model, config.objective), []
-        optimizers = {n: Adam(module.parameters(), 0.0) for n, module in enumerate(model.stack, start=1)}
-        Step(model, optimizers, config, settle=kept.append, salt=salts[rank]["own"])(x, 0)
-        gradients.append([p.grad for optimizer in kept for p in optimizer.parameters])
+        optimizers = {
+            n: build_optimizer(module, 0.0) for n, module in enumerate(model.stack, start=1)
+        }
+        Step(model, optimizers, seed=2, apply=kept.append, salt=salts[rank]["own"])(x, 0)
+        gradients.append(
+            [p.grad for optimizer in kept for p in optimizer.param_groups[0]["params"]]
+        )
     assert not any(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
 
 
@@ -491,7 +541,9 @@ def test_a_decay_that_has_begun_keeps_its_length(tiny, corpus, tmp_path, decay):
 
 def test_a_decay_that_has_not_begun_may_change(tiny, corpus, tmp_path):
     def plan(steps):
-        return change(tiny, schedule=(PhaseConfig(steps=3), PhaseConfig(steps=steps, decay="linear")))
+        return change(
+            tiny, schedule=(PhaseConfig(steps=3), PhaseConfig(steps=steps, decay="linear"))
+        )
 
     def interrupted(done, total, metrics):
         if done == 4:  # after the checkpoint between the phases

@@ -34,7 +34,9 @@ def test_pnmi_by_its_definition():
         for phone in range(3):
             if counts[unit, phone]:
                 joint = counts[unit, phone] / total
-                information += joint * math.log(joint * total**2 / counts[unit].sum() / counts[:, phone].sum())
+                information += joint * math.log(
+                    joint * total**2 / counts[unit].sum() / counts[:, phone].sum()
+                )
     entropy = -sum(p * math.log(p) for p in counts.sum(axis=0) / total)
     assert pnmi(counts) == pytest.approx(information / entropy)
     assert pnmi(np.diag([3.0, 5, 2])) == pytest.approx(1)
@@ -65,7 +67,10 @@ def test_units_that_say_nothing_have_no_information(tmp_path):
     """Levels of noise are no phones: what counts say all the same is bias, and is taken off."""
     data = make_data(tmp_path / "noise", {f"s{n:02d}-1": 16000 for n in range(16)})
     generator, edges = np.random.default_rng(0), np.arange(101) / 100
-    alignments = {name: Alignment(edges[:-1], edges[1:], generator.integers(2, 12, 100)) for name in data.utterances}
+    alignments = {
+        name: Alignment(edges[:-1], edges[1:], generator.integers(2, 12, 100))
+        for name in data.utterances
+    }
     labelled = data, alignments
     row = probe_units(Loudness(), labelled, labelled, units=20, shift=0, modules=[1]).modules[0]
     assert row["pnmi_uncorrected"] > 0.02
@@ -104,7 +109,9 @@ def test_a_speaker_who_is_left_out_is_no_voice_either():
     """The figure of some speakers is that of the trials between them alone."""
     generator = np.random.default_rng(0)
     spoken, voiced = np.repeat(np.arange(8), 2), np.arange(8)
-    scores = generator.standard_normal((16, 8)).astype(np.float32) + 1.5 * (spoken[:, None] == voiced)
+    scores = generator.standard_normal((16, 8)).astype(np.float32) + 1.5 * (
+        spoken[:, None] == voiced
+    )
     error = error_of(scores, spoken, voiced, 8)
     for kept in ([0, 1, 2, 3, 4, 5, 6, 7], [1, 4, 6], [0, 2, 3, 5, 7]):
         weights = np.isin(np.arange(8), kept).astype(float)

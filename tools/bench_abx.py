@@ -25,18 +25,24 @@ ALL = 10**6
 """More tokens than there are: nothing is left to chance."""
 
 
-def theirs(encoder: Encoder, data: DataDir, items: list[Item], folder: Path) -> tuple[dict[str, float], float]:
+def theirs(
+    encoder: Encoder, data: DataDir, items: list[Item], folder: Path
+) -> tuple[dict[str, float], float]:
     """Errors and seconds, without encoding."""
     for name, waveform in waveforms(data, encoder, allow_pipes=False):
         np.save(folder / f"{name}.npy", encoder.encode(waveform)[-1])
     grid = encoder.geometries[-1]
     hop = grid.hop / encoder.rate
-    earlier = grid.centre / encoder.rate - hop / 2  # it takes frame i to be centred on (i + 1/2) hops
+    earlier = (
+        grid.centre / encoder.rate - hop / 2
+    )  # it takes frame i to be centred on (i + 1/2) hops
     lines = [
         f"{i.utterance} {i.onset - earlier:.9f} {i.offset - earlier:.9f} {i.phone} {' '.join(i.context)} {i.speaker}"
         for i in items
     ]
-    (folder / "all.item").write_text("\n".join(["#file onset offset phone before after speaker", *lines]) + "\n")
+    (folder / "all.item").write_text(
+        "\n".join(["#file onset offset phone before after speaker", *lines]) + "\n"
+    )
     arguments = EvalArgs(
         path_data=str(folder),
         path_item_file=str(folder / "all.item"),
@@ -53,7 +59,9 @@ def theirs(encoder: Encoder, data: DataDir, items: list[Item], folder: Path) -> 
 
 def main() -> None:
     """See above."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", type=Path)
     parser.add_argument("--features", default="mfcc")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))

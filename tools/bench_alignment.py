@@ -21,9 +21,18 @@ from gim_audio.phones import Alignment, read_alignments, read_ctm
 
 def row(name: str, found: Agreement) -> list[str]:
     """Of the table."""
-    near = [f"{share:.1%} / {met:.1%}" for share, met in zip(found.boundaries, found.met, strict=True)]
+    near = [
+        f"{share:.1%} / {met:.1%}" for share, met in zip(found.boundaries, found.met, strict=True)
+    ]
     frames = f"{found.frames:.1%} / {found.frames_moved:.1%}"
-    return [name, str(found.utterances), frames, f"{found.phones:.1%}", f"{1000 * found.later:+.1f}", *near]
+    return [
+        name,
+        str(found.utterances),
+        frames,
+        f"{found.phones:.1%}",
+        f"{1000 * found.later:+.1f}",
+        *near,
+    ]
 
 
 def aligned(data: DataDir, out: Path, nj: int) -> tuple[dict[str, Alignment], str]:
@@ -41,7 +50,9 @@ def aligned(data: DataDir, out: Path, nj: int) -> tuple[dict[str, Alignment], st
 
 def main() -> None:
     """See above."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--hours", type=float, default=0.4)
     parser.add_argument("--real", type=Path)
     parser.add_argument("--labels", type=Path)
@@ -62,8 +73,14 @@ def main() -> None:
             if own:
                 voices[speaker] = agreement(truth, own)
         ranked = sorted(voices, key=lambda speaker: voices[speaker].met[2])
-        for name, speaker in (("best", ranked[-1]), ("median", ranked[len(ranked) // 2]), ("worst", ranked[0])):
-            rows.append(row(f"built-in, {name} voice ({VARIANTS[int(speaker[3:])]})", voices[speaker]))
+        for name, speaker in (
+            ("best", ranked[-1]),
+            ("median", ranked[len(ranked) // 2]),
+            ("worst", ranked[0]),
+        ):
+            rows.append(
+                row(f"built-in, {name} voice ({VARIANTS[int(speaker[3:])]})", voices[speaker])
+            )
         if options.real and options.labels:
             found, sentence = aligned(DataDir.read(options.real), folder / "real.ctm", options.nj)
             said.append(f"- Real speech, against {options.labels.name}: {sentence}.")

@@ -53,7 +53,9 @@ def rates(
         own = generator.uniform(-spread, spread, speakers)
         parts = [generator.binomial(total, rate + own) for rate in (first, second)]
         return Drawn(
-            tuple(share_of(part.astype(float), total.astype(float)) for part in parts), (first, second), most=most
+            tuple(share_of(part.astype(float), total.astype(float)) for part in parts),
+            (first, second),
+            most=most,
         )
 
     return draw
@@ -76,7 +78,9 @@ def units(tokens: int, count: int, phones: int) -> Callable[[int, Generator], Dr
     def draw(speakers: int, generator: Generator) -> Drawn:
         counts = []
         for table_ in tables:
-            own = generator.gamma(np.broadcast_to(10 * table_.size * table_, (speakers, count, phones)))
+            own = generator.gamma(
+                np.broadcast_to(10 * table_.size * table_, (speakers, count, phones))
+            )
             own /= own.sum(axis=(1, 2), keepdims=True)
             drawn = generator.multinomial(tokens, own.reshape(speakers, -1)).reshape(own.shape)
             counts.append(4.0 * drawn)
@@ -92,7 +96,9 @@ def trials(utterances: int, first: float, second: float) -> Callable[[int, Gener
 
     def draw(speakers: int, generator: Generator) -> Drawn:
         spoken, voiced = np.repeat(np.arange(speakers), utterances), np.arange(speakers)
-        own, theirs, voice = (generator.normal(0, s, speakers) for s in (of_true, of_speaker, of_voice))
+        own, theirs, voice = (
+            generator.normal(0, s, speakers) for s in (of_true, of_speaker, of_voice)
+        )
         noise = generator.normal(0, 1, (len(spoken), speakers))
         statistics = []
         for gap in (first, second):
@@ -101,7 +107,11 @@ def trials(utterances: int, first: float, second: float) -> Callable[[int, Gener
             scores[same] = gap + own[spoken] + noise[same]
             statistics.append(error_of(scores, spoken, voiced, speakers))
         width = np.hypot(of_true, 1) + np.sqrt(of_speaker**2 + of_voice**2 + 1)
-        return Drawn(tuple(statistics), tuple(float(norm.cdf(-gap / width)) for gap in (first, second)), pairs=True)
+        return Drawn(
+            tuple(statistics),
+            tuple(float(norm.cdf(-gap / width)) for gap in (first, second)),
+            pairs=True,
+        )
 
     return draw
 
@@ -120,7 +130,9 @@ def triples(pairs: int, per_pair: int) -> Callable[[int, Generator], Drawn]:
         for pair in range(pairs):
             for _ in range(per_pair):
                 a, x = generator.choice(speakers, 2, replace=False)
-                groups.append(Group(names[a], names[x], (str(pair), "b"), nothing, nothing, nothing))
+                groups.append(
+                    Group(names[a], names[x], (str(pair), "b"), nothing, nothing, nothing)
+                )
                 effects.append(hardness[pair] + one[a] + other[x])
         noise = generator.normal(0, 1, (len(groups), comparisons))
         statistics = []
@@ -129,7 +141,9 @@ def triples(pairs: int, per_pair: int) -> Callable[[int, Generator], Drawn]:
             statistics.append(mean_of_means(groups, errors, names))
         width = np.sqrt(1 + of_one**2 + of_other**2)
         return Drawn(
-            tuple(statistics), tuple(float(norm.cdf(-(mean + hardness) / width).mean()) for mean in means), pairs=True
+            tuple(statistics),
+            tuple(float(norm.cdf(-(mean + hardness) / width).mean()) for mean in means),
+            pairs=True,
         )
 
     return draw
@@ -149,7 +163,9 @@ CHEAP = 10
 """Rows of accuracies, phone errors and ABX have this many times as many runs."""
 
 
-def coverage(draw: Callable[[int, Generator], Drawn], speakers: int, runs: int, seed: int = 0) -> dict[str, float]:
+def coverage(
+    draw: Callable[[int, Generator], Drawn], speakers: int, runs: int, seed: int = 0
+) -> dict[str, float]:
     """Return how often the interval of a figure and that of a difference cover the truth, and their mean widths."""
     generator = np.random.default_rng((seed, speakers))
     covered, paired, widths, reaches, values = [], [], [], [], []
@@ -170,12 +186,16 @@ def coverage(draw: Callable[[int, Generator], Drawn], speakers: int, runs: int, 
     means = [float(np.mean(each)) for each in (covered, widths, paired, reaches)]
     found = dict(zip(("covered", "width", "paired", "paired width"), means, strict=True))
     # An interval that knew the spread of the figure over new speakers would have this width.
-    return found | {"width by the spread of runs": float(2 * t.ppf(0.975, speakers - 1) * np.std(values))}
+    return found | {
+        "width by the spread of runs": float(2 * t.ppf(0.975, speakers - 1) * np.std(values))
+    }
 
 
 def main() -> None:
     """Simulate every case and write the page."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--runs", type=int, default=150)
     parser.add_argument("--out", type=Path, default=Path("tools/bench_coverage.md"))
     options = parser.parse_args()
@@ -185,8 +205,16 @@ def main() -> None:
             runs = options.runs * (1 if name.startswith(("PNMI", "EER")) else CHEAP)
             found = coverage(draw, speakers, runs)
             rows.append(
-                [name, str(speakers), str(runs), f"{100 * draw(speakers, np.random.default_rng(0)).truths[0]:.1f}"]
-                + [f"{100 * found[key]:.1f}" for key in ("covered", "width", "paired", "paired width")]
+                [
+                    name,
+                    str(speakers),
+                    str(runs),
+                    f"{100 * draw(speakers, np.random.default_rng(0)).truths[0]:.1f}",
+                ]
+                + [
+                    f"{100 * found[key]:.1f}"
+                    for key in ("covered", "width", "paired", "paired width")
+                ]
             )
             print(*rows[-1], sep=" | ", flush=True)
     write_page(
@@ -198,7 +226,16 @@ def main() -> None:
         "the row of 14 speakers and 100 units, leave a bias that no correction finds; the lower edge of the interval "
         "allows for it.\n",
         table(
-            ["figure", "speakers", "runs", "truth", "covered", "mean width", "difference covered", "mean width of it"],
+            [
+                "figure",
+                "speakers",
+                "runs",
+                "truth",
+                "covered",
+                "mean width",
+                "difference covered",
+                "mean width of it",
+            ],
             rows,
         ),
     )

@@ -38,7 +38,8 @@ def repeated(data: DataDir) -> DataDir:
     names = [(f"{name}-{turn}", name) for name in data.recordings for turn in range(REPEATS)]
     names.sort()
     return DataDir(
-        {new: data.recordings[name] for new, name in names}, {new: data.speakers[name] for new, name in names}
+        {new: data.recordings[name] for new, name in names},
+        {new: data.speakers[name] for new, name in names},
     )
 
 
@@ -55,7 +56,9 @@ def decode_all(paths: list[str], nj: int) -> None:
 
 def step_seconds() -> float:
     """A training step of the reference model."""
-    return apart(str(Path(__file__).with_name("bench_step.py")), "--measure", "gim fp32", "--steps", 5)["seconds"]
+    return apart(
+        str(Path(__file__).with_name("bench_step.py")), "--measure", "gim fp32", "--steps", 5
+    )["seconds"]
 
 
 def sparse(folder: Path, utterances: int, length: int) -> None:
@@ -92,12 +95,18 @@ def grown(folder: Path) -> dict[str, float]:
     feed, steps = Feed(crops, torch.device("cpu"), "never"), iter(range(10**9))
     feed(next(steps))
     memory = peak_gigabytes() - before
-    return {"open": opened, "gigabytes": memory, "batch": seconds(lambda: feed(next(steps)), 500, warm=50)}
+    return {
+        "open": opened,
+        "gigabytes": memory,
+        "batch": seconds(lambda: feed(next(steps)), 500, warm=50),
+    }
 
 
 def main() -> None:
     """See above."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", type=Path)
     parser.add_argument("--nj", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))

@@ -61,12 +61,18 @@ def convolutions(precision: str, channels: int = 512) -> float:
     keep_freed_memory()
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     x, total, config = torch.from_numpy(noise(SLICE))[None, None].to(dtype), 0.0, Config().model
-    for kernel, stride, padding in zip(config.kernels, config.strides, config.paddings, strict=True):
+    for kernel, stride, padding in zip(
+        config.kernels, config.strides, config.paddings, strict=True
+    ):
         w = torch.randn(channels, x.shape[1], kernel).to(dtype)
         x4, w4 = (t[:, :, None].contiguous(memory_format=torch.channels_last) for t in (x, w))
         total += min(
             seconds(lambda x=x, w=w, s=stride, p=padding: F.conv1d(x, w, None, s, p), 10, warm=3),
-            seconds(lambda x=x4, w=w4, s=stride, p=padding: F.conv2d(x, w, None, (1, s), (0, p)), 10, warm=3),
+            seconds(
+                lambda x=x4, w=w4, s=stride, p=padding: F.conv2d(x, w, None, (1, s), (0, p)),
+                10,
+                warm=3,
+            ),
         )
         x = F.conv1d(x, w, None, stride, padding)
     return total / SLICE
@@ -74,7 +80,9 @@ def convolutions(precision: str, channels: int = 512) -> float:
 
 def main() -> None:
     """See above."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--minutes", type=float, default=5)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))
     parser.add_argument("--measure", help=argparse.SUPPRESS)
@@ -88,7 +96,10 @@ def main() -> None:
     alone = [f"{part} {precision}" for precision in known for part in ("convolutions", "featurize")]
     for what in (*alone, "every module", "published"):
         print(what, file=sys.stderr)
-        found = [apart(__file__, "--measure", what, "--minutes", options.minutes)["seconds"] for _ in range(2)]
+        found = [
+            apart(__file__, "--measure", what, "--minutes", options.minutes)["seconds"]
+            for _ in range(2)
+        ]
         took[what] = min(found)
     rows = [
         [

@@ -45,11 +45,16 @@ def checkpoint(folder: Path, channels: int) -> Path:
 def featurize(model: Path, given: Path, output: Path) -> tuple[float, float]:
     """Seconds and peak gigabytes of the command in a process of its own, libraries included."""
     started = time.perf_counter()
-    command = f"from gim_audio.cli import main; main({['featurize', *map(str, (model, given, output))]})"
+    command = (
+        f"from gim_audio.cli import main; main({['featurize', *map(str, (model, given, output))]})"
+    )
     # Before it ends: torch's own end touches a tenth of a gigabyte that no work needs.
     peak = "import torch; from gim_audio.devices import peak_bytes; print(peak_bytes(torch.device('cpu')))"
     done = subprocess.run(
-        [sys.executable, "-c", f"{command}; {peak}"], check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        [sys.executable, "-c", f"{command}; {peak}"],
+        check=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
     )
     return time.perf_counter() - started, int(done.stdout) / 1e9
 
@@ -62,7 +67,9 @@ def long_file(hours: float, channels: int) -> dict[str, float]:
         with soundfile.SoundFile(folder / "long.wav", "w", RATE, 1, "PCM_16") as file:
             for _ in range(round(60 * hours)):
                 file.write(minute)
-        took, peak = featurize(checkpoint(folder / "model", channels), folder / "long.wav", folder / "out")
+        took, peak = featurize(
+            checkpoint(folder / "model", channels), folder / "long.wav", folder / "out"
+        )
         frames = np.load(folder / "out/long.npy", mmap_mode="r")
         return {"seconds": took, "peak": peak, "frames": len(frames)}
 
@@ -119,7 +126,9 @@ def in_onnxruntime(channels: int) -> dict[str, float]:
         to_onnx(encoder.model, 6, file, stream=False, half=False, notes={})
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            str(file), options, providers=["CPUExecutionProvider"]
+        )
     inputs = {"waveform": waveform[None]}
     (theirs,) = session.run(None, inputs)
     (ours,) = encoder.encode(waveform, [6])
@@ -132,7 +141,9 @@ def in_onnxruntime(channels: int) -> dict[str, float]:
 
 def main() -> None:
     """See above."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--hours", type=float, default=10)
     parser.add_argument("--files", type=int, default=20_000)
     parser.add_argument("--channels", type=int, default=512)
@@ -167,7 +178,14 @@ def main() -> None:
         "writing. Memory is the most that the process held, libraries included. The convolutions alone are measured "
         f"as in bench_features.md, on {SLICE} s, before and after the long file; their mean.\n",
         table(
-            ["one file of", "times real time", "convolutions alone", "ratio", "memory, GB", "frames"],
+            [
+                "one file of",
+                "times real time",
+                "convolutions alone",
+                "ratio",
+                "memory, GB",
+                "frames",
+            ],
             [
                 [
                     f"{options.hours:g} hours",
@@ -182,8 +200,16 @@ def main() -> None:
         table(
             ["files of 0.3 to 1 s", "files a second", "memory, GB"],
             [
-                [f"{options.files // 10}", f"{options.files / 10 / many['tenth']:.0f}", f"{many['tenth_peak']:.2f}"],
-                [f"{options.files}", f"{options.files / many['all']:.0f}", f"{many['all_peak']:.2f}"],
+                [
+                    f"{options.files // 10}",
+                    f"{options.files / 10 / many['tenth']:.0f}",
+                    f"{many['tenth_peak']:.2f}",
+                ],
+                [
+                    f"{options.files}",
+                    f"{options.files / many['all']:.0f}",
+                    f"{many['all_peak']:.2f}",
+                ],
             ],
         ),
         table(
@@ -197,7 +223,13 @@ def main() -> None:
         ),
         table(
             ["times real time in torch", "in onnxruntime", "largest difference"],
-            [[f"{1 / graph['torch']:.0f}", f"{1 / graph['onnxruntime']:.0f}", f"{graph['difference']:.1e}"]],
+            [
+                [
+                    f"{1 / graph['torch']:.0f}",
+                    f"{1 / graph['onnxruntime']:.0f}",
+                    f"{graph['difference']:.1e}",
+                ]
+            ],
         ),
     )
 

@@ -33,7 +33,9 @@ SWEEPS = {
 KINDS = {"gim": "Greedy InfoMax", "cpc": "CPC, end to end"}
 
 
-def measure(kind: str, batch: int, crop: int, channels: int, convolutions: int, precision: str, steps: int) -> None:
+def measure(
+    kind: str, batch: int, crop: int, channels: int, convolutions: int, precision: str, steps: int
+) -> None:
     """One point, in this process; convolutions beyond five follow the second one, with a stride of 1."""
     keep_freed_memory()
     extra = convolutions - 5
@@ -57,13 +59,20 @@ def measure(kind: str, batch: int, crop: int, channels: int, convolutions: int, 
     parameters = sum(p.numel() for p in model.parameters())
     memory = peak_gigabytes() - IMPORTED
     # Weights and Adam's two moments are the same whatever the schedule; the rest is what a step needs.
-    found = {"seconds": taken, "gigabytes": memory, "working": memory - 12e-9 * parameters, "parameters": parameters}
+    found = {
+        "seconds": taken,
+        "gigabytes": memory,
+        "working": memory - 12e-9 * parameters,
+        "parameters": parameters,
+    }
     print(json.dumps(found))
 
 
 def main() -> None:
     """See above."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))
@@ -84,7 +93,13 @@ def main() -> None:
                 if shape not in known:
                     print(shape, file=sys.stderr)
                     known[shape] = apart(
-                        __file__, "--measure", shape, "--precision", options.precision, "--steps", options.steps
+                        __file__,
+                        "--measure",
+                        shape,
+                        "--precision",
+                        options.precision,
+                        "--steps",
+                        options.steps,
                     )
                 points[kind].append(known[shape])
             gim, cpc = points["gim"][-1], points["cpc"][-1]
@@ -92,9 +107,13 @@ def main() -> None:
                 [f"{swept} {value}", f"{gim['seconds']:.2f}", f"{cpc['seconds']:.2f}"]
                 + [f"{point[key]:.2f}" for key in ("gigabytes", "working") for point in (gim, cpc)]
             )
-        for row, (key, label) in enumerate((("seconds", "s a step"), ("working", "working memory, GB"))):
+        for row, (key, label) in enumerate(
+            (("seconds", "s a step"), ("working", "working memory, GB"))
+        ):
             for kind, name in KINDS.items():
-                axes[row, column].plot(values, [point[key] for point in points[kind]], "o-", label=name)
+                axes[row, column].plot(
+                    values, [point[key] for point in points[kind]], "o-", label=name
+                )
             axes[row, column].set(xlabel=swept, ylabel=label if column == 0 else "", ylim=(0, None))
             axes[row, column].grid(alpha=0.3)
     axes[0, 0].legend()

@@ -40,7 +40,9 @@ def configuration(row: str, precision: str, device: str) -> Config:
     if kind == "cpc":
         settings.append("model.isolate_after=[]")
     if module:
-        settings.append(f"training.schedule=[{{modules: [{module}], cache: {str(kind == 'cached').lower()}}}]")
+        settings.append(
+            f"training.schedule=[{{modules: [{module}], cache: {str(kind == 'cached').lower()}}}]"
+        )
     if kind == "sequential":
         settings += ["training.schedule=sequential", "training.cache=true"]
     return load(None, settings)
@@ -49,7 +51,9 @@ def configuration(row: str, precision: str, device: str) -> Config:
 def varied(folder: Path, crop: int) -> PackedCorpus:
     """Sixty utterances as LibriSpeech's: none is as long as another, 12.7 s on average."""
     generator = np.random.default_rng(0)
-    lengths = generator.permutation(np.linspace(crop, 2 * LENGTH * 16000 - crop, 60).astype(int)).tolist()
+    lengths = generator.permutation(
+        np.linspace(crop, 2 * LENGTH * 16000 - crop, 60).astype(int)
+    ).tolist()
     return noise_of(folder, lengths)
 
 
@@ -68,7 +72,11 @@ def measure(config: Config) -> dict[str, float]:
         )
     on_cuda = pick_device(config.training.device).type == "cuda"
     peak = torch.cuda.max_memory_allocated() / 1e9 if on_cuda else peak_gigabytes() - IMPORTED
-    return {"gigabytes": peak, "step": statistics.median(took[1:]), "whole": time.perf_counter() - started}
+    return {
+        "gigabytes": peak,
+        "step": statistics.median(took[1:]),
+        "whole": time.perf_counter() - started,
+    }
 
 
 def making(module: int, config: Config) -> dict[str, float]:
@@ -81,7 +89,9 @@ def making(module: int, config: Config) -> dict[str, float]:
         crops = Crops(corpus, crop=config.data.crop, hop=160, batch=8, seed=0)
 
         def samples(utterance: int, start: int, stop: int) -> torch.Tensor:
-            return model.standardise(torch.from_numpy(corpus.read(utterance)[start:stop])[None].float() / 32768)
+            return model.standardise(
+                torch.from_numpy(corpus.read(utterance)[start:stop])[None].float() / 32768
+            )
 
         started = time.perf_counter()
         cache = Cache(Path(temporary) / "cache", module, model, crops, dtype)
@@ -120,7 +130,9 @@ def predicted(row: str, config: Config) -> float:
 
 def main() -> None:
     """See above."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))
@@ -133,7 +145,11 @@ def main() -> None:
         elif kind == "making":
             print(json.dumps(making(int(module), configuration("joint", options.precision, "cpu"))))
         else:
-            print(json.dumps(measure(configuration(options.measure, options.precision, options.device))))
+            print(
+                json.dumps(
+                    measure(configuration(options.measure, options.precision, options.device))
+                )
+            )
         return
 
     given = ("--precision", options.precision, "--device", options.device)
@@ -149,11 +165,17 @@ def main() -> None:
     for row in rows:
         one = found[row]
         kind, _, module = row.partition(" ")
-        name = {"alone": f"module {module} alone", "cached": f"module {module} alone, from a cache"}.get(kind, row)
+        name = {
+            "alone": f"module {module} alone",
+            "cached": f"module {module} alone, from a cache",
+        }.get(kind, row)
         part = share.get(f"module {module}")
         lines.append(
             [
-                {"cpc": "end to end (CPC)", "sequential": "one after another, from caches: all of it"}.get(name, name),
+                {
+                    "cpc": "end to end (CPC)",
+                    "sequential": "one after another, from caches: all of it",
+                }.get(name, name),
                 f"{one['gigabytes']:.2f}",
                 f"{predicted(row, configuration(row, options.precision, options.device)):.2f}",
                 f"{one['gigabytes'] / joint['gigabytes']:.2f}",
@@ -169,14 +191,19 @@ def main() -> None:
         )
         epochs = f"{8 * LENGTH * made / saved:.0f}" if saved > 0 else "never"
         pays.append([str(module), f"{1000 * made:.1f}", f"{1000 * saved:.0f}", epochs])
-    where = torch.cuda.get_device_name() if options.device == "cuda" else "the CPU; not run on a GPU"
+    where = (
+        torch.cuda.get_device_name() if options.device == "cuda" else "the CPU; not run on a GPU"
+    )
     write_page(
         options.out,
         "Memory by schedule",
         f"The reference model, batch 8, {options.precision}, on {where}. Measured: the peak of a whole run above what "
         "the imports hold. Predicted: the tensors alone, as `gim-audio info` counts them. The last column is the time "
         "of a step against what the same module takes in a joint step.\n",
-        table(["training", "measured, GB", "predicted, GB", "of joint", "s a step", "of its share"], lines),
+        table(
+            ["training", "measured, GB", "predicted, GB", "of joint", "s a step", "of its share"],
+            lines,
+        ),
         "## When a cache pays\n\nMaking it from the waveform, what a step saves, and after how many epochs (a crop of "
         f"each utterance; utterances of {LENGTH} s, as LibriSpeech's are on average) it has paid for itself.\n",
         table(["module", "making it, ms a second of audio", "saved, ms a step", "epochs"], pays),

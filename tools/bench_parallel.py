@@ -29,9 +29,14 @@ def measure(folder: Path, corpus: Path, name: str, precision: str, steps: int) -
     """Median seconds from step to step, and how the modules were shared out."""
     processes, threads, settings = RUNS[name]
     conf, out = folder / "conf.yaml", folder / name.replace(" ", "-")
-    conf.write_text(f"training: {{steps: {steps}, precision: {precision}, diagnose_every: 1000}}\n", encoding="utf-8")
+    conf.write_text(
+        f"training: {{steps: {steps}, precision: {precision}, diagnose_every: 1000}}\n",
+        encoding="utf-8",
+    )
     launch = (
-        ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)] if processes > 1 else []
+        ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+        if processes > 1
+        else []
     )
     command = [sys.executable, *launch, "-m", "gim_audio", "train", str(conf), *settings]
     done = subprocess.run(
@@ -41,14 +46,21 @@ def measure(folder: Path, corpus: Path, name: str, precision: str, steps: int) -
         stderr=subprocess.PIPE,
         text=True,
     )
-    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    shared = next((line.partition("takes: ")[2] for line in done.stderr.splitlines() if "takes: " in line), "")
+    lines = [
+        json.loads(line)
+        for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+    shared = next(
+        (line.partition("takes: ")[2] for line in done.stderr.splitlines() if "takes: " in line), ""
+    )
     return statistics.median(line["seconds"] for line in lines[steps // 4 :]), shared
 
 
 def main() -> None:
     """See above."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
     parser.add_argument("--steps", type=int, default=16)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))
@@ -58,7 +70,9 @@ def main() -> None:
         found = {}
         for name in RUNS:
             print(name, file=sys.stderr)
-            found[name] = measure(Path(temporary), corpus.path, name, options.precision, options.steps)
+            found[name] = measure(
+                Path(temporary), corpus.path, name, options.precision, options.steps
+            )
     one, two = found["one process"][0], found["one process, two threads"][0]
     rows = [
         [name, f"{seconds:.3f}", f"{one / seconds:.2f}", f"{two / seconds:.2f}", shared]
@@ -69,7 +83,10 @@ def main() -> None:
         "Several processes",
         f"The reference model, 8 crops a step, {options.precision}, {os.cpu_count()} cores, gloo; a thread a process "
         "where nothing else is said. Not run on a GPU.\n",
-        table(["", "s a step", "gain over one", "over two threads", "modules, by measured seconds"], rows),
+        table(
+            ["", "s a step", "gain over one", "over two threads", "modules, by measured seconds"],
+            rows,
+        ),
     )
 
 

@@ -33,7 +33,9 @@ def examples(name: str, folder: Path, frames: int, shift: int) -> Examples:
     encoder = load_encoder(name)
     data = DataDir.read(folder)
     subject = Subject(encoder, [FEATURES[name]])
-    sample = FrameSample(subject, (data, alignments(data)), shifts=[shift], most_frames=frames, seed=0)
+    sample = FrameSample(
+        subject, (data, alignments(data)), shifts=[shift], most_frames=frames, seed=0
+    )
     evaluate(subject, [sample])
     return sample.examples(shift)
 
@@ -43,7 +45,11 @@ def probe(name: str, train: Path, test: Path, frames: int, shift: int) -> dict[s
     learnt, tried = examples(name, train, frames, shift), examples(name, test, 10**9, shift)
     classifier = logistic_regression(learnt.features[0], learnt.labels, learnt.held_out)
     right = float((classifier.predict(tried.features[0]) == tried.labels).mean())
-    return {"penalty": classifier.note["penalty"], "held out": classifier.note["held_out"], "test": right}
+    return {
+        "penalty": classifier.note["penalty"],
+        "held out": classifier.note["held_out"],
+        "test": right,
+    }
 
 
 def search(name: str, train: Path, frames: int, shift: int) -> dict[str, float]:
@@ -67,7 +73,9 @@ def search(name: str, train: Path, frames: int, shift: int) -> dict[str, float]:
 
 def main() -> None:
     """Measure every set of features and write the page."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("train", type=Path)
     parser.add_argument("test", type=Path)
     parser.add_argument("--frames", type=int, default=4_000)
@@ -77,12 +85,23 @@ def main() -> None:
     parser.add_argument("--search", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
-        print(json.dumps(probe(options.measure, options.train, options.test, options.frames, options.shift)))
+        print(
+            json.dumps(
+                probe(options.measure, options.train, options.test, options.frames, options.shift)
+            )
+        )
         return
     if options.search:
         print(json.dumps(search(options.search, options.train, options.frames, options.shift)))
         return
-    given = (options.train.resolve(), options.test.resolve(), "--frames", options.frames, "--shift", options.shift)
+    given = (
+        options.train.resolve(),
+        options.test.resolve(),
+        "--frames",
+        options.frames,
+        "--shift",
+        options.shift,
+    )
     rows = []
     for name in FEATURES:
         runs = []

@@ -23,7 +23,7 @@ from gim_audio.config import Config, load
 from gim_audio.devices import decide_precision, keep_freed_memory, pick_device
 from gim_audio.model.build import build_model
 from gim_audio.training import train
-from gim_audio.training.adam import Adam
+from gim_audio.training.optimizers import build_optimizer
 from gim_audio.training.step import Step
 
 IMPORTED = peak_gigabytes()
@@ -47,7 +47,9 @@ CROP = 20480
 class PublishedLoss(nn.Module):
     """InfoNCE with the work of the published code: all ten permutations of all frames are gathered."""
 
-    def __init__(self, width: int, channels: int, steps: int = 12, negatives: int = 10, window: int = 128) -> None:
+    def __init__(
+        self, width: int, channels: int, steps: int = 12, negatives: int = 10, window: int = 128
+    ) -> None:
         super().__init__()
         self.heads = nn.ModuleList(nn.Linear(width, channels, bias=False) for _ in range(steps))
         self.negatives, self.window = negatives, window
@@ -80,7 +82,9 @@ class Published(nn.Module):
         model, channels = config.model, config.model.widths[0]
         self.encoders = nn.ModuleList(
             nn.Sequential(nn.Conv1d(1 if layer == 0 else channels, channels, *shape), nn.ReLU())
-            for layer, shape in enumerate(zip(model.kernels, model.strides, model.paddings, strict=True))
+            for layer, shape in enumerate(
+                zip(model.kernels, model.strides, model.paddings, strict=True)
+            )
         )
         self.context = nn.GRU(channels, model.context.hidden, batch_first=True)
         self.losses = nn.ModuleList(PublishedLoss(channels, channels) for _ in self.encoders)
@@ -130,8 +134,12 @@ def objectives(config: Config, waveform: Tensor) -> Callable[[], object]:
     work = []
     for module, frames in zip(model.stack, model.frames(waveform.shape[1]), strict=True):
         _, channels, width = module.objective.heads.shape
-        z = torch.randn(len(waveform), channels, frames, dtype=dtype, device=waveform.device).transpose(1, 2)
-        c = torch.randn(len(waveform), frames, width, dtype=dtype, device=waveform.device, requires_grad=True)
+        z = torch.randn(
+            len(waveform), channels, frames, dtype=dtype, device=waveform.device
+        ).transpose(1, 2)
+        c = torch.randn(
+            len(waveform), frames, width, dtype=dtype, device=waveform.device, requires_grad=True
+        )
         if width == channels:
             z.requires_grad_()
         work.append((module.objective, z, z if width == channels else c))
@@ -147,7 +155,9 @@ def objectives(config: Config, waveform: Tensor) -> Callable[[], object]:
 def memory_of_a_run(config: Config) -> None:
     """`train` on noise, with checkpoints and a diagnosis."""
     with tempfile.TemporaryDirectory() as temporary:
-        training = config.training.model_copy(update={"steps": 12, "checkpoint_every": 5, "diagnose_every": 5})
+        training = config.training.model_copy(
+            update={"steps": 12, "checkpoint_every": 5, "diagnose_every": 5}
+        )
         train(
             config.model_copy(update={"training": training}),
             noise(Path(temporary), CROP),
@@ -160,7 +170,12 @@ def roofline(config: Config, waveform: Tensor, dtype: torch.dtype) -> dict[str, 
     """Seconds of the step's arithmetic, each part alone, with the fastest of the ways that torch has here."""
     keep_freed_memory()
     parts: dict[str, float] = {}
-    device, batch, channels, model = waveform.device, len(waveform), config.model.widths[0], config.model
+    device, batch, channels, model = (
+        waveform.device,
+        len(waveform),
+        config.model.widths[0],
+        config.model,
+    )
 
     def fastest(*ways: Callable[[], object]) -> float:
         return min(seconds(synchronised(way, device), 5, warm=2) for way in ways)
@@ -177,26 +192,38 @@ def roofline(config: Config, waveform: Tensor, dtype: torch.dtype) -> dict[str, 
         w = random(channels, x.shape[1], kernel)
         y = F.conv1d(x, w, None, stride, padding)
         length = y.shape[2]
-        x4, w4, y4 = (t[:, :, None].contiguous(memory_format=torch.channels_last) for t in (x, w, y))
+        x4, w4, y4 = (
+            t[:, :, None].contiguous(memory_format=torch.channels_last) for t in (x, w, y)
+        )
 
-        def weight_gradient(g: Tensor, x: Tensor, w: Tensor, stride: list[int], padding: list[int]) -> object:
+        def weight_gradient(
+            g: Tensor, x: Tensor, w: Tensor, stride: list[int], padding: list[int]
+        ) -> object:
             ones, mask = [1] * len(stride), [False, True, True]
             zeros = [0] * len(stride)
-            return torch.ops.aten.convolution_backward(g, x, w, [len(w)], stride, padding, ones, False, zeros, 1, mask)
+            return torch.ops.aten.convolution_backward(
+                g, x, w, [len(w)], stride, padding, ones, False, zeros, 1, mask
+            )
 
         parts["convolutions, forward"] = parts.get("convolutions, forward", 0) + fastest(
             lambda x=x, w=w, s=stride, p=padding: F.conv1d(x, w, None, s, p),
             lambda x=x4, w=w4, s=stride, p=padding: F.conv2d(x, w, None, (1, s), (0, p)),
         )
-        parts["convolutions, weights' gradients"] = parts.get("convolutions, weights' gradients", 0) + fastest(
+        parts["convolutions, weights' gradients"] = parts.get(
+            "convolutions, weights' gradients", 0
+        ) + fastest(
             lambda g=y, x=x, w=w, s=stride, p=padding, f=weight_gradient: f(g, x, w, [s], [p]),
-            lambda g=y4, x=x4, w=w4, s=stride, p=padding, f=weight_gradient: f(g, x, w, [1, s], [0, p]),
+            lambda g=y4, x=x4, w=w4, s=stride, p=padding, f=weight_gradient: f(
+                g, x, w, [1, s], [0, p]
+            ),
         )
         x = y
     rows, hidden = batch * min(length, config.objective.window), model.context.hidden
     for width, times in ((channels, len(model.kernels)), (hidden, 1)):
         c, w, g = random(rows, width), random(12 * channels, width), random(rows, 12 * channels)
-        valid = 1 - 6.5 * batch / rows  # a step k has no context for the first k frames: 6.5 of them on average
+        valid = (
+            1 - 6.5 * batch / rows
+        )  # a step k has no context for the first k frames: 6.5 of them on average
         parts["heads' products"] = parts.get("heads' products", 0) + times * valid * (
             product(c, w.T) + product(g.T, c) + product(g, w)
         )
@@ -204,13 +231,15 @@ def roofline(config: Config, waveform: Tensor, dtype: torch.dtype) -> dict[str, 
     h, u = random(batch, hidden), random(3 * hidden, hidden)
     once = product(z, w.T) + product(g.T, z) + product(g.T, random(rows, hidden))
     d = random(batch, 3 * hidden)
-    parts["the GRU's products"] = once + length * (fastest(lambda: h @ u.T) + fastest(lambda: d @ u))
+    parts["the GRU's products"] = once + length * (
+        fastest(lambda: h @ u.T) + fastest(lambda: d @ u)
+    )
     whole = build_model(config.model, config.objective).to(device)
     gradients = [torch.randn_like(p) for p in whole.parameters()]
-    optimizer = Adam(whole.parameters(), 2e-4)
+    optimizer = build_optimizer(whole, 2e-4)
 
     def update() -> None:
-        for parameter, gradient in zip(optimizer.parameters, gradients, strict=True):
+        for parameter, gradient in zip(whole.parameters(), gradients, strict=True):
             parameter.grad = gradient
         optimizer.step()
 
@@ -234,19 +263,29 @@ def measure(variant: str, batch: int, steps: int, device: torch.device) -> dict[
     """One variant, in this process."""
     torch.manual_seed(0)
     name = variant.removeprefix("objectives of ").removeprefix("memory of ")
-    config = load(None, [f"training.batch={batch}", f"training.device={device}", *VARIANTS.get(name, [])])
+    config = load(
+        None, [f"training.batch={batch}", f"training.device={device}", *VARIANTS.get(name, [])]
+    )
     waveform = 0.06 * torch.randn(batch, CROP, device=device)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = (
         decide_precision(config.training.precision, device) == "tf32"
     )
     if variant.startswith("roofline"):
-        return roofline(config, waveform, torch.bfloat16 if variant.endswith("bf16") else torch.float32)
+        return roofline(
+            config, waveform, torch.bfloat16 if variant.endswith("bf16") else torch.float32
+        )
     if variant.startswith("memory of"):
         memory_of_a_run(config)
         return {"gigabytes": memory(device)}
     if variant == "published, memory kept":
         keep_freed_memory()
-    make = published_step if variant.startswith("published") else objectives if variant != name else our_step
+    make = (
+        published_step
+        if variant.startswith("published")
+        else objectives
+        if variant != name
+        else our_step
+    )
     if variant.endswith("compiled"):
         make = partial(our_step, compiled=True)
     step = synchronised(make(config, waveform), device)
@@ -256,12 +295,18 @@ def measure(variant: str, batch: int, steps: int, device: torch.device) -> dict[
 
 def memory(device: torch.device) -> float:
     """Most that was held so far."""
-    return torch.cuda.max_memory_allocated() / 1e9 if device.type == "cuda" else peak_gigabytes() - IMPORTED
+    return (
+        torch.cuda.max_memory_allocated() / 1e9
+        if device.type == "cuda"
+        else peak_gigabytes() - IMPORTED
+    )
 
 
 def main() -> None:
     """See above."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=2)
@@ -292,11 +337,21 @@ def main() -> None:
         for variant in variants:
             print(f"round {turn + 1} of {options.rounds}: {variant}", file=sys.stderr)
             found = apart(
-                __file__, "--measure", variant, "--batch", options.batch, "--steps", options.steps, "--device", device
+                __file__,
+                "--measure",
+                variant,
+                "--batch",
+                options.batch,
+                "--steps",
+                options.steps,
+                "--device",
+                device,
             )
             rounds[variant].append(found)
     best = {
-        variant: {key: (max if key == "gigabytes" else min)(one[key] for one in found) for key in found[0]}
+        variant: {
+            key: (max if key == "gigabytes" else min)(one[key] for one in found) for key in found[0]
+        }
         for variant, found in rounds.items()
     }
     write(best, options.out, options.batch, device)
@@ -321,12 +376,15 @@ def write(best: dict[str, dict[str, float]], out: Path, batch: int, device: torc
         for part in best["roofline fp32"]
     ]
     total = [f"{1e3 * took[f'roofline {precision}']:.0f}" for precision in measured]
-    ratio = [f"{took[f'gim {precision}'] / took[f'roofline {precision}']:.2f}" for precision in measured]
+    ratio = [
+        f"{took[f'gim {precision}'] / took[f'roofline {precision}']:.2f}" for precision in measured
+    ]
     against = []
     for precision in measured:
         gim, cpc = (took[f"{kind} {precision}"] for kind in ("gim", "cpc"))
         own_gim, own_cpc = (
-            whole - took[f"objectives of {kind} {precision}"] for kind, whole in (("gim", gim), ("cpc", cpc))
+            whole - took[f"objectives of {kind} {precision}"]
+            for kind, whole in (("gim", gim), ("cpc", cpc))
         )
         against.append(
             [
@@ -346,10 +404,16 @@ def write(best: dict[str, dict[str, float]], out: Path, batch: int, device: torc
         "the published code's step in today's torch, once more with freed memory kept as `gim-audio train` keeps it; "
         "`pool` has 512 shared negatives, `small pool` 64; `compiled` lets torch.compile make the convolutions. "
         "Our memory is that of a whole run, checkpoints and all, "
-        + ("what torch allocated on the device.\n" if device.type == "cuda" else "above what the imports hold.\n"),
+        + (
+            "what torch allocated on the device.\n"
+            if device.type == "cuda"
+            else "above what the imports hold.\n"
+        ),
         table(["step", "seconds", "times faster than published", "peak memory, GB"], steps),
         "## Roofline\n\nThe step's arithmetic in ms, each part alone, with the fastest of torch's ways here.\n",
-        table(["part", *measured], [*floor, ["sum", *total], ["a GIM step, times the sum", *ratio]]),
+        table(
+            ["part", *measured], [*floor, ["sum", *total], ["a GIM step, times the sum", *ratio]]
+        ),
         "## Against CPC\n\nSeconds of a step; a GIM step has six sets of heads where CPC has one, so the last three "
         "columns leave out the heads and losses of both (measured alone).\n",
         table(["precision", "GIM", "CPC", "ratio", "GIM, rest", "CPC, rest", "ratio"], against),

@@ -43,8 +43,15 @@ def step_flops(config: Config) -> float:
             total += 2 * passes * batch * length * block.convolution.weight.numel()
         if module.context is not None:
             gru = module.context.gru
-            inputs = 3 if len(module.encoder) else 2  # a context of its own takes frames without a gradient
-            total += 2 * batch * length * (inputs * gru.weight_ih_l0.numel() + 3 * gru.weight_hh_l0.numel())
+            inputs = (
+                3 if len(module.encoder) else 2
+            )  # a context of its own takes frames without a gradient
+            total += (
+                2
+                * batch
+                * length
+                * (inputs * gru.weight_ih_l0.numel() + 3 * gru.weight_hh_l0.numel())
+            )
         steps, channels, width = module.objective.heads.shape
         scored = steps * min(length, window) - steps * (steps + 1) // 2
         total += 2 * 3 * batch * scored * channels * width
@@ -66,7 +73,9 @@ def measure(kind: str, batch: int, steps: int, device: torch.device) -> dict[str
 
 def main() -> None:
     """See above."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--device", default="auto")
     parser.add_argument("--batches", type=int, nargs="+", default=[8, 64, 256])
     parser.add_argument("--steps", type=int, default=10)
@@ -82,10 +91,22 @@ def main() -> None:
     rows, known = [], precisions(device)
     for batch in options.batches:
         for kind in KINDS:
-            if ("tf32" in kind and device.type != "cuda") or ("bf16" in kind and "bf16" not in known):
+            if ("tf32" in kind and device.type != "cuda") or (
+                "bf16" in kind and "bf16" not in known
+            ):
                 continue
             print(f"batch {batch}: {kind}", file=sys.stderr)
-            found = apart(__file__, "--measure", kind, "--batches", batch, "--steps", options.steps, "--device", device)
+            found = apart(
+                __file__,
+                "--measure",
+                kind,
+                "--batches",
+                batch,
+                "--steps",
+                options.steps,
+                "--device",
+                device,
+            )
             rate, teraflops = 1 / found["seconds"], 1e-12 * found["flops"] / found["seconds"]
             rows.append(
                 [
@@ -98,14 +119,27 @@ def main() -> None:
                     f"{found['gigabytes']:.2f}",
                 ]
             )
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "the CPU; not run on a GPU"
+    name = (
+        torch.cuda.get_device_name(device) if device.type == "cuda" else "the CPU; not run on a GPU"
+    )
     write_page(
         options.out,
         "Larger batches",
         f"The reference model on {name}. Utilisation is of {options.peak} TFLOP/s.\n"
         if options.peak
         else f"The reference model on {name}.\n",
-        table(["batch", "step", "steps/s", "hours of audio/s", "TFLOP/s", "utilisation", "memory, GB"], rows),
+        table(
+            [
+                "batch",
+                "step",
+                "steps/s",
+                "hours of audio/s",
+                "TFLOP/s",
+                "utilisation",
+                "memory, GB",
+            ],
+            rows,
+        ),
     )
 
 

@@ -102,7 +102,9 @@ def spoilt(data: bytes, generator: Generator) -> bytes:
             del found[at:]
         elif kind == 6:
             at %= 64  # a header
-            found[at : at + 4] = generator.choice([b"\xff" * 4, bytes(4), b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f"])
+            found[at : at + 4] = generator.choice(
+                [b"\xff" * 4, bytes(4), b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f"]
+            )
         else:
             found += data if generator.integers(2) else generator.bytes(length)
     return bytes(found)
@@ -142,7 +144,15 @@ class Scene:
         generator = np.random.default_rng(0)
         samples = 0.1 * generator.standard_normal(RATE // 2)
         self.recordings: dict[str, bytes] = {}
-        forms = {"wav": "WAV", "flac": "FLAC", "ogg": "OGG", "mp3": "MP3", "aiff": "AIFF", "au": "AU", "w64": "W64"}
+        forms = {
+            "wav": "WAV",
+            "flac": "FLAC",
+            "ogg": "OGG",
+            "mp3": "MP3",
+            "aiff": "AIFF",
+            "au": "AU",
+            "w64": "W64",
+        }
         forms |= {"caf": "CAF", "sph": "NIST", "voc": "VOC", "rf64": "RF64"}
         for suffix, form in forms.items():
             file = io.BytesIO()
@@ -166,7 +176,8 @@ class Scene:
             ),
         }
         self.segments = "".join(
-            f"{name} {name} 0.05 {end}\n" for name, end in zip(names, (0.3, 0.4, -1, 0.45), strict=True)
+            f"{name} {name} 0.05 {end}\n"
+            for name, end in zip(names, (0.3, 0.4, -1, 0.45), strict=True)
         )
         self.data = self.write(folder / "data", self.tables)
         self.configuration = (
@@ -177,7 +188,16 @@ class Scene:
         )
         (folder / "conf.yaml").write_text(self.configuration)
         quiet(["pack", str(self.data), str(folder / "packed")])
-        quiet(["train", str(folder / "conf.yaml"), "--data", str(folder / "packed"), "--out", str(folder / "exp")])
+        quiet(
+            [
+                "train",
+                str(folder / "conf.yaml"),
+                "--data",
+                str(folder / "packed"),
+                "--out",
+                str(folder / "exp"),
+            ]
+        )
         probe = ["probe", "speakers", "mfcc", "--train", str(self.data), "--test", str(self.data)]
         quiet([*probe, "--out", str(folder / "exp/results/mfcc/speakers.json")])
 
@@ -247,16 +267,24 @@ def tree(scene: Scene, folder: Path, generator: Generator) -> None:
     shutil.copy(scene.good, root / "good.wav")
     places = [root]
     for number in range(int(generator.integers(1, 8))):
-        token = str(generator.choice([t for t in TOKENS if t and "\0" not in t and "/" not in t and len(t) < 50]))
+        token = str(
+            generator.choice(
+                [t for t in TOKENS if t and "\0" not in t and "/" not in t and len(t) < 50]
+            )
+        )
         path = places[int(generator.integers(len(places)))] / f"{token}{number}"
-        named = path.with_name(path.name + str(generator.choice([".wav", ".FLAC", ".m4a", ".txt", "", ".mp3"])))
+        named = path.with_name(
+            path.name + str(generator.choice([".wav", ".FLAC", ".m4a", ".txt", "", ".mp3"]))
+        )
         kind = int(generator.integers(6))
         with contextlib.suppress(OSError):
             if kind == 0:
                 path.mkdir()
                 places.append(path)
             elif kind == 1:
-                named.symlink_to(str(generator.choice([".", "..", "nowhere", str(scene.data), str(named)])))
+                named.symlink_to(
+                    str(generator.choice([".", "..", "nowhere", str(scene.data), str(named)]))
+                )
             elif kind == 2:
                 os.mkfifo(named)
             elif kind == 3:
@@ -306,14 +334,28 @@ def alignment(scene: Scene, folder: Path, generator: Generator) -> None:
     """Alignments in any format, and item files."""
     kind = str(generator.choice(["ctm", "cpc", "items", "textgrid"]))
     if kind == "items":
-        lines = "".join(f"a-1 0.{n} 0.{n + 2} ah b d a\nb-1 0.{n} 0.{n + 2} iy b d b\n" for n in range(1, 3))
-        (folder / "x.item").write_bytes(garbled(f"#file onset offset #phone prev next speaker\n{lines}", generator))
-        arguments = ["abx", "fbank", str(scene.data), "--items", str(folder / "x.item"), "--device", "cpu"]
+        lines = "".join(
+            f"a-1 0.{n} 0.{n + 2} ah b d a\nb-1 0.{n} 0.{n + 2} iy b d b\n" for n in range(1, 3)
+        )
+        (folder / "x.item").write_bytes(
+            garbled(f"#file onset offset #phone prev next speaker\n{lines}", generator)
+        )
+        arguments = [
+            "abx",
+            "fbank",
+            str(scene.data),
+            "--items",
+            str(folder / "x.item"),
+            "--device",
+            "cpu",
+        ]
         check([*arguments, "--out", str(folder / "x.json")])
         return
     texts = {
         "ctm": scene.tables["phones.ctm"],
-        "cpc": "".join(f"{name} {' '.join(str(n % 41) for n in range(50))}\n" for name in ("a-1", "b-1")),
+        "cpc": "".join(
+            f"{name} {' '.join(str(n % 41) for n in range(50))}\n" for name in ("a-1", "b-1")
+        ),
         "textgrid": 'File type = "ooTextFile"\nObject class = "TextGrid"\n\n0\n0.5\n<exists>\n1\n"IntervalTier"\n'
         '"phones"\n0\n0.5\n2\n0\n0.2\n"AH0"\n0.2\n0.5\n"T"\n',
     }
@@ -321,7 +363,9 @@ def alignment(scene: Scene, folder: Path, generator: Generator) -> None:
     if kind == "textgrid":
         path = folder / "grids"
         path.mkdir()
-    (path / "a-1.TextGrid" if kind == "textgrid" else path).write_bytes(garbled(texts[kind], generator))
+    (path / "a-1.TextGrid" if kind == "textgrid" else path).write_bytes(
+        garbled(texts[kind], generator)
+    )
     if generator.integers(2):
         shutil.copytree(scene.data, folder / "d")
         check(["data", "labels", str(folder / "d"), str(path)])
@@ -333,7 +377,18 @@ def configuration(scene: Scene, folder: Path, generator: Generator) -> None:
     """A configuration, or a setting on the command line; nothing is trained, as the corpus is missing."""
     (folder / "c.yaml").write_bytes(garbled(scene.configuration, generator))
     override = garbled("training.steps=3", generator).decode(errors="surrogateescape")
-    check(["train", str(folder / "c.yaml"), "--data", str(folder / "none"), "--out", str(folder / "e"), "--", override])
+    check(
+        [
+            "train",
+            str(folder / "c.yaml"),
+            "--data",
+            str(folder / "none"),
+            "--out",
+            str(folder / "e"),
+            "--",
+            override,
+        ]
+    )
 
 
 def experiment(scene: Scene, folder: Path, generator: Generator) -> None:
@@ -349,11 +404,26 @@ def experiment(scene: Scene, folder: Path, generator: Generator) -> None:
     if command == 0:
         check(["info", str(path)])
     elif command == 1:
-        check(["report", str(path), "--out", str(folder / "r.html"), "--markdown", str(folder / "r.md")])
+        check(
+            [
+                "report",
+                str(path),
+                "--out",
+                str(folder / "r.html"),
+                "--markdown",
+                str(folder / "r.md"),
+            ]
+        )
     elif command == 2:
         check(["featurize", str(path), str(scene.good), str(folder / "out"), "--device", "cpu"])
     else:
-        train = ["train", str(scene.folder / "conf.yaml"), "training.steps=3", "--data", str(scene.folder / "packed")]
+        train = [
+            "train",
+            str(scene.folder / "conf.yaml"),
+            "training.steps=3",
+            "--data",
+            str(scene.folder / "packed"),
+        ]
         check([*train, "--out", str(path), "--resume"])
 
 
@@ -370,9 +440,24 @@ def line(scene: Scene, folder: Path, generator: Generator) -> None:
     while isinstance(command, click.Group):
         name = str(generator.choice(list(command.commands)))
         command, arguments = command.commands[name], [*arguments, name]
-    places = [str(scene.data), str(scene.folder / "exp"), str(scene.good), str(folder / "new"), str(folder / "a\udcff")]
+    places = [
+        str(scene.data),
+        str(scene.folder / "exp"),
+        str(scene.good),
+        str(folder / "new"),
+        str(folder / "a\udcff"),
+    ]
     places += ["gim-small", "mfcc", "ark:-", "ark,t:x", "scp:x", "x.h5", "", "none"]
-    values = [*places, *(token for token in TOKENS if "\0" not in token), "1", "2", "cpu", "phones", "cuda:7", "meta"]
+    values = [
+        *places,
+        *(token for token in TOKENS if "\0" not in token),
+        "1",
+        "2",
+        "cpu",
+        "phones",
+        "cuda:7",
+        "meta",
+    ]
     for parameter in command.params:
         if parameter.name in {"download", "hours", "help"} or (
             arguments[-1:] == ["synthetic"] and parameter.name == "out"
@@ -450,7 +535,9 @@ def _some(inputs: list[tuple[int, str]], seed: int, results: Any) -> None:
     results.put(None)
 
 
-def fuzz(count: int, seed: int = 0, kind: str | None = None) -> tuple[Counter[str], list[tuple[int, str, str]]]:
+def fuzz(
+    count: int, seed: int = 0, kind: str | None = None
+) -> tuple[Counter[str], list[tuple[int, str, str]]]:
     """Try so many inputs; return how many there were of each kind, and those that failed: number, kind, reason."""
     context = multiprocessing.get_context("spawn")
     left, failures, tried = list(_kinds(count, kind)), [], Counter[str]()
@@ -465,7 +552,11 @@ def fuzz(count: int, seed: int = 0, kind: str | None = None) -> tuple[Counter[st
             except Exception:  # noqa: BLE001 - queue.Empty: it hangs where no signal reaches, or is gone
                 found = None
                 if begun:
-                    reason = f"the process ended with {process.exitcode}" if not process.is_alive() else "it hangs"
+                    reason = (
+                        f"the process ended with {process.exitcode}"
+                        if not process.is_alive()
+                        else "it hangs"
+                    )
                     failures.append((*begun, reason))
                 else:
                     failures.append((left[0][0], left[0][1], "the inputs cannot be made"))
@@ -488,7 +579,9 @@ def fuzz(count: int, seed: int = 0, kind: str | None = None) -> tuple[Counter[st
 
 def main() -> None:
     """Try and tell."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kind", choices=list(KINDS))

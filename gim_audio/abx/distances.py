@@ -37,7 +37,9 @@ class Tokens:
     def padded(self, tokens: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Directions of some tokens' frames, and how many each has. Shape: `(n, longest, channels + 1)`, `(n,)`."""
         lengths = self.lengths[tokens]
-        places = self.starts[tokens, None] + np.minimum(np.arange(lengths.max()), lengths[:, None] - 1)
+        places = self.starts[tokens, None] + np.minimum(
+            np.arange(lengths.max()), lengths[:, None] - 1
+        )
         given = torch.from_numpy(self.frames[places]).to(self.device)
         norms = given.norm(dim=2, keepdim=True)
         # A frame of zeros has no direction: it is at a right angle to all others, and like every other of its kind.
@@ -80,7 +82,11 @@ def warp(costs: Tensor, n: Tensor, m: Tensor) -> Tensor:
     diagonals, width = rows + columns - 1, rows + columns
     # Read with one number less a row, a padded table has its antidiagonals in its columns; (diagonals, rows, tables).
     padded = F.pad(costs, (0, rows), value=math.inf)
-    skewed = padded.as_strided((tables, rows, diagonals), (rows * width, width - 1, 1)).permute(2, 1, 0).contiguous()
+    skewed = (
+        padded.as_strided((tables, rows, diagonals), (rows * width, width - 1, 1))
+        .permute(2, 1, 0)
+        .contiguous()
+    )
     # Totals and lengths of the paths to each cell of an antidiagonal, by row, from row -1.
     total, before = (costs.new_full((rows + 1, tables), math.inf) for _ in range(2))
     steps, steps_before = (costs.new_zeros(rows + 1, tables) for _ in range(2))
@@ -93,7 +99,9 @@ def warp(costs: Tensor, n: Tensor, m: Tensor) -> Tensor:
         cheaper = torch.where(sideways, left, up)
         diagonally = corner <= cheaper
         cells = skewed[diagonal] + torch.where(diagonally, corner, cheaper)
-        taken = 1 + torch.where(diagonally, steps_before[:-1], torch.where(sideways, steps[1:], steps[:-1]))
+        taken = 1 + torch.where(
+            diagonally, steps_before[:-1], torch.where(sideways, steps[1:], steps[:-1])
+        )
         before, steps_before = total, steps
         total, steps = F.pad(cells, (0, 0, 1, 0), value=math.inf), F.pad(taken, (0, 0, 1, 0))
         mean = torch.where(last == diagonal, total[n, table] / steps[n, table], mean)

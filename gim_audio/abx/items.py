@@ -48,8 +48,13 @@ def items_of(alignments: Mapping[str, Alignment], speakers: Mapping[str, str]) -
         for middle, (before, after) in enumerate(pairwise(together), start=1):
             three = names[middle - 1 : middle + 2]
             if before and after and not SILENT & set(three):
-                onset, offset = float(alignment.starts[middle - 1]), float(alignment.ends[middle + 1])
-                items.append(Item(name, onset, offset, three[1], (three[0], three[2]), speakers[name]))
+                onset, offset = (
+                    float(alignment.starts[middle - 1]),
+                    float(alignment.ends[middle + 1]),
+                )
+                items.append(
+                    Item(name, onset, offset, three[1], (three[0], three[2]), speakers[name])
+                )
     return items
 
 

@@ -77,9 +77,18 @@ def abx(
     with tempfile.TemporaryDirectory(prefix="gim-audio-abx-") as folder:
         files = [Path(folder) / str(module) for module in modules]
         tokens, starts, lengths, total = _encode(
-            encoder, data.select(names), by_utterance, modules, files, allow_pipes=allow_pipes, progress=progress
+            encoder,
+            data.select(names),
+            by_utterance,
+            modules,
+            files,
+            allow_pipes=allow_pipes,
+            progress=progress,
         )
-        plans = {mode: groups(tokens, mode, most=most, most_speakers=most_speakers, seed=seed) for mode in MODES}
+        plans = {
+            mode: groups(tokens, mode, most=most, most_speakers=most_speakers, seed=seed)
+            for mode in MODES
+        }
         if not any(plans.values()):
             raise DataError(
                 f"{data.path}: among {len(tokens)} tokens no two phones stand between the same neighbours: more speech "
@@ -93,7 +102,8 @@ def abx(
             stretches = Tokens(frames, starts, lengths, device or torch.device("cpu"))
             measured = distances(stretches, pairs)
             scores: dict[str, Any] = {
-                mode: asdict(score(plan, pairs, measured, speakers)) if plan else None for mode, plan in plans.items()
+                mode: asdict(score(plan, pairs, measured, speakers)) if plan else None
+                for mode, plan in plans.items()
             }
             rows.append({"module": module, "name": encoder.modules[module - 1], **scores})
         return rows, speakers
@@ -120,11 +130,16 @@ def _encode(
     encoders = encoders_of(encoder, data, allow_pipes=allow_pipes)
     with ExitStack() as stack:
         opened = [stack.enter_context(file.open("wb")) for file in files]
-        for done, (name, waveform) in enumerate(waveforms(data, encoder, allow_pipes=allow_pipes), start=1):
+        for done, (name, waveform) in enumerate(
+            waveforms(data, encoder, allow_pipes=allow_pipes), start=1
+        ):
             features = encode_at_one_rate(encoders(name), waveform, modules)
             frames = len(features[0])
             for item in items[name]:
-                edges = [(time * encoder.rate - grid.centre) / grid.hop for time in (item.onset, item.offset)]
+                edges = [
+                    (time * encoder.rate - grid.centre) / grid.hop
+                    for time in (item.onset, item.offset)
+                ]
                 first, last = max(0, math.ceil(edges[0])), min(frames, math.floor(edges[1]))
                 if last > first:
                     tokens.append(item)

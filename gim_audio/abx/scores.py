@@ -60,7 +60,9 @@ class Score:
     comparisons: int
 
 
-def groups(items: Sequence[Item], mode: Mode, *, most: int, most_speakers: int, seed: int) -> list[Group]:
+def groups(
+    items: Sequence[Item], mode: Mode, *, most: int, most_speakers: int, seed: int
+) -> list[Group]:
     """All groups.
 
     Args:
@@ -71,26 +73,36 @@ def groups(items: Sequence[Item], mode: Mode, *, most: int, most_speakers: int, 
         seed: The seed of these draws.
     """
     generator = np.random.default_rng(seed)
-    cells: dict[tuple[str, str], dict[str, dict[str, list[int]]]] = defaultdict(lambda: defaultdict(dict))
+    cells: dict[tuple[str, str], dict[str, dict[str, list[int]]]] = defaultdict(
+        lambda: defaultdict(dict)
+    )
     for number, item in enumerate(items):
         cells[item.context][item.speaker].setdefault(item.phone, []).append(number)
     found = []
     for context in sorted(cells):
         chosen = {
-            speaker: {phone: _some(generator, tokens, most) for phone, tokens in sorted(phones.items())}
+            speaker: {
+                phone: _some(generator, tokens, most) for phone, tokens in sorted(phones.items())
+            }
             for speaker, phones in sorted(cells[context].items())
         }
         for speaker, phones in chosen.items():
             for one, a in phones.items():
                 if len(phones) > 1:
                     for other, x in _targets(generator, chosen, speaker, one, mode, most_speakers):
-                        found += [Group(speaker, other, (one, two), a, b, x) for two, b in phones.items() if two != one]
+                        found += [
+                            Group(speaker, other, (one, two), a, b, x)
+                            for two, b in phones.items()
+                            if two != one
+                        ]
     return found
 
 
 def _some(generator: np.random.Generator, tokens: Sequence[int], most: int) -> Numbers:
     numbers = np.array(tokens, dtype=np.int64)
-    return numbers if len(numbers) <= most else np.sort(generator.choice(numbers, most, replace=False))
+    return (
+        numbers if len(numbers) <= most else np.sort(generator.choice(numbers, most, replace=False))
+    )
 
 
 def _targets(
@@ -127,7 +139,10 @@ def _keys(first: Numbers, second: Numbers, base: int) -> Numbers:
 
 
 def score(
-    groups: Sequence[Group], pairs: Numbers, distances: npt.NDArray[np.float32], speakers: Sequence[str]
+    groups: Sequence[Group],
+    pairs: Numbers,
+    distances: npt.NDArray[np.float32],
+    speakers: Sequence[str],
 ) -> Score:
     """Average over the groups of a speaker and two phones, then over speakers, then over ordered pairs of phones.
 
@@ -145,7 +160,9 @@ def score(
         found = estimate(error, len(speakers), pairs=True)
     else:
         found = estimate(lambda weights: error(np.diag(weights)), len(speakers))
-    return Score(found.value, found.interval, found.halves, found.pair_halves, len(groups), comparisons)
+    return Score(
+        found.value, found.interval, found.halves, found.pair_halves, len(groups), comparisons
+    )
 
 
 def errors_of(
@@ -160,7 +177,9 @@ def errors_of(
 
     def between(first: Numbers, second: Numbers) -> npt.NDArray[np.float32]:
         places = np.searchsorted(keys, _keys(first, second, base))
-        found: npt.NDArray[np.float32] = distances[np.minimum(places, len(keys) - 1)]  # of a token and itself: any
+        found: npt.NDArray[np.float32] = distances[
+            np.minimum(places, len(keys) - 1)
+        ]  # of a token and itself: any
         return found
 
     errors = np.empty(len(groups))
@@ -175,7 +194,9 @@ def errors_of(
     return errors, comparisons
 
 
-def mean_of_means(groups: Sequence[Group], errors: npt.NDArray[np.float64], speakers: Sequence[str]) -> Statistic:
+def mean_of_means(
+    groups: Sequence[Group], errors: npt.NDArray[np.float64], speakers: Sequence[str]
+) -> Statistic:
     """Return the error as a function of the pairs of speakers, of A and of X, that count.
 
     Pairs of phones that none of these has are passed over. Shape: errors `(groups,)`.
@@ -194,7 +215,9 @@ def mean_of_means(groups: Sequence[Group], errors: npt.NDArray[np.float64], spea
         sums = np.bincount(cell, chosen * errors, minlength=math.prod(shape)).reshape(shape)
         known = counted > 0
         of_speakers = known.sum(axis=1)
-        means = (sums / np.maximum(counted, 1) * known).sum(axis=1)[of_speakers > 0] / of_speakers[of_speakers > 0]
+        means = (sums / np.maximum(counted, 1) * known).sum(axis=1)[of_speakers > 0] / of_speakers[
+            of_speakers > 0
+        ]
         return float(means.mean()) if len(means) else math.nan
 
     return error

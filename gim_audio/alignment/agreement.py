@@ -50,7 +50,9 @@ def agreement(first: Mapping[str, Alignment], second: Mapping[str, Alignment]) -
     names = sorted(first.keys() & second.keys())
     if not names:
         raise DataError("no utterance is in both alignments")
-    pairs = {name: _pairs(first[name].labels.tolist(), second[name].labels.tolist()) for name in names}
+    pairs = {
+        name: _pairs(first[name].labels.tolist(), second[name].labels.tolist()) for name in names
+    }
     differences = [
         float(second[name].starts[j] - first[name].starts[i])
         for name in names
@@ -65,7 +67,9 @@ def agreement(first: Mapping[str, Alignment], second: Mapping[str, Alignment]) -
     return Agreement(
         utterances=len(names),
         frames=_share([first[name] for name in names], [second[name] for name in names], 0.0),
-        frames_moved=_share([first[name] for name in names], [second[name] for name in names], later),
+        frames_moved=_share(
+            [first[name] for name in names], [second[name] for name in names], later
+        ),
         phones=sum(len(found) for found in pairs.values()) / phones,
         boundaries=[count / max(1, boundaries) for count in near],
         met=[count / max(1, len(differences)) for count in near],

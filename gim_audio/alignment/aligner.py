@@ -101,12 +101,21 @@ class Aligner:
             try:
                 found = self._find(_pronounced(self._words[number], words, pcm), pcm)
                 break
-            except (RuntimeError, TypeError):  # pocketsphinx's words for a hypothesis that it has not got
-                self._words[number] = self._make(self._dictionary, **beams)  # the old one would hear the next otherwise
+            except (
+                RuntimeError,
+                TypeError,
+            ):  # pocketsphinx's words for a hypothesis that it has not got
+                self._words[number] = self._make(
+                    self._dictionary, **beams
+                )  # the old one would hear the next otherwise
         if found is None:
             raise DataError("its transcript does not fit the audio")
         starts = np.array([0.0, *(LABEL_SECONDS * start + CENTRE for start, _ in found[1:])])
-        return Alignment(starts, np.array([*starts[1:], len(waveform) / RATE]), np.array([label for _, label in found]))
+        return Alignment(
+            starts,
+            np.array([*starts[1:], len(waveform) / RATE]),
+            np.array([label for _, label in found]),
+        )
 
     def _find(self, phones: Sequence[str], pcm: bytes) -> list[tuple[int, int]]:
         """The frame at which each phone begins, and its class; silences that meet are one."""
@@ -120,7 +129,13 @@ class Aligner:
         _hear(decoder, pcm)
         found: list[tuple[int, int]] = []
         for entry in decoder.get_alignment().phones():
-            name = entry.name if not entry.name.startswith("+") else "SPN" if entry.name == SPOKEN_NOISE else "SIL"
+            name = (
+                entry.name
+                if not entry.name.startswith("+")
+                else "SPN"
+                if entry.name == SPOKEN_NOISE
+                else "SIL"
+            )
             label = normalise(name)
             if not (found and found[-1][1] == label == normalise("SIL")):
                 found.append((entry.start, label))
@@ -131,7 +146,9 @@ def _pronounced(decoder: Any, words: Sequence[str], pcm: bytes) -> list[str]:
     """The phones of the words as they are said, with a pause where there is one."""
     for word in words:
         if decoder.lookup_word(word) is None:
-            decoder.add_word(word, SPOKEN_NOISE if word == SPOKEN_NOISE else " ".join(_pronounce(word)), True)
+            decoder.add_word(
+                word, SPOKEN_NOISE if word == SPOKEN_NOISE else " ".join(_pronounce(word)), True
+            )
     decoder.set_align_text(" ".join(words))
     _hear(decoder, pcm)
     phones: list[str] = []
@@ -162,9 +179,13 @@ def _pronounce(word: str) -> list[str]:
     Raises:
         DataError: it says nothing, or would name the letters.
     """
-    if not all(letter.isascii() or unicodedata.name(letter, "").startswith("LATIN") for letter in word):
+    if not all(
+        letter.isascii() or unicodedata.name(letter, "").startswith("LATIN") for letter in word
+    ):
         raise DataError(f"nobody knows how to say `{word}`")
-    speech = _espeak().say(word, variant="m1", words_a_minute=160, pitch=50, pitch_range=50, noise_seed=1)
+    speech = _espeak().say(
+        word, variant="m1", words_a_minute=160, pitch=50, pitch_range=50, noise_seed=1
+    )
     silence = normalise("SIL")
     phones = [PHONES[label].upper() for label in phones_of(speech).labels if label != silence]
     if not phones:

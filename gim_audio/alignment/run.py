@@ -48,15 +48,22 @@ def align(
     """
     absent(out)
     if not data.text:
-        raise DataError(f"{data.path}/text: no transcripts there: forced alignment needs to know what is said")
+        raise DataError(
+            f"{data.path}/text: no transcripts there: forced alignment needs to know what is said"
+        )
     kept = out.with_name(f".{out.name}.partial")
     plan = {name: _source(data, name) for name in data.utterances}
-    done = {row["utterance"]: row for row in _read(kept) if row["source"] == plan.get(row["utterance"])}
+    done = {
+        row["utterance"]: row for row in _read(kept) if row["source"] == plan.get(row["utterance"])
+    }
     write_text(kept, "".join(json.dumps(row) + "\n" for row in done.values()))
     left = [name for name in data.utterances if name not in done]
     parts = [left[start : start + TOGETHER] for start in range(0, len(left), TOGETHER)]
     jobs = ((data.select(part), allow_pipes) for part in parts)
-    with kept.open("a", encoding="utf-8", buffering=1) as file, closing(each(_align_part, jobs, nj)) as results:
+    with (
+        kept.open("a", encoding="utf-8", buffering=1) as file,
+        closing(each(_align_part, jobs, nj)) as results,
+    ):
         for _, rows in results:
             for row in rows:
                 row["source"] = plan[row["utterance"]]
@@ -109,6 +116,9 @@ def _align_part(data: DataDir, allow_pipes: bool) -> Sequence[dict[str, Any]]:
         except GimAudioError as error:
             row["error"] = str(error)
         else:
-            row |= {"edges": [*found.starts.tolist(), float(found.ends[-1])], "labels": found.labels.tolist()}
+            row |= {
+                "edges": [*found.starts.tolist(), float(found.ends[-1])],
+                "labels": found.labels.tolist(),
+            }
         rows.append(row)
     return rows

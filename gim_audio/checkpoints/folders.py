@@ -50,13 +50,18 @@ def pretrained() -> list[str]:
 def save_model(folder: Path, config: Config, weights: dict[str, Tensor]) -> None:
     """Write a configuration and a model's state dict into an existing folder."""
     (folder / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
-    write_tensors({name: tensor.contiguous() for name, tensor in weights.items()}, folder / "model.safetensors")
+    write_tensors(
+        {name: tensor.contiguous() for name, tensor in weights.items()},
+        folder / "model.safetensors",
+    )
 
 
 def seal(folder: Path, state: dict[str, Any]) -> None:
     """Write `state.json`, with checksums of what the folder holds."""
     files = {file.name: digest(file) for file in sorted(folder.iterdir())}
-    (folder / "state.json").write_text(json.dumps({**state, "files": files}, indent=2) + "\n", encoding="utf-8")
+    (folder / "state.json").write_text(
+        json.dumps({**state, "files": files}, indent=2) + "\n", encoding="utf-8"
+    )
 
 
 def write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
@@ -121,7 +126,9 @@ def weights_of(path: Path) -> tuple[Config, dict[str, Tensor]]:
         CheckpointError: See `load_model`.
     """
     with _whole(path) as folder:
-        return load(folder / "config.yaml"), {n: w.float() for n, w in load_file(folder / "model.safetensors").items()}
+        return load(folder / "config.yaml"), {
+            n: w.float() for n, w in load_file(folder / "model.safetensors").items()
+        }
 
 
 def has_heads(path: Path) -> bool:
@@ -139,7 +146,9 @@ def _whole(path: Path) -> Iterator[Path]:
     try:
         yield folder
     except (ConfigError, SafetensorError, OSError, RuntimeError, ValueError) as error:
-        raise CheckpointError(f"{folder}: not a whole checkpoint: {' '.join(str(error).split())}") from error
+        raise CheckpointError(
+            f"{folder}: not a whole checkpoint: {' '.join(str(error).split())}"
+        ) from error
 
 
 def resolve(path: Path) -> Path:
@@ -175,7 +184,9 @@ def verify(folder: Path) -> None:
     except FileNotFoundError as error:
         raise CheckpointError(f"{error.filename}: missing: not a whole checkpoint") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{folder}/state.json: damaged: it has no checksums of files") from error
+        raise CheckpointError(
+            f"{folder}/state.json: damaged: it has no checksums of files"
+        ) from error
 
 
 def trained_steps(path: Path) -> int | None:
@@ -201,7 +212,11 @@ def newest(experiment: Path) -> Path | None:
 
 def checkpoints(experiment: Path) -> list[Path]:
     """All of them, the newest first."""
-    found = {int(folder.name[5:]): folder for folder in experiment.glob("step-*") if folder.name[5:].isdecimal()}
+    found = {
+        int(folder.name[5:]): folder
+        for folder in experiment.glob("step-*")
+        if folder.name[5:].isdecimal()
+    }
     return [found[step] for step in sorted(found, reverse=True)]
 
 
@@ -210,5 +225,7 @@ def fingerprint(model: GreedyInfoMax) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(model.features_only().items()):
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(
+            tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+        )
     return digest.hexdigest()[:12]

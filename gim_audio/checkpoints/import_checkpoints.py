@@ -45,7 +45,9 @@ def read_published(file: Path) -> tuple[Config, Weights]:
 def _tensors(file: Path, state: Mapping[Any, Any]) -> Mapping[str, Tensor]:
     for key, value in state.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
-            raise CheckpointError(f"{file}: {key}: not a state dict of tensors, nor a checkpoint of CPC_audio")
+            raise CheckpointError(
+                f"{file}: {key}: not a state dict of tensors, nor a checkpoint of CPC_audio"
+            )
     return state
 
 
@@ -62,12 +64,16 @@ def _greedy_infomax(file: Path, state: Mapping[str, Tensor]) -> tuple[dict[str, 
     weights: Weights = {}
     for key, value in state.items():
         if not (found := pattern.fullmatch(key)):
-            raise CheckpointError(f"{file}: {key}: not a key of the published audio model trained by InfoNCE")
+            raise CheckpointError(
+                f"{file}: {key}: not a key of the published audio model trained by InfoNCE"
+            )
         number = int(found["module"])
         of_module = layers.setdefault(number, [])
         if found["convolution"]:
             of_module.append(int(found["layer"]))
-            weights[f"stack.{number}.encoder.{found['layer']}.convolution.{found['convolution']}"] = value
+            weights[
+                f"stack.{number}.encoder.{found['layer']}.convolution.{found['convolution']}"
+            ] = value
         elif found["gru"]:
             contexts.add(number)
             weights[f"stack.{number}.context.gru.{found['gru']}_l0"] = value
@@ -81,7 +87,9 @@ def _greedy_infomax(file: Path, state: Mapping[str, Tensor]) -> tuple[dict[str, 
         )
     each = contexts == set(layers) and count == 5
     if contexts != {last} and not each:
-        raise CheckpointError(f"{file}: fullmodel.{last}.autoregressor.gru: expected in the last module, or in all")
+        raise CheckpointError(
+            f"{file}: fullmodel.{last}.autoregressor.gru: expected in the last module, or in all"
+        )
     steps = set()
     first = weights.get("stack.0.encoder.0.convolution.weight")
     channels = len(first) if first is not None and first.ndim else 1
@@ -92,7 +100,9 @@ def _greedy_infomax(file: Path, state: Mapping[str, Tensor]) -> tuple[dict[str, 
         heads = weights[name]
         if heads.ndim != 2 or len(heads) % channels:
             key = f"fullmodel.{number}.loss.predictor.weight"
-            raise CheckpointError(f"{file}: {key}: shape {tuple(heads.shape)} with {channels} channels")
+            raise CheckpointError(
+                f"{file}: {key}: shape {tuple(heads.shape)} with {channels} channels"
+            )
         weights[name] = heads.reshape(-1, channels, heads.shape[1])  # step after step
         steps.add(len(weights[name]))
     model = {
@@ -119,7 +129,9 @@ def _cpc_audio(file: Path, state: Mapping[str, Tensor]) -> tuple[dict[str, Any],
                 "can: only checkpoints of CPC_audio with --normMode ID can be imported"
             )
         else:
-            raise CheckpointError(f"{file}: {key}: not a key of CPC_audio's convolutions with one GRU")
+            raise CheckpointError(
+                f"{file}: {key}: not a key of CPC_audio's convolutions with one GRU"
+            )
     hidden = weights.get("stack.0.context.gru.weight_hh_l0")
     if hidden is not None and hidden.ndim == 2 and hidden.shape[0] == 4 * hidden.shape[1]:
         raise CheckpointError(
@@ -154,7 +166,9 @@ def _build(file: Path, settings: dict[str, Any], weights: Weights) -> tuple[Conf
     expected = build_model(config.model, config.objective).state_dict()
     for key in sorted((set(expected) | set(weights)) - {"mean", "deviation"}):
         if key not in expected:
-            raise CheckpointError(f"{file}: {key}: has no place in a model of {len(last) + 1} modules")
+            raise CheckpointError(
+                f"{file}: {key}: has no place in a model of {len(last) + 1} modules"
+            )
         if not key.endswith("heads"):
             _there(file, weights, key)
         if key in weights and expected[key].shape != weights[key].shape:
@@ -171,4 +185,7 @@ def _there(file: Path, weights: Weights, key: str) -> Tensor:
 
 def _places(convolution: int) -> tuple[str, str]:
     """Return the names of its weights where it is a module, and where it is one of several."""
-    return f"stack.{convolution}.encoder.0.convolution.weight", f"stack.0.encoder.{convolution}.convolution.weight"
+    return (
+        f"stack.{convolution}.encoder.0.convolution.weight",
+        f"stack.0.encoder.{convolution}.convolution.weight",
+    )

@@ -47,7 +47,10 @@ class LazyGroup(click.Group):
         return command
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(package_name="gim-audio")
 def cli() -> None:
     """Speech representations by greedy, gradient-isolated learning, from audio to results.
@@ -96,4 +99,8 @@ def _fail(message: str) -> None:
 
     line = " ".join(message.split())
     half = LONGEST // 2  # what is wrong stands first, the remedy last
-    say(f"gim-audio: {line}" if len(line) <= LONGEST else f"gim-audio: {line[:half]} … {line[-half:]}")
+    say(
+        f"gim-audio: {line}"
+        if len(line) <= LONGEST
+        else f"gim-audio: {line[:half]} … {line[-half:]}"
+    )

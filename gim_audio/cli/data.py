@@ -21,11 +21,20 @@ def data() -> None:
 @click.argument("corpus", type=PATH)
 @click.argument("out", metavar="DATA", type=PATH)
 @click.option("--subset", required=True, help="train-clean-100, dev-clean, train-clean-5, …")
-@click.option("--utterances", type=PATH, help="A file that lists the utterances to keep, one a line.")
-@click.option("--download", is_flag=True, help="Download the subset into CORPUS first where it is missing.")
+@click.option(
+    "--utterances", type=PATH, help="A file that lists the utterances to keep, one a line."
+)
+@click.option(
+    "--download", is_flag=True, help="Download the subset into CORPUS first where it is missing."
+)
 @click.option("--mirror", help="A mirror to download from.  [default: www.openslr.org/resources]")
 def librispeech(
-    corpus: Path, out: Path, subset: str, utterances: Path | None, download: bool, mirror: str | None
+    corpus: Path,
+    out: Path,
+    subset: str,
+    utterances: Path | None,
+    download: bool,
+    mirror: str | None,
 ) -> None:
     """A LibriSpeech tree in its own layout to a data directory. CORPUS is the folder that holds LibriSpeech/."""
     from gim_audio.corpora import librispeech as corpora
@@ -35,13 +44,17 @@ def librispeech(
     absent(out)
     if download and corpora.find(corpus, subset) is None:
         if subset not in corpora.SUBSETS:
-            raise DataError(f"no subset {subset} to download: choose one of {', '.join(corpora.SUBSETS)}")
+            raise DataError(
+                f"no subset {subset} to download: choose one of {', '.join(corpora.SUBSETS)}"
+            )
         with progress(f"downloading {subset}", 1) as update:
             corpora.download(
                 corpus,
                 subset,
                 mirror=mirror or corpora.MIRROR,
-                progress=lambda done, total: update(done / max(done, total), f"{done / 1e6:.0f} MB"),
+                progress=lambda done, total: update(
+                    done / max(done, total), f"{done / 1e6:.0f} MB"
+                ),
             )
     listed = read_text(utterances).split() if utterances else None
     found = corpora.read_tree(corpus, subset, listed)
@@ -49,10 +62,14 @@ def librispeech(
         found.write(folder)
     of = f" of {len(listed)} listed" if listed is not None else ""
     text = "" if found.text else ", without text: not all of them have transcripts"
-    say(f"{out}: {len(found.utterances)}{of} utterances, {len(set(found.speakers.values()))} speakers{text}")
+    say(
+        f"{out}: {len(found.utterances)}{of} utterances, {len(set(found.speakers.values()))} speakers{text}"
+    )
 
 
-@data.command(epilog="Example: gim-audio data synthetic data/toy --hours 0.5 --speakers 24 --seed 1")
+@data.command(
+    epilog="Example: gim-audio data synthetic data/toy --hours 0.5 --speakers 24 --seed 1"
+)
 @click.argument("out", metavar="DATA", type=PATH)
 @click.option("--hours", required=True, type=Finite(0, 100_000, min_open=True))
 @click.option("--speakers", required=True, type=COUNT)
@@ -68,7 +85,9 @@ def synthetic(out: Path, hours: float, speakers: int, seed: int) -> None:
 
 @data.command(epilog="Example: gim-audio data check data/train --fix")
 @click.argument("path", metavar="DATA", type=PATH)
-@click.option("--fix", "mend", is_flag=True, help="Sort, and drop what cannot be used; keeps the old files.")
+@click.option(
+    "--fix", "mend", is_flag=True, help="Sort, and drop what cannot be used; keeps the old files."
+)
 def check(path: Path, mend: bool) -> None:
     """List everything that is wrong with a data directory."""
     from gim_audio.errors import DataError
@@ -84,7 +103,9 @@ def check(path: Path, mend: bool) -> None:
         for line in fix(path):
             say(line)
     found = DataDir.read(path)
-    say(f"{path}: {len(found.utterances)} utterances, {len(set(found.speakers.values()))} speakers, nothing wrong")
+    say(
+        f"{path}: {len(found.utterances)} utterances, {len(set(found.speakers.values()))} speakers, nothing wrong"
+    )
 
 
 @data.command(epilog="Example: gim-audio data labels data/train converted_aligned_phones.txt")
@@ -123,7 +144,9 @@ def align(path: Path, out: Path | None, nj: int, allow_pipes: bool) -> None:
         failed = run(found, target, nj=nj, allow_pipes=allow_pipes, progress=update)
     for name, reason in failed.items():
         say(f"left out {name}: {reason}")
-    say(f"{target}: {len(found.utterances) - len(failed)} of {len(found.utterances)} utterances are aligned")
+    say(
+        f"{target}: {len(found.utterances) - len(failed)} of {len(found.utterances)} utterances are aligned"
+    )
 
 
 @data.command(epilog="Example: gim-audio data agreement truth.ctm aligned.ctm")
@@ -139,17 +162,25 @@ def agreement(first: Path, second: Path) -> None:
     click.echo(f"utterances in both        {found.utterances}")
     click.echo(f"phones in both            {found.phones:.1%}")
     click.echo(f"boundaries are later by   {1000 * found.later:+.1f} ms at the median")
-    click.echo(f"frames that agree         {found.frames:.1%}, {found.frames_moved:.1%} once that is taken out")
+    click.echo(
+        f"frames that agree         {found.frames:.1%}, {found.frames_moved:.1%} once that is taken out"
+    )
     for tolerance, share, met in zip(TOLERANCES, found.boundaries, found.met, strict=True):
-        click.echo(f"boundaries within {1000 * tolerance:.0f} ms   {share:.1%} of all, {met:.1%} of those in both")
+        click.echo(
+            f"boundaries within {1000 * tolerance:.0f} ms   {share:.1%} of all, {met:.1%} of those in both"
+        )
 
 
-@data.command(epilog="Example: gim-audio data split data/all data/train data/test --by utterances --share 0.8")
+@data.command(
+    epilog="Example: gim-audio data split data/all data/train data/test --by utterances --share 0.8"
+)
 @click.argument("path", metavar="DATA", type=PATH)
 @click.argument("first", type=PATH)
 @click.argument("rest", type=PATH)
 @click.option("--by", type=click.Choice(["utterances", "speakers", "time"]), required=True)
-@click.option("--share", default=0.75, show_default=True, type=Finite(0, 1, min_open=True, max_open=True))
+@click.option(
+    "--share", default=0.75, show_default=True, type=Finite(0, 1, min_open=True, max_open=True)
+)
 @click.option("--seed", default=0, show_default=True, type=SEED)
 def split(
     path: Path,
@@ -182,7 +213,9 @@ def split(
             part.write(folder)
             if labelled:
                 write_ctm(folder / "phones.ctm", labelled)
-        say(f"{out}: {len(part.utterances)} utterances, {len(set(part.speakers.values()))} speakers")
+        say(
+            f"{out}: {len(part.utterances)} utterances, {len(set(part.speakers.values()))} speakers"
+        )
 
 
 @data.command(epilog="Example: gim-audio data combine data/both data/first data/second")
@@ -202,9 +235,16 @@ def combine(out: Path, paths: tuple[Path, ...]) -> None:
     with new_folder(out) as folder:
         joined.write(folder)
         if all(file.exists() for file in labels):
-            known = (labels_of(part, read_ctm(file)) for part, file in zip(parts, labels, strict=True))
-            write_ctm(folder / "phones.ctm", {name: phones for part in known for name, phones in part.items()})
-    say(f"{out}: {len(joined.utterances)} utterances, {len(set(joined.speakers.values()))} speakers")
+            known = (
+                labels_of(part, read_ctm(file)) for part, file in zip(parts, labels, strict=True)
+            )
+            write_ctm(
+                folder / "phones.ctm",
+                {name: phones for part in known for name, phones in part.items()},
+            )
+    say(
+        f"{out}: {len(joined.utterances)} utterances, {len(set(joined.speakers.values()))} speakers"
+    )
 
 
 @command(epilog="Example: gim-audio pack data/train packed/train --nj 4")
@@ -213,7 +253,9 @@ def combine(out: Path, paths: tuple[Path, ...]) -> None:
 @click.option("--nj", default=1, show_default=True, type=JOBS, help="Processes.")
 @click.option("--rate", default=16000, show_default=True, type=RATE, help="Hz.")
 @click.option("--allow-pipes", is_flag=True, help="Run the commands in wav.scp.")
-@click.option("--skip-bad", is_flag=True, help="Leave out utterances that cannot be decoded, and list them.")
+@click.option(
+    "--skip-bad", is_flag=True, help="Leave out utterances that cannot be decoded, and list them."
+)
 def pack(path: Path, packed: Path, nj: int, rate: int, allow_pipes: bool, skip_bad: bool) -> None:
     """Decode a data directory once, into a packed corpus that training reads in place."""
     from gim_audio.kaldi import DataDir
@@ -222,9 +264,20 @@ def pack(path: Path, packed: Path, nj: int, rate: int, allow_pipes: bool, skip_b
 
     found = DataDir.read(path)
     with progress("packing", len(found.utterances)) as update:
-        failed = run(found, packed, rate=rate, nj=nj, allow_pipes=allow_pipes, skip_bad=skip_bad, progress=update)
+        failed = run(
+            found,
+            packed,
+            rate=rate,
+            nj=nj,
+            allow_pipes=allow_pipes,
+            skip_bad=skip_bad,
+            progress=update,
+        )
     for name, reason in failed.items():
         say(f"left out {name}: {reason}")
     corpus = PackedCorpus(packed)
     hours = corpus.samples.sum() / corpus.rate / 3600
-    say(f"{packed}: {len(corpus)} utterances, {hours:.2f} hours" + (f"; {len(failed)} left out" if failed else ""))
+    say(
+        f"{packed}: {len(corpus)} utterances, {hours:.2f} hours"
+        + (f"; {len(failed)} left out" if failed else "")
+    )

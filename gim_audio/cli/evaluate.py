@@ -15,9 +15,17 @@ from gim_audio.cli.progress import progress, say
 @click.argument("path", metavar="DATA", type=PATH)
 @click.option("--out", required=True, type=PATH, help="The results, as JSON.")
 @click.option(
-    "--items", type=PATH, help="An item file, as libri-light has it.  [default: all phones of DATA/phones.ctm]"
+    "--items",
+    type=PATH,
+    help="An item file, as libri-light has it.  [default: all phones of DATA/phones.ctm]",
 )
-@click.option("--module", "modules", default="all", show_default=True, help="A number from 1, a name, last, or all.")
+@click.option(
+    "--module",
+    "modules",
+    default="all",
+    show_default=True,
+    help="A number from 1, a name, last, or all.",
+)
 @click.option(
     "--most",
     default=10,
@@ -32,8 +40,12 @@ from gim_audio.cli.progress import progress, say
     type=COUNT,
     help="The most speakers of X for one A, across speakers.",
 )
-@click.option("--utterances", type=COUNT, help="The most utterances, drawn by chance.  [default: all]")
-@click.option("--seed", default=0, show_default=True, type=SEED, help="The seed of what is drawn by chance.")
+@click.option(
+    "--utterances", type=COUNT, help="The most utterances, drawn by chance.  [default: all]"
+)
+@click.option(
+    "--seed", default=0, show_default=True, type=SEED, help="The seed of what is drawn by chance."
+)
 @click.option("--device", default="auto", show_default=True)
 @click.option("--allow-pipes", is_flag=True, help="Run the commands in wav.scp.")
 def abx(
@@ -82,7 +94,11 @@ def abx(
             allow_pipes=allow_pipes,
             progress=update,
         )
-    settings: dict[str, int | float | str] = {"seed": seed, "most": most, "most_speakers": most_speakers}
+    settings: dict[str, int | float | str] = {
+        "seed": seed,
+        "most": most,
+        "most_speakers": most_speakers,
+    }
     if items:
         settings["items"] = str(items)
     if utterances:
@@ -92,11 +108,14 @@ def abx(
         "utterances": len(data.utterances),
         "speakers": len(set(data.speakers.values())),
     }
-    write_result(out, Result("abx", "triphone", rows, counts, settings, speakers), exp, encoder, None, path)
+    write_result(
+        out, Result("abx", "triphone", rows, counts, settings, speakers), exp, encoder, None, path
+    )
     say(f"abx, {exp}: error within and across speakers; {len(tokens)} tokens")
     for row in rows:
         click.echo(
-            f"{row['module']} {row['name']:12} " + "   ".join(_error(row[mode]) for mode in ("within", "across"))
+            f"{row['module']} {row['name']:12} "
+            + "   ".join(_error(row[mode]) for mode in ("within", "across"))
         )
 
 
@@ -120,10 +139,16 @@ def _error(score: "dict[str, Any] | None") -> str:
 )
 @click.option("--utterance", help="The utterance to draw.  [default: the first of DATA]")
 @click.option(
-    "--shift", default=1, show_default=True, type=SHIFT, help="The shift of phone labels: see `gim-audio probe`."
+    "--shift",
+    default=1,
+    show_default=True,
+    type=SHIFT,
+    help="The shift of phone labels: see `gim-audio probe`.",
 )
 @click.option("--layers", is_flag=True, help="Each layer counts as a module, also inside modules.")
-def draw(exp: str, path: Path, out: Path, modules: str, utterance: str | None, shift: int, layers: bool) -> None:
+def draw(
+    exp: str, path: Path, out: Path, modules: str, utterance: str | None, shift: int, layers: bool
+) -> None:
     """Draw features: an utterance as waveform, spectrogram and activations on one time axis, and t-SNE maps.
 
     The maps show frames of common phones (of DATA/phones.ctm, where that is) and mean windows of some speakers.
@@ -156,7 +181,12 @@ def draw(exp: str, path: Path, out: Path, modules: str, utterance: str | None, s
 
 @command(epilog="Example: gim-audio report exp/gim --out exp/gim/report.html --markdown RESULTS.md")
 @click.argument("experiments", metavar="EXP...", nargs=-1, required=True, type=PATH)
-@click.option("--out", required=True, type=PATH, help="One HTML file; its figures are also written beside it as PNGs.")
+@click.option(
+    "--out",
+    required=True,
+    type=PATH,
+    help="One HTML file; its figures are also written beside it as PNGs.",
+)
 @click.option("--markdown", type=PATH, help="The tables, as Markdown.")
 @click.option("--title", default="gim-audio", show_default=True)
 def report(experiments: tuple[Path, ...], out: Path, markdown: Path | None, title: str) -> None:
@@ -165,7 +195,10 @@ def report(experiments: tuple[Path, ...], out: Path, markdown: Path | None, titl
     from gim_audio.report import write_report
 
     # Other files of an experiment have other endings: none of them is overwritten.
-    for option, name, suffixes in (("--out", out, (".html", ".htm")), ("--markdown", markdown, (".md",))):
+    for option, name, suffixes in (
+        ("--out", out, (".html", ".htm")),
+        ("--markdown", markdown, (".md",)),
+    ):
         if name and (name.suffix.lower() not in suffixes or name.is_dir()):
             raise ConfigError(f"{option} {name}: name a file that ends in {suffixes[0]}")
     for file in write_report(list(experiments), out, markdown, title):

@@ -8,7 +8,9 @@ from gim_audio.cli.options import EXPERIMENT, MODULE, PATH, command
 from gim_audio.cli.progress import say
 
 
-@command("import", epilog="Example: gim-audio import logs/audio_experiment/model_299.ckpt exp/published")
+@command(
+    "import", epilog="Example: gim-audio import logs/audio_experiment/model_299.ckpt exp/published"
+)
 @click.argument("checkpoint", type=PATH)
 @click.argument("exp", type=PATH)
 def import_(checkpoint: Path, exp: Path) -> None:
@@ -33,12 +35,22 @@ def import_(checkpoint: Path, exp: Path) -> None:
     say(f"{exp}: {', '.join(module_names(load_model(exp)[1]))}")
 
 
-@command(epilog="Example: gim-audio export exp/gim gim.onnx    Example: gim-audio export exp/gim small/ --half")
+@command(
+    epilog="Example: gim-audio export exp/gim gim.onnx    Example: gim-audio export exp/gim small/ --half"
+)
 @click.argument("exp", type=EXPERIMENT)
 @click.argument("out", type=PATH)
-@click.option("--module", type=MODULE, help="ONNX: a number from 1, -1 for the last, or a name.  [default: the last]")
-@click.option("--stream", is_flag=True, help="ONNX: for sound that is going on; states go in and come out.")
-@click.option("--half", is_flag=True, help="Weights in float16, half the size; products stay in float32.")
+@click.option(
+    "--module",
+    type=MODULE,
+    help="ONNX: a number from 1, -1 for the last, or a name.  [default: the last]",
+)
+@click.option(
+    "--stream", is_flag=True, help="ONNX: for sound that is going on; states go in and come out."
+)
+@click.option(
+    "--half", is_flag=True, help="Weights in float16, half the size; products stay in float32."
+)
 def export(exp: str, out: Path, module: int | str | None, stream: bool, half: bool) -> None:
     """Write what is needed for features: OUT.onnx, a graph; or a folder OUT, a checkpoint without prediction heads."""
     import torch
@@ -55,7 +67,10 @@ def export(exp: str, out: Path, module: int | str | None, stream: bool, half: bo
         if module is not None or stream:
             raise ConfigError(f"{out}: --module and --stream are for ONNX: name it FILE.onnx")
         config = load(resolve(Path(exp)) / "config.yaml")
-        kept = {name: w.half() if half and w.ndim else w for name, w in encoder.model.features_only().items()}
+        kept = {
+            name: w.half() if half and w.ndim else w
+            for name, w in encoder.model.features_only().items()
+        }
         with new_folder(out) as folder:
             save_model(folder, config, kept)
             seal(folder, {"step": trained_steps(Path(exp))})

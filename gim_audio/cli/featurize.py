@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Literal, cast
 
 import click
 
-from gim_audio.cli.options import COUNT, EXPERIMENT, JOBS, MODULE, OUTPUT, PRECISION_HELP, PRECISIONS, RATE, command
+from gim_audio.cli.options import (
+    COUNT,
+    EXPERIMENT,
+    JOBS,
+    MODULE,
+    OUTPUT,
+    PRECISION_HELP,
+    PRECISIONS,
+    RATE,
+    command,
+)
 from gim_audio.cli.progress import Update, progress, say
 
 if TYPE_CHECKING:
@@ -21,7 +31,9 @@ class Job(click.ParamType[tuple[int, int]]):
 
     name = "N/M"
 
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
         """Return two numbers."""
         from gim_audio.config import count_of
 
@@ -48,8 +60,12 @@ class Job(click.ParamType[tuple[int, int]]):
     multiple=True,
     help="A number from 1, -1 for the last, or a name such as gru; or several.  [default: the last]",
 )
-@click.option("--pool", metavar="HOW", help="mean, mean+std (one vector an utterance), stack:K, subsample:K.")
-@click.option("--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True)
+@click.option(
+    "--pool", metavar="HOW", help="mean, mean+std (one vector an utterance), stack:K, subsample:K."
+)
+@click.option(
+    "--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True
+)
 @click.option(
     "--format",
     "form",
@@ -58,9 +74,15 @@ class Job(click.ParamType[tuple[int, int]]):
     show_default=True,
     help="The format of the files in a folder.",
 )
-@click.option("--compress", is_flag=True, help="A Kaldi archive, as Kaldi does: a byte a number, not exact.")
-@click.option("--pcm", type=RATE, metavar="HZ", help="INPUT - is 16-bit mono samples without a header.")
-@click.option("--check", type=COUNT, metavar="N", help="Featurize N again, each alone, on the CPU in fp32.")
+@click.option(
+    "--compress", is_flag=True, help="A Kaldi archive, as Kaldi does: a byte a number, not exact."
+)
+@click.option(
+    "--pcm", type=RATE, metavar="HZ", help="INPUT - is 16-bit mono samples without a header."
+)
+@click.option(
+    "--check", type=COUNT, metavar="N", help="Featurize N again, each alone, on the CPU in fp32."
+)
 @click.option("--nj", default=1, show_default=True, type=JOBS, help="Processes; each takes a GPU.")
 @click.option("--job", type=Job(), metavar="N/M", help="Only this share; JOB in OUTPUT becomes N.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, …")
@@ -121,29 +143,43 @@ def featurize(
     pooling = Pooling.parse(pool) if pool else FRAMES
     where = pick_device(device)
     shared = nj > 1 and device in {"auto", "cuda"}  # each process has a GPU of its own
-    if precision == "auto" and exp not in BASELINES:  # once for all processes, and for the run that goes on
+    if (
+        precision == "auto" and exp not in BASELINES
+    ):  # once for all processes, and for the run that goes on
         precision = cast("EncodingPrecision", decide_precision(precision, where))
-    task = Task(exp, modules, pooling, dtype, where.type if shared else str(where), precision, allow_pipes)
+    task = Task(
+        exp, modules, pooling, dtype, where.type if shared else str(where), precision, allow_pipes
+    )
     target = Target(numbered(output, "JOB", job[0]) if job else output, form, compress)
     keep_freed_memory()
     streams = inputs[0] == "-" or inputs[0].startswith("ark:")
     if streams and (len(inputs) > 1 or job or nj > 1 or check):
-        raise ConfigError(f"{inputs[0]} is read once, from front to back: one INPUT, no --job, --nj or --check")
+        raise ConfigError(
+            f"{inputs[0]} is read once, from front to back: one INPUT, no --job, --nj or --check"
+        )
     if pcm and inputs[0] != "-":
         raise ConfigError(f"--pcm {pcm}: is for INPUT -")
     if job and target.specifier == output:
-        raise ConfigError(f"--job {job[0]}/{job[1]}: put JOB into OUTPUT, where the number goes: {output}")
+        raise ConfigError(
+            f"--job {job[0]}/{job[1]}: put JOB into OUTPUT, where the number goes: {output}"
+        )
     with progress("featurizing", None) as update:
         show = _in_seconds(update)
         if streams:
-            source = standard_input(pcm) if inputs[0] == "-" else wave_archive(inputs[0].removeprefix("ark:"))
+            source = (
+                standard_input(pcm)
+                if inputs[0] == "-"
+                else wave_archive(inputs[0].removeprefix("ark:"))
+            )
             report = pipe(task, source, target, show)
         else:
             data = gather(inputs)
             data = share(data, *job) if job else data
             if output in {"ark:-", "ark,t:-"}:
                 if nj > 1 or check:
-                    raise ConfigError(f"{output}: takes one utterance after another: no --nj or --check")
+                    raise ConfigError(
+                        f"{output}: takes one utterance after another: no --nj or --check"
+                    )
                 report = pipe(task, one_by_one(data, allow_pipes=allow_pipes), target, show)
             else:
                 report = run(task, data, target, nj=nj, check=check or 0, progress=show)
@@ -162,7 +198,9 @@ def featurize(
     written = report.outputs[0] if len(report.outputs) == 1 else target.specifier
     if report.failed:
         count = len(report.failed)
-        raise AudioError(f"{count} of {count + report.good} utterances failed, {report.good} are in {written}")
+        raise AudioError(
+            f"{count} of {count + report.good} utterances failed, {report.good} are in {written}"
+        )
     say(f"{written}: {report.good} utterances")
 
 

@@ -27,7 +27,13 @@ def info(experiment: Path) -> None:
 
     model = load_for_features(experiment)  # says what is wrong with it
     if not has_heads(experiment):
-        _table(model, [["weights"], *([_mega(4 * sum(p.numel() for p in m.parameters()))] for m in model.stack)])
+        _table(
+            model,
+            [
+                ["weights"],
+                *([_mega(4 * sum(p.numel() for p in m.parameters()))] for m in model.stack),
+            ],
+        )
         click.echo(
             f"\n{sum(p.numel() for p in model.parameters()):,} parameters. "
             "It was exported for features: it has no prediction heads, and is not trained on."
@@ -37,7 +43,10 @@ def info(experiment: Path) -> None:
     with torch.device("meta"):  # for arithmetic
         model = build_model(config.model, config.objective)
     memory = ((m.weights, m.optimizer, m.activations) for m in memory_by_module(model, config))
-    _table(model, [["weights", "optimizer", "activations"], *(list(map(_mega, sizes)) for sizes in memory)])
+    _table(
+        model,
+        [["weights", "optimizer", "activations"], *(list(map(_mega, sizes)) for sizes in memory)],
+    )
     end_to_end = config.model.model_copy(update={"isolate_after": (), "added": ()})
     cpc = build_model(end_to_end, config.objective)
     whole = {**peaks(model, config), "end to end (CPC)": peaks(cpc, config)["joint"]}
@@ -64,7 +73,9 @@ def _table(model: "GreedyInfoMax", memory: list[list[str]]) -> None:
     rows = [row + sizes for row, sizes in zip(rows, memory, strict=True)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        click.echo(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        )
 
 
 def _mega(size: int) -> str:

@@ -43,13 +43,17 @@ class _Utf8(click.ParamType[Any]):
     def __init__(self, name: str, kind: type) -> None:
         self.name, self._kind = name, kind
 
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ARG002
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Any:  # noqa: ARG002
         """Return the name as the kind that was asked for."""
         try:
             str(value).encode()
         except UnicodeEncodeError as error:
             shown = str(value).encode(errors="backslashreplace").decode()
-            raise click.ClickException(f"{shown}: a name that is not UTF-8: choose another") from error
+            raise click.ClickException(
+                f"{shown}: a name that is not UTF-8: choose another"
+            ) from error
         return self._kind(value)
 
 
@@ -58,7 +62,9 @@ class _Module(click.ParamType[Any]):
 
     name = "module"
 
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int | str:  # noqa: ARG002
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | str:  # noqa: ARG002
         """Return the number, or the name as it is: only a model knows its names."""
         from gim_audio.config import count_of
 
@@ -91,8 +97,14 @@ class Command(click.Command):
         """See `click.Command`."""
         given = self.make_parser(ctx).parse_args(list(args))[2]
         for option in given:
-            if isinstance(option, click.Option) and not option.multiple and (times := given.count(option)) > 1:
-                raise click.UsageError(f"{option.opts[-1]} is given {times} times: once is enough", ctx)
+            if (
+                isinstance(option, click.Option)
+                and not option.multiple
+                and (times := given.count(option)) > 1
+            ):
+                raise click.UsageError(
+                    f"{option.opts[-1]} is given {times} times: once is enough", ctx
+                )
         return super().parse_args(ctx, args)
 
 

@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from gim_audio.cli.options import COUNT, EXPERIMENT, MODULE, PATH, PRECISION_HELP, PRECISIONS, SEED, SHIFT, command
+from gim_audio.cli.options import (
+    COUNT,
+    EXPERIMENT,
+    MODULE,
+    PATH,
+    PRECISION_HELP,
+    PRECISIONS,
+    SEED,
+    SHIFT,
+    command,
+)
 from gim_audio.cli.progress import progress, say
 
 if TYPE_CHECKING:
@@ -21,7 +31,11 @@ WITH_PHONES = {"phones", "units", "per"}
 
 MAIN = ("accuracy", "eer", "pnmi", "per")
 """A task's figure, which has the interval."""
-BESIDE = {"pnmi_uncorrected": "uncorrected", "phone_purity": "phone purity", "cluster_purity": "cluster purity"}
+BESIDE = {
+    "pnmi_uncorrected": "uncorrected",
+    "phone_purity": "phone purity",
+    "cluster_purity": "cluster purity",
+}
 """Figures without one."""
 
 
@@ -30,13 +44,22 @@ def shared_options(command: Any) -> Any:
     options = [
         click.argument("exp", type=EXPERIMENT),
         click.option(
-            "--train", required=True, type=PATH, help="A data directory; for phones, units and per with phones.ctm."
+            "--train",
+            required=True,
+            type=PATH,
+            help="A data directory; for phones, units and per with phones.ctm.",
         ),
         click.option("--test", required=True, type=PATH, help="The same."),
         click.option(
-            "--module", "modules", default="all", show_default=True, help="A number from 1, a name, last, or all."
+            "--module",
+            "modules",
+            default="all",
+            show_default=True,
+            help="A number from 1, a name, last, or all.",
         ),
-        click.option("--layers", is_flag=True, help="Each layer counts as a module, also inside modules."),
+        click.option(
+            "--layers", is_flag=True, help="Each layer counts as a module, also inside modules."
+        ),
         click.option(
             "--precision",
             type=PRECISIONS,
@@ -58,7 +81,13 @@ def shared_options(command: Any) -> Any:
             type=click.IntRange(0, 1000),
             help="Stack each frame with N neighbours on either side, to compare features of equal temporal context.",
         ),
-        click.option("--units", default=100, show_default=True, type=click.IntRange(2, 65536), help="Clusters."),
+        click.option(
+            "--units",
+            default=100,
+            show_default=True,
+            type=click.IntRange(2, 65536),
+            help="Clusters.",
+        ),
         click.option("--seed", default=0, show_default=True, type=SEED),
         click.option("--device", default="auto", show_default=True),
         click.option("--allow-pipes", is_flag=True, help="Run the commands in wav.scp."),
@@ -119,11 +148,28 @@ def probe(task: str, exp: str, out: Path, protocol: str, shift: int, **settings:
 @shared_options
 @click.option("--out", required=True, type=PATH, help="A folder, with one JSON file a result.")
 @click.option(
-    "--tasks", default="phones,speakers", show_default=True, help=f"Separated by commas, of {', '.join(TASKS)}."
+    "--tasks",
+    default="phones,speakers",
+    show_default=True,
+    help=f"Separated by commas, of {', '.join(TASKS)}.",
 )
-@click.option("--protocols", default="strict,ref", show_default=True, help="The protocols of phones and speakers.")
-@click.option("--shifts", default="1", show_default=True, help=f"Of the labels, separated by commas. {SHIFT_HELP}")
-@click.option("--speaker-train", type=PATH, help="Training data of speakers and verification.  [default: TRAIN]")
+@click.option(
+    "--protocols",
+    default="strict,ref",
+    show_default=True,
+    help="The protocols of phones and speakers.",
+)
+@click.option(
+    "--shifts",
+    default="1",
+    show_default=True,
+    help=f"Of the labels, separated by commas. {SHIFT_HELP}",
+)
+@click.option(
+    "--speaker-train",
+    type=PATH,
+    help="Training data of speakers and verification.  [default: TRAIN]",
+)
 @click.option("--speaker-test", type=PATH, help="The same.  [default: TEST]")
 def evaluate(
     exp: str,
@@ -148,12 +194,18 @@ def evaluate(
     try:
         moved = [SHIFT(shift) for shift in shifts.split(",")]
     except click.BadParameter as error:
-        raise click.UsageError(f"--shifts {shifts}: whole numbers from -1000 to 1000, separated by commas") from error
+        raise click.UsageError(
+            f"--shifts {shifts}: whole numbers from -1000 to 1000, separated by commas"
+        ) from error
     with new_folder(out) as folder:
         for result, encoder, train, test, seconds in _ask(
             exp, *asked, moved, speaker_train=speaker_train, speaker_test=speaker_test, **settings
         ):
-            shift = f"-shift{result.settings['shift']}" if len(moved) > 1 and "shift" in result.settings else ""
+            shift = (
+                f"-shift{result.settings['shift']}"
+                if len(moved) > 1 and "shift" in result.settings
+                else ""
+            )
             file = folder / f"{result.task}-{result.protocol}{shift}.json"
             write_result(file, result, exp, encoder, train, test, seconds)
             _show(exp, result)
@@ -202,12 +254,21 @@ def _ask(
         encoder = encoder.by_layer()
     subject = Subject(encoder, chosen(encoder, modules), stack)
     evaluations = _evaluations(
-        subject, tasks, cast("Sequence[Protocol]", protocols), shifts, [sets[path] for path in places], **settings
+        subject,
+        tasks,
+        cast("Sequence[Protocol]", protocols),
+        shifts,
+        [sets[path] for path in places],
+        **settings,
     )
     wanted = {id(data): data for e in evaluations for data in (e.train, e.test) if data is not None}
     with progress("encoding", sum(len(data.utterances) for data in wanted.values())) as update:
         found = run(subject, evaluations, allow_pipes=allow_pipes, progress=update)
-    seconds = {"encoding train": found.encoding["train"], "encoding test": found.encoding["test"], "all": found.seconds}
+    seconds = {
+        "encoding train": found.encoding["train"],
+        "encoding test": found.encoding["test"],
+        "all": found.seconds,
+    }
     return [
         (result, encoder, *of_speakers, seconds)
         if result.task in {"speakers", "verification"}
@@ -232,9 +293,13 @@ def _evaluations(
 
     train, test, known, tried = sets
     found: list[Evaluation] = []
-    labelled = [(data, alignments(data)) for data in (train, test)] if WITH_PHONES & set(tasks) else []
+    labelled = (
+        [(data, alignments(data)) for data in (train, test)] if WITH_PHONES & set(tasks) else []
+    )
     if {"phones", "units"} & set(tasks):
-        sample = probes.FrameSample(subject, labelled[0], shifts=shifts, most_frames=frames, seed=seed)
+        sample = probes.FrameSample(
+            subject, labelled[0], shifts=shifts, most_frames=frames, seed=seed
+        )
         found.append(sample)
     for task in tasks:
         if task == "phones":

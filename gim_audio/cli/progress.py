@@ -23,7 +23,9 @@ class Update(Protocol):
 
 def say(message: str) -> None:
     """One line for the user, on standard error: standard output belongs to results."""
-    click.echo(message.encode(errors="backslashreplace").decode(), err=True)  # names of files may not be UTF-8
+    click.echo(
+        message.encode(errors="backslashreplace").decode(), err=True
+    )  # names of files may not be UTF-8
 
 
 @contextmanager
@@ -33,7 +35,13 @@ def progress(what: str, total: float | None) -> Iterator[Update]:
         yield _PlainLines(what, total)
         return
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     columns = (
         TextColumn("{task.description}"),
@@ -46,7 +54,9 @@ def progress(what: str, total: float | None) -> Iterator[Update]:
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(what, total=total, detail="")
-        yield lambda done, detail="", total=total: bar.update(task, completed=done, detail=detail, total=total)
+        yield lambda done, detail="", total=total: bar.update(
+            task, completed=done, detail=detail, total=total
+        )
 
 
 class _PlainLines:

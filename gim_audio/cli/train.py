@@ -10,16 +10,24 @@ from gim_audio.cli.options import COUNT, PATH, command
 from gim_audio.cli.progress import progress, say
 
 
-@command(epilog="Example: gim-audio train conf.yaml training.steps=500 --data packed/toy --out exp/toy")
+@command(
+    epilog="Example: gim-audio train conf.yaml training.steps=500 --data packed/toy --out exp/toy"
+)
 @click.argument("conf", type=PATH)
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--data", "packed", required=True, type=PATH, help="A packed corpus.")
 @click.option("--out", "experiment", required=True, type=PATH, help="The experiment's folder.")
-@click.option("--resume", is_flag=True, help="Continue from the latest checkpoint where there is one.")
+@click.option(
+    "--resume", is_flag=True, help="Continue from the latest checkpoint where there is one."
+)
 @click.option("--from", "base", type=PATH, help="Grow this experiment: CONF adds modules to it.")
-@click.option("--init", type=PATH, help="Begin with these weights: an experiment, a checkpoint or gim-small.")
+@click.option(
+    "--init", type=PATH, help="Begin with these weights: an experiment, a checkpoint or gim-small."
+)
 @click.option("--valid", type=PATH, help="A packed corpus that says which checkpoint is best.")
-@click.option("--keep", type=COUNT, help="The number of checkpoints to keep, beside the first and the best.")
+@click.option(
+    "--keep", type=COUNT, help="The number of checkpoints to keep, beside the first and the best."
+)
 def train(
     conf: Path,
     overrides: tuple[str, ...],
@@ -68,4 +76,8 @@ def train(
         )
     if os.environ.get("RANK", "0") == "0":
         done = resolve(experiment)
-        say(f"trained: {experiment}" if made else f"{experiment}: nothing was left to train: it is at {done.name}")
+        say(
+            f"trained: {experiment}"
+            if made
+            else f"{experiment}: nothing was left to train: it is at {done.name}"
+        )

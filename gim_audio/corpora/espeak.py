@@ -100,7 +100,14 @@ class Espeak:
         return 0
 
     def say(
-        self, text: str, *, variant: str, words_a_minute: int, pitch: int, pitch_range: int, noise_seed: int
+        self,
+        text: str,
+        *,
+        variant: str,
+        words_a_minute: int,
+        pitch: int,
+        pitch_range: int,
+        noise_seed: int,
     ) -> Speech:
         """Speak American English.
 

@@ -53,15 +53,28 @@ def read_tree(corpus: Path, subset: str, listed: Collection[str] | None = None) 
     """
     root = find(corpus, subset)
     if root is None:
-        raise DataError(f"{corpus}: no folder LibriSpeech/{subset} in it: give the corpus's folder, or --download")
-    inside = [file for file in walk(root) if len(file.relative_to(root).parts) == len(("SPEAKER", "CHAPTER", "FILE"))]
+        raise DataError(
+            f"{corpus}: no folder LibriSpeech/{subset} in it: give the corpus's folder, or --download"
+        )
+    inside = [
+        file
+        for file in walk(root)
+        if len(file.relative_to(root).parts) == len(("SPEAKER", "CHAPTER", "FILE"))
+    ]
     files = {file.stem: os.path.realpath(file) for file in inside if file.suffix == ".flac"}
     names = sorted(files if listed is None else files.keys() & set(listed))
     if not names:
-        raise DataError(f"{root}: none of its {len(files)} utterances is listed" if files else f"{root}: no FLAC files")
+        raise DataError(
+            f"{root}: none of its {len(files)} utterances is listed"
+            if files
+            else f"{root}: no FLAC files"
+        )
     transcripts = (file for file in inside if file.name.endswith(".trans.txt"))
     text = dict(
-        line.split(maxsplit=1) for file in transcripts for line in read_text(file).split("\n") if " " in line.strip()
+        line.split(maxsplit=1)
+        for file in transcripts
+        for line in read_text(file).split("\n")
+        if " " in line.strip()
     )
     return DataDir(
         recordings={name: files[name] for name in names},
@@ -77,7 +90,13 @@ def find(corpus: Path, subset: str) -> Path | None:
     return next((place for place in places if place.is_dir()), None)
 
 
-def download(corpus: Path, subset: str, *, mirror: str = MIRROR, progress: Progress = lambda done, total: None) -> None:
+def download(
+    corpus: Path,
+    subset: str,
+    *,
+    mirror: str = MIRROR,
+    progress: Progress = lambda done, total: None,
+) -> None:
     """Fetch a subset into `corpus/LibriSpeech/`, unless it is there; a cut download goes on where it was.
 
     Args:

@@ -91,20 +91,29 @@ def make(
         GimAudioError: `path` exists.
     """
     if speakers < 1 or hours * 3600 < speakers:
-        raise DataError(f"{speakers} speakers in {hours} hours: give at least one speaker and a second for each")
+        raise DataError(
+            f"{speakers} speakers in {hours} hours: give at least one speaker and a second for each"
+        )
     # A process of its own: the library keeps state that an earlier corpus must not pass on to this one.
-    with new_folder(path) as folder, ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+    with (
+        new_folder(path) as folder,
+        ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process,
+    ):
         recordings: dict[str, str] = {}
         owners: dict[str, str] = {}
         text: dict[str, str] = {}
         alignments: dict[str, Alignment] = {}
-        voices = [_voice(number, np.random.default_rng((seed, 0, number))) for number in range(speakers)]
+        voices = [
+            _voice(number, np.random.default_rng((seed, 0, number))) for number in range(speakers)
+        ]
         seconds, turn = 0.0, 0
         while seconds < hours * 3600 or turn < speakers:
             voice = voices[turn % speakers]
             generator = np.random.default_rng((seed, 1, turn))
             sentences = [_sentence(generator) for _ in range(generator.integers(1, 4))]
-            speech = process.submit(_say, " ".join(sentences), voice, int(generator.integers(2**31))).result()
+            speech = process.submit(
+                _say, " ".join(sentences), voice, int(generator.integers(2**31))
+            ).result()
             name = f"{voice.name}-{turn // speakers:04d}"
             samples = _record(speech, voice, generator)
             file = Path("wav") / voice.name / f"{name}.wav"
@@ -116,7 +125,9 @@ def make(
             seconds += len(samples) / RATE
             turn += 1
             progress(seconds / 3600)
-        DataDir(dict(sorted(recordings.items())), dict(sorted(owners.items())), {}, text).write(folder)
+        DataDir(dict(sorted(recordings.items())), dict(sorted(owners.items())), {}, text).write(
+            folder
+        )
         write_ctm(folder / "phones.ctm", alignments)
 
 
@@ -137,7 +148,11 @@ def _sentence(generator: np.random.Generator) -> str:
 
     def thing() -> str:
         article = pick(["the", "the", "his", "her", "their", "our", "this", "each"])
-        return f"{article} {pick(ADJECTIVES)} {pick(NOUNS)}" if generator.random() < 0.7 else f"{article} {pick(NOUNS)}"
+        return (
+            f"{article} {pick(ADJECTIVES)} {pick(NOUNS)}"
+            if generator.random() < 0.7
+            else f"{article} {pick(NOUNS)}"
+        )
 
     sentence = f"{thing()} {pick(VERBS)} {thing()}"
     if generator.random() < 0.6:
@@ -205,7 +220,9 @@ def phones_of(speech: Speech) -> Alignment:
             continue  # eSpeak merged it into the phone before
         begin = start
         if mnemonic in STOPS and labels[-1] != normalise("SIL"):
-            begin = max(start - _closure(speech, start), int(starts[-1] + start) // 2)  # the last phone was heard
+            begin = max(
+                start - _closure(speech, start), int(starts[-1] + start) // 2
+            )  # the last phone was heard
         for number, part in enumerate(parts):
             starts.append(begin + (end - begin) * number / len(parts))
             labels.append(normalise(part))

@@ -28,13 +28,17 @@ class KaldiFeatures(Encoder):
         self.modules = [kind]
         self.shortest = rate * 25 // 1000
         self.hop = rate // 100
-        self.geometries: Sequence[Geometry] = [Geometry(hop=self.hop, start=0, receptive_field=self.shortest)]
+        self.geometries: Sequence[Geometry] = [
+            Geometry(hop=self.hop, start=0, receptive_field=self.shortest)
+        ]
 
     def encode(self, waveform: Waveform, modules: Sequence[int] | None = None) -> list[Features]:  # noqa: ARG002 - one module
         """See `Encoder.encode`."""
         return [np.concatenate([features for (features,) in self.pieces([waveform], [1])])]
 
-    def pieces(self, blocks: Iterable[Waveform], modules: Sequence[int]) -> Iterator[list[Features]]:  # noqa: ARG002 - one module
+    def pieces(
+        self, blocks: Iterable[Waveform], modules: Sequence[int]
+    ) -> Iterator[list[Features]]:  # noqa: ARG002 - one module
         """See `Encoder.pieces`."""
         heard, samples, differences = 0, np.empty(0, np.float32), _Differences(WIDTHS[self.kind])
         for block, last in with_the_last(blocks):

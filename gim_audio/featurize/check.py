@@ -17,24 +17,37 @@ LONGEST = 300.0
 
 
 def largest_difference(
-    task: Task, modules: Sequence[int], data: DataDir, work: Work, done: Mapping[str, list[Done]], count: int
+    task: Task,
+    modules: Sequence[int],
+    data: DataDir,
+    work: Work,
+    done: Mapping[str, list[Done]],
+    count: int,
 ) -> tuple[float, float] | None:
     """Featurize some utterances again, spread over all; None where all are longer than five minutes.
 
     Returns:
         The largest absolute difference, and the largest absolute value.
     """
-    fit = [name for name in data.utterances if not done[name][0].failed and done[name][0].seconds <= LONGEST]
+    fit = [
+        name
+        for name in data.utterances
+        if not done[name][0].failed and done[name][0].seconds <= LONGEST
+    ]
     if not fit:
         return None
-    chosen = data.select(fit[i] for i in np.linspace(0, len(fit) - 1, min(count, len(fit))).round().astype(int))
+    chosen = data.select(
+        fit[i] for i in np.linspace(0, len(fit) - 1, min(count, len(fit))).round().astype(int)
+    )
     encoder = replace(task, device="cpu", precision="fp32").encoder()
     difference = largest = 0.0
     for name, waveform in chosen.waveforms(encoder.rate, allow_pipes=task.allow_pipes):
         if isinstance(waveform, Exception):
             raise waveform
         encode = encoder.encode_whole if isinstance(encoder, Featurizer) else encoder.encode
-        for module, entry, features in zip(modules, done[name], encode(waveform, modules), strict=True):
+        for module, entry, features in zip(
+            modules, done[name], encode(waveform, modules), strict=True
+        ):
             assert module == entry.module, "an index has the order of the modules"  # noqa: S101
             expected = task.pooling.of(features)
             found = np.concatenate(list(work.blocks(entry))).astype(np.float32)

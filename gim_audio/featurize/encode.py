@@ -80,7 +80,9 @@ class Worker:
         if len(unit.names) == 1 and not unit.segments:
             ((name, where),) = unit.recordings.items()
             try:
-                blocks = audio.blocks(locate(where, allow_pipes=self.task.allow_pipes), self.encoder.rate, where)
+                blocks = audio.blocks(
+                    locate(where, allow_pipes=self.task.allow_pipes), self.encoder.rate, where
+                )
             except DataError as error:
                 found = [[Done(name, failed=str(error))]]
             else:
@@ -90,7 +92,10 @@ class Worker:
         self.shard.enter(found)
 
     def _batches(self, unit: Unit) -> list[list[Done]]:
-        data, rate = DataDir(unit.recordings, {name: name for name in unit.names}, unit.segments), self.encoder.rate
+        data, rate = (
+            DataDir(unit.recordings, {name: name for name in unit.names}, unit.segments),
+            self.encoder.rate,
+        )
         found: list[list[Done]] = []
         waveforms: dict[str, Waveform] = {}
         for name, waveform in data.waveforms(rate, allow_pipes=self.task.allow_pipes):
@@ -103,21 +108,27 @@ class Worker:
                 found.append([Done(name, failed=_named(unit.recordings.get(name, name), error))])
         lengths = {name: len(waveform) / rate for name, waveform in waveforms.items()}
         for names in batches(lengths, self.task.device):
-            for name, matrices in zip(names, self._together([waveforms[name] for name in names]), strict=True):
+            for name, matrices in zip(
+                names, self._together([waveforms[name] for name in names]), strict=True
+            ):
                 ear = _Ear(rate)
                 ear.hear(waveforms[name])
                 done = Done(name, note=ear.note, seconds=ear.seconds)
                 try:
                     found.append(self.shard.append(done, self._reduced([matrices])))
                 except AudioError as error:
-                    found.append([Done(name, failed=_named(unit.recordings.get(name, name), error))])
+                    found.append(
+                        [Done(name, failed=_named(unit.recordings.get(name, name), error))]
+                    )
         return found
 
     def _reduced(self, pieces: Iterable[Sequence[Features]]) -> Iterator[Sequence[Features]]:
         reducers = [self.task.pooling.start() for _ in self.modules]
         for matrices in pieces:
             if not all(np.isfinite(matrix).all() for matrix in matrices):
-                raise AudioError("gives features that are not finite numbers: samples are expected in [-1, 1]")
+                raise AudioError(
+                    "gives features that are not finite numbers: samples are expected in [-1, 1]"
+                )
             yield [reducer.push(matrix) for reducer, matrix in zip(reducers, matrices, strict=True)]
         rest = [matrix for reducer in reducers if (matrix := reducer.finish()) is not None]
         if rest:

@@ -67,7 +67,9 @@ class Encoder(ABC):
             AudioError: it has fewer than `shortest` samples.
         """
         if samples < self.shortest:
-            raise AudioError(f"{samples} samples at {self.rate} Hz: at least {self.shortest} are needed")
+            raise AudioError(
+                f"{samples} samples at {self.rate} Hz: at least {self.shortest} are needed"
+            )
 
     @abstractmethod
     def encode(self, waveform: Waveform, modules: Sequence[int] | None = None) -> list[Features]:
@@ -78,7 +80,9 @@ class Encoder(ABC):
         """
 
     @abstractmethod
-    def pieces(self, blocks: Iterable[Waveform], modules: Sequence[int]) -> Iterator[list[Features]]:
+    def pieces(
+        self, blocks: Iterable[Waveform], modules: Sequence[int]
+    ) -> Iterator[list[Features]]:
         """Features of a waveform that comes in blocks, as soon as they are sure; together those of `encode`."""
 
     def together(self, modules: Sequence[int]) -> Together:
@@ -124,7 +128,9 @@ class Encoder(ABC):
             return count
         number = module
         if isinstance(module, str):
-            number = self.modules.index(module) + 1 if module in self.modules else count_of(module) or 0
+            number = (
+                self.modules.index(module) + 1 if module in self.modules else count_of(module) or 0
+            )
         elif module < 0:
             number = count + 1 + module
         if not 1 <= int(number) <= count:
@@ -176,14 +182,20 @@ class Featurizer(Encoder):
 
     @classmethod
     def load(
-        cls, path: Path | str, device: torch.device | str = "cpu", precision: Literal["fp32", "bf16"] = "fp32"
+        cls,
+        path: Path | str,
+        device: torch.device | str = "cpu",
+        precision: Literal["fp32", "bf16"] = "fp32",
     ) -> "Featurizer":
         """The model of an experiment folder or checkpoint."""
         return cls(load_for_features(Path(path)), str(path), device, precision)
 
     @classmethod
     def random(
-        cls, config: Config, device: torch.device | str = "cpu", precision: Literal["fp32", "bf16"] = "fp32"
+        cls,
+        config: Config,
+        device: torch.device | str = "cpu",
+        precision: Literal["fp32", "bf16"] = "fp32",
     ) -> "Featurizer":
         """An untrained model: the initialisation that training would begin with."""
         with torch.random.fork_rng():
@@ -192,16 +204,22 @@ class Featurizer(Encoder):
 
     def by_layer(self) -> "Featurizer":
         """Return the same with every convolution and context as a module."""
-        layers = Featurizer(by_layer(self.model), "", self.device, "bf16" if self.precision == "bf16" else "fp32")
+        layers = Featurizer(
+            by_layer(self.model), "", self.device, "bf16" if self.precision == "bf16" else "fp32"
+        )
         layers.name = self.name
         return layers
 
     def encode(self, waveform: Waveform, modules: Sequence[int] | None = None) -> list[Features]:
         """See `Encoder.encode`."""
         wanted = list(modules or range(1, len(self.modules) + 1))
-        return [np.concatenate(pieces) for pieces in zip(*self.pieces([waveform], wanted), strict=True)]
+        return [
+            np.concatenate(pieces) for pieces in zip(*self.pieces([waveform], wanted), strict=True)
+        ]
 
-    def pieces(self, blocks: Iterable[Waveform], modules: Sequence[int]) -> Iterator[list[Features]]:
+    def pieces(
+        self, blocks: Iterable[Waveform], modules: Sequence[int]
+    ) -> Iterator[list[Features]]:
         """See `Encoder.pieces`."""
         stream, heard = self.start(modules), 0
         short = (part for block in blocks for part in cut(block, self.block))
@@ -224,7 +242,9 @@ class Featurizer(Encoder):
         def encode(waveforms: Sequence[Waveform]) -> list[list[Features]]:
             self.hears(min(map(len, waveforms)))
             with rounding_to_tf32(False):
-                tensors = [torch.from_numpy(np.ascontiguousarray(waveform)) for waveform in waveforms]
+                tensors = [
+                    torch.from_numpy(np.ascontiguousarray(waveform)) for waveform in waveforms
+                ]
                 found = encode_batch(self.model, tensors, modules, self._dtype)
             return [[features.numpy() for features in each] for each in found]
 
@@ -234,7 +254,9 @@ class Featurizer(Encoder):
     def encode_whole(self, waveform: Waveform, modules: Sequence[int]) -> list[Features]:
         """Encode in one pass, without pieces, as the model is trained; all other ways are compared with this."""
         with rounding_to_tf32(False):
-            features, _ = self.model(torch.from_numpy(np.ascontiguousarray(waveform)).to(self.device)[None])
+            features, _ = self.model(
+                torch.from_numpy(np.ascontiguousarray(waveform)).to(self.device)[None]
+            )
         return [features[module - 1][0].cpu().numpy() for module in modules]
 
 

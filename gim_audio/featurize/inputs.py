@@ -51,7 +51,9 @@ def gather(inputs: Sequence[str]) -> DataDir:
         return DataDir.read(Path(inputs[0]))
     for name in inputs:
         if not name or name.startswith(("scp:", "ark:")) or (Path(name) / "wav.scp").exists():
-            raise DataError(f"INPUT {name or 'is empty'}: a data directory, scp:FILE or ark:FILE stands alone")
+            raise DataError(
+                f"INPUT {name or 'is empty'}: a data directory, scp:FILE or ark:FILE stands alone"
+            )
     files: dict[str, str] = {}
     for given in dict.fromkeys(inputs):
         for name, file in _files(Path(given)):
@@ -59,10 +61,14 @@ def gather(inputs: Sequence[str]) -> DataDir:
             if other and os.path.realpath(other) == os.path.realpath(file):
                 continue  # it was named twice
             if other:
-                raise DataError(f"{file} and {other} would both be {name}: rename one, or name them in scp:FILE")
+                raise DataError(
+                    f"{file} and {other} would both be {name}: rename one, or name them in scp:FILE"
+                )
             files[name] = str(file)
     names = sorted(files)
-    return DataDir({name: files[name] for name in names}, {name: name for name in names}, path=Path(inputs[0]))
+    return DataDir(
+        {name: files[name] for name in names}, {name: name for name in names}, path=Path(inputs[0])
+    )
 
 
 def _files(path: Path) -> list[tuple[str, Path]]:
@@ -71,10 +77,13 @@ def _files(path: Path) -> list[tuple[str, Path]]:
     found = [
         file
         for file in walk(path)
-        if file.suffix.lower() in (*AUDIO_SUFFIXES, *OTHER_SUFFIXES) or file.is_dir()  # one that cannot be read
+        if file.suffix.lower() in (*AUDIO_SUFFIXES, *OTHER_SUFFIXES)
+        or file.is_dir()  # one that cannot be read
     ]
     if not found:
-        raise DataError(f"{path}: neither a data directory nor a folder with audio ({' '.join(AUDIO_SUFFIXES)})")
+        raise DataError(
+            f"{path}: neither a data directory nor a folder with audio ({' '.join(AUDIO_SUFFIXES)})"
+        )
     return [(_name(file, path), file) for file in found]
 
 
@@ -148,11 +157,15 @@ def _stream(file: io.FileIO, rate: int, where: str, pcm: int | None) -> Iterator
             yield from audio.decode(stream, rate, where, stream.frames if size < UNKNOWN else 0)
             # All is taken: a writer with something left would be killed by SIGPIPE.
             if follows(iter(lambda: os.read(pipe, PIECE), b"")):
-                raise AudioError(f"{where}: another recording follows the first: send one, or an archive to ark:-")
+                raise AudioError(
+                    f"{where}: another recording follows the first: send one, or an archive to ark:-"
+                )
             if pages and (found := pages.problem(whole=True)):
                 raise AudioError(f"{where}: {found}")
     except (soundfile.LibsndfileError, OSError) as error:
-        raise AudioError(f"{where}: cannot be decoded ({str(error).rsplit(': ', 1)[-1]}): is it audio?") from error
+        raise AudioError(
+            f"{where}: cannot be decoded ({str(error).rsplit(': ', 1)[-1]}): is it audio?"
+        ) from error
 
 
 def _with(magic: bytes, file: io.FileIO, pages: OggPages | None) -> int:
@@ -161,7 +174,10 @@ def _with(magic: bytes, file: io.FileIO, pages: OggPages | None) -> int:
 
     def pump() -> None:
         block = magic
-        with suppress(BrokenPipeError), os.fdopen(into, "wb", buffering=0) as pipe:  # an error may end the reading
+        with (
+            suppress(BrokenPipeError),
+            os.fdopen(into, "wb", buffering=0) as pipe,
+        ):  # an error may end the reading
             while block:
                 if pages:
                     pages.push(block)
@@ -181,7 +197,10 @@ def wave_archive(name: str) -> Source:
             raise DataError("standard input: is closed")
         with sys.stdin.buffer if name == "-" else Path(name).open("rb") as file:
             while (key := _word(file)) is not None:
-                utterance, where = key.decode(errors="replace"), f"ark:{name}: {key.decode(errors='replace')}"
+                utterance, where = (
+                    key.decode(errors="replace"),
+                    f"ark:{name}: {key.decode(errors='replace')}",
+                )
                 try:
                     recording = read_wave(file, where)
                 except DataError as error:

@@ -42,10 +42,14 @@ class Live:
         0.0145
     """
 
-    def __init__(self, featurizer: Featurizer, rate: int | None = None, module: ModuleName | None = None) -> None:
+    def __init__(
+        self, featurizer: Featurizer, rate: int | None = None, module: ModuleName | None = None
+    ) -> None:
         number = featurizer.pick(module)
         geometry = featurizer.geometries[number - 1]
-        self.latency = (geometry.start + geometry.receptive_field - 1 - geometry.centre) / featurizer.rate
+        self.latency = (
+            geometry.start + geometry.receptive_field - 1 - geometry.centre
+        ) / featurizer.rate
         self.rate = featurizer.rate if rate is None else rate
         mono(np.empty(0), self.rate, featurizer.rate)  # refuses what is no rate
         self._featurizer = featurizer
@@ -67,7 +71,11 @@ class Live:
             AudioError: they are not finite floating-point numbers, or the stream is over.
         """
         features = self._push(mono(samples, self.rate, self.rate), last=False)
-        return torch.from_numpy(features).to(samples.device) if isinstance(samples, Tensor) else features
+        return (
+            torch.from_numpy(features).to(samples.device)
+            if isinstance(samples, Tensor)
+            else features
+        )
 
     def flush(self) -> npt.NDArray[np.float32]:
         """The last frames, which see the end; nothing can be pushed after. Shape: `(frames, width)`."""

@@ -20,7 +20,9 @@ EncodingPrecision = Literal["auto", "fp32", "bf16", "bf16-emulated"]
 """The values of `TrainingConfig.precision` but TF32."""
 
 
-def load_encoder(name: str, device: torch.device | str = "cpu", precision: EncodingPrecision = "fp32") -> Encoder:
+def load_encoder(
+    name: str, device: torch.device | str = "cpu", precision: EncodingPrecision = "fp32"
+) -> Encoder:
     """A baseline (one of `BASELINES`, or `random`), an experiment, a checkpoint, or a model of the package.
 
     A folder with the name of a baseline is `./mfcc`; one with the name of a model of the package goes before it.

@@ -33,7 +33,9 @@ class Normalised(Encoder):
         means: The mean of each module, where it is known; by default an utterance's own. Shape: each `(channels,)`.
     """
 
-    def __init__(self, encoder: Encoder, by: By, name: str, means: Sequence[Features] | None = None) -> None:
+    def __init__(
+        self, encoder: Encoder, by: By, name: str, means: Sequence[Features] | None = None
+    ) -> None:
         self.encoder, self.by, self.name, self.means = encoder, by, name, means
         self.modules, self.geometries = encoder.modules, encoder.geometries
         self.rate, self.shortest, self.precision = encoder.rate, encoder.shortest, encoder.precision
@@ -44,7 +46,9 @@ class Normalised(Encoder):
         wanted = list(modules or range(1, len(self.modules) + 1))
         return self._less_the_mean(self.encoder.encode(waveform, wanted), wanted)
 
-    def pieces(self, blocks: Iterable[Waveform], modules: Sequence[int]) -> Iterator[list[Features]]:
+    def pieces(
+        self, blocks: Iterable[Waveform], modules: Sequence[int]
+    ) -> Iterator[list[Features]]:
         """See `Encoder.pieces`; there is one piece."""
         found = zip(*self.encoder.pieces(blocks, modules), strict=True)
         yield self._less_the_mean([np.concatenate(pieces) for pieces in found], modules)
@@ -84,7 +88,11 @@ def encoders_of(encoder: Encoder, data: DataDir, *, allow_pipes: bool) -> Callab
     for name, waveform in waveforms(data, inner, allow_pipes=allow_pipes):
         found, speaker = inner.encode(waveform), data.speakers[name]
         totals = [f.sum(axis=0, dtype=np.float64) for f in found]
-        sums[speaker] = [a + b for a, b in zip(sums[speaker], totals, strict=True)] if speaker in sums else totals
+        sums[speaker] = (
+            [a + b for a, b in zip(sums[speaker], totals, strict=True)]
+            if speaker in sums
+            else totals
+        )
         counts = frames.setdefault(speaker, [0] * len(found))
         frames[speaker] = [count + len(f) for count, f in zip(counts, found, strict=True)]
     normalised = {
@@ -92,7 +100,10 @@ def encoders_of(encoder: Encoder, data: DataDir, *, allow_pipes: bool) -> Callab
             inner,
             "speaker",
             names,
-            [(total / count).astype(np.float32) for total, count in zip(totals, frames[speaker], strict=True)],
+            [
+                (total / count).astype(np.float32)
+                for total, count in zip(totals, frames[speaker], strict=True)
+            ],
         )
         for speaker, totals in sums.items()
     }

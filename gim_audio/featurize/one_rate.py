@@ -38,25 +38,33 @@ class Pool:
         self._skip -= skipped
         held = np.concatenate([self._held, features[skipped:]])
         whole = len(held) // self._ratio
-        self._pooled.append(held[: whole * self._ratio].reshape(whole, self._ratio, features.shape[1]).mean(axis=1))
+        self._pooled.append(
+            held[: whole * self._ratio].reshape(whole, self._ratio, features.shape[1]).mean(axis=1)
+        )
         self._last, self._held = features[-1:], held[whole * self._ratio :]
 
     def finish(self, count: int) -> Features:
         """Return slower frames; at the ends, the outermost faster frame stands again for those that are not there."""
         missing = count - sum(map(len, self._pooled))
         if missing > 0 and self._held is not None:
-            self.push(np.repeat(self._last, missing * self._ratio - len(self._held) + self._skip, axis=0))
+            self.push(
+                np.repeat(self._last, missing * self._ratio - len(self._held) + self._skip, axis=0)
+            )
         return np.concatenate(self._pooled)[:count]
 
 
-def encode_at_one_rate(encoder: Encoder, waveform: Waveform, modules: Sequence[int]) -> list[Features]:
+def encode_at_one_rate(
+    encoder: Encoder, waveform: Waveform, modules: Sequence[int]
+) -> list[Features]:
     """Features of some modules (from 1) at the last module's frame rate. Shape: each `(frames, channels)`.
 
     Of more than a block, nothing is held but what is returned.
     """
     last = len(encoder.geometries)
     wanted = sorted({*modules, last})
-    pools = {module: Pool(encoder.geometries[module - 1], encoder.geometries[-1]) for module in wanted}
+    pools = {
+        module: Pool(encoder.geometries[module - 1], encoder.geometries[-1]) for module in wanted
+    }
     count = 0
     for pieces in encoder.pieces(cut(waveform, encoder.block), wanted):
         for module, piece in zip(wanted, pieces, strict=True):
@@ -65,7 +73,9 @@ def encode_at_one_rate(encoder: Encoder, waveform: Waveform, modules: Sequence[i
     return [pools[module].finish(count) for module in modules]
 
 
-def waveforms(data: DataDir, encoder: Encoder, *, allow_pipes: bool) -> Iterator[tuple[str, Waveform]]:
+def waveforms(
+    data: DataDir, encoder: Encoder, *, allow_pipes: bool
+) -> Iterator[tuple[str, Waveform]]:
     """Decode every utterance; an evaluation cannot do with less than all.
 
     Raises:
@@ -75,5 +85,7 @@ def waveforms(data: DataDir, encoder: Encoder, *, allow_pipes: bool) -> Iterator
         if isinstance(waveform, Exception):
             raise DataError(f"{name}: {waveform}")
         if len(waveform) < encoder.shortest:
-            raise DataError(f"{data.path}: {name} has {len(waveform)} samples, {encoder.name} needs {encoder.shortest}")
+            raise DataError(
+                f"{data.path}: {name} has {len(waveform)} samples, {encoder.name} needs {encoder.shortest}"
+            )
         yield name, waveform

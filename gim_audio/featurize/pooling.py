@@ -57,7 +57,9 @@ class Pooling:
         frames = count_of(number) or 0
         if kind in {"stack", "subsample"} and 1 < frames <= MOST:
             return cls("stack" if kind == "stack" else "subsample", frames)
-        raise ConfigError(f"pool {text}: expected mean, mean+std, stack:K or subsample:K, with K from 2 to 9999")
+        raise ConfigError(
+            f"pool {text}: expected mean, mean+std, stack:K or subsample:K, with K from 2 to 9999"
+        )
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.number}" if self.number > 1 else self.kind
@@ -125,7 +127,10 @@ class _Stack(Reducer):
 class _Mean(Reducer):
     def __init__(self, *, deviation: bool) -> None:
         self.deviation, self.count = deviation, 0
-        self.mean, self.squares = np.zeros(1), np.zeros(1)  # and the sum of squared distances from the mean
+        self.mean, self.squares = (
+            np.zeros(1),
+            np.zeros(1),
+        )  # and the sum of squared distances from the mean
 
     def push(self, features: Features) -> Features:
         if count := len(features):  # Chan et al. 1979: the moments of two sets from those of each

@@ -58,7 +58,9 @@ class Target:
         """
         found = {}
         for module in modules:
-            found[module] = parse_output(self.named(task, module), self.form, task.dtype, compress=self.compress)
+            found[module] = parse_output(
+                self.named(task, module), self.form, task.dtype, compress=self.compress
+            )
         if len(found) > 1 and numbered(self.specifier, "MODULE", 1) == self.specifier:
             raise GimAudioError(
                 f"{self.specifier}: several modules, several outputs: put MODULE into the name, where the number goes"
@@ -67,7 +69,9 @@ class Target:
             os.path.realpath(path) for output in found.values() for path in output.paths
         ).items():
             if times > 1:
-                raise GimAudioError(f"{self.specifier}: {path} would be written {times} times: give each its own name")
+                raise GimAudioError(
+                    f"{self.specifier}: {path} would be written {times} times: give each its own name"
+                )
         return found
 
 
@@ -118,7 +122,9 @@ class Report:
         if not self.good:
             first = next(iter(self.failed.values()), "there are no utterances")
             count = len(self.failed)
-            raise AudioError(first if count < 2 else f"all {count} utterances failed, the first: {first}")
+            raise AudioError(
+                first if count < 2 else f"all {count} utterances failed, the first: {first}"
+            )
 
 
 def featurize(
@@ -203,7 +209,11 @@ def pipe(
     report = Report(outputs=[target.named(task, module) for module in modules])
     for output in outputs.values():
         output.check()
-    with tempfile.TemporaryDirectory(prefix="gim-audio-") as folder, named(Path(folder)), ExitStack() as opened:
+    with (
+        tempfile.TemporaryDirectory(prefix="gim-audio-") as folder,
+        named(Path(folder)),
+        ExitStack() as opened,
+    ):
         work = Work(Path(folder), task.dtype)
         shard, writes = work.shard(modules), dict[int, Write]()
         worker = Worker(task, encoder, modules, shard)
@@ -221,7 +231,9 @@ def pipe(
                     continue
                 if entry.module not in writes:  # now it is known how wide features are
                     description = _describe(encoder, task, entry, {})
-                    writes[entry.module] = opened.enter_context(outputs[entry.module].open(description))
+                    writes[entry.module] = opened.enter_context(
+                        outputs[entry.module].open(description)
+                    )
                 writes[entry.module](_matrix(work, task, entry))
             shard.clear()
             seconds += found[0].seconds
@@ -238,12 +250,20 @@ def _beside(target: Target, outputs: Mapping[int, Output]) -> Path:
     """Return the folder of the work, hidden beside the first output under the target's own name."""
     path = next(iter(outputs.values())).path
     if path is None:
-        raise GimAudioError(f"{target.specifier}: standard output takes one utterance after another: see `pipe`")
+        raise GimAudioError(
+            f"{target.specifier}: standard output takes one utterance after another: see `pipe`"
+        )
     return path.parent / f".{path.name}.work"
 
 
 def _encode_all(
-    encoder: Encoder, task: Task, modules: list[int], planned: list[Unit], work: Work, nj: int, progress: Progress
+    encoder: Encoder,
+    task: Task,
+    modules: list[int],
+    planned: list[Unit],
+    work: Work,
+    nj: int,
+    progress: Progress,
 ) -> None:
     done = {name for name, entries in work.done().items() if not entries[0].failed}
     left = [unit for unit in planned if not done.issuperset(unit.names)]
@@ -307,7 +327,9 @@ def _matrix(work: Work, task: Task, entry: Done) -> Matrix:
     return Matrix(entry.name, shape, task.pooling.is_vector, work.dtype, lambda: work.blocks(entry))
 
 
-def _describe(encoder: Encoder, task: Task, entry: Done, known: Mapping[str, Header]) -> dict[str, Any]:
+def _describe(
+    encoder: Encoder, task: Task, entry: Done, known: Mapping[str, Header]
+) -> dict[str, Any]:
     own = encoder.geometries[entry.module - 1]
     geometry, vector = task.pooling.geometry(own), task.pooling.is_vector
     rates = Counter(header.rate for header in known.values())

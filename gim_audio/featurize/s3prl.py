@@ -35,9 +35,13 @@ class Upstream(nn.Module):
         """Shape: each `(samples,)` → `hidden_states`, of each module `(batch, frames, width)`, zeros after the end."""
         self.featurizer.device = next(self.model.parameters()).device
         modules = range(1, len(self.featurizer.modules) + 1)
-        found = [encode_at_one_rate(self.featurizer, wav.detach().cpu().numpy(), modules) for wav in wavs]
+        found = [
+            encode_at_one_rate(self.featurizer, wav.detach().cpu().numpy(), modules) for wav in wavs
+        ]
         states = [
-            pad_sequence([torch.from_numpy(features) for features in of_module], batch_first=True).to(wavs[0].device)
+            pad_sequence(
+                [torch.from_numpy(features) for features in of_module], batch_first=True
+            ).to(wavs[0].device)
             for of_module in zip(*found, strict=True)
         ]
         widest = max(state.shape[2] for state in states)

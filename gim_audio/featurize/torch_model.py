@@ -132,7 +132,11 @@ class FeatureModel(nn.Module):
 
     def _checked(self, waveforms: Tensor, lengths: Tensor | None) -> tuple[Tensor, list[int]]:
         """Return waveforms as a batch, and the length of each."""
-        if not (isinstance(waveforms, Tensor) and waveforms.is_floating_point() and waveforms.ndim in {1, 2}):
+        if not (
+            isinstance(waveforms, Tensor)
+            and waveforms.is_floating_point()
+            and waveforms.ndim in {1, 2}
+        ):
             kind = waveforms.dtype if isinstance(waveforms, Tensor) else type(waveforms).__name__
             raise AudioError(
                 f"waveforms of {kind} and shape {tuple(np.shape(waveforms))}: expected a tensor of floating point, "
@@ -141,10 +145,18 @@ class FeatureModel(nn.Module):
         batch = waveforms if waveforms.ndim == 2 else waveforms[None]
         count = len(batch) if lengths is None else lengths.numel()
         if count != len(batch) or not count:
-            raise AudioError(f"{count} lengths of {len(batch)} waveforms: expected one each, and some")
-        known = [batch.shape[1]] * count if lengths is None else [int(length) for length in lengths.flatten().tolist()]
+            raise AudioError(
+                f"{count} lengths of {len(batch)} waveforms: expected one each, and some"
+            )
+        known = (
+            [batch.shape[1]] * count
+            if lengths is None
+            else [int(length) for length in lengths.flatten().tolist()]
+        )
         if max(known) > batch.shape[1]:
-            raise AudioError(f"a length of {max(known)}: the waveforms have {batch.shape[1]} samples")
+            raise AudioError(
+                f"a length of {max(known)}: the waveforms have {batch.shape[1]} samples"
+            )
         self._encoder.hears(min(known))
         return batch, known
 
@@ -158,7 +170,9 @@ class FeatureModel(nn.Module):
         encoder = self._encoder
         shown = (
             f"{name}: {width} features every {1000 * geometry.hop / encoder.rate:g} ms"
-            for name, width, geometry in zip(encoder.modules, self.widths, encoder.geometries, strict=True)
+            for name, width, geometry in zip(
+                encoder.modules, self.widths, encoder.geometries, strict=True
+            )
         )
         return f"{type(self).__name__}({self.name}, {encoder.rate} Hz; {'; '.join(shown)})"
 
@@ -227,13 +241,27 @@ class BaselineModel(FeatureModel):
         """See `FeatureModel.extract_features`."""
         batch, known = self._checked(waveforms, lengths)
         wanted, rows = self._encoder.pick_all(modules), batch.detach().float().cpu().numpy()
-        each = [self._encoder.encode(row[:length], wanted) for row, length in zip(rows, known, strict=True)]
-        by_module = [[torch.from_numpy(matrix) for matrix in of_module] for of_module in zip(*each, strict=True)]
-        features = [pad_sequence(matrices, batch_first=True).to(batch.device) for matrices in by_module]
-        counts = [torch.tensor([len(matrix) for matrix in matrices]).to(batch.device) for matrices in by_module]
+        each = [
+            self._encoder.encode(row[:length], wanted)
+            for row, length in zip(rows, known, strict=True)
+        ]
+        by_module = [
+            [torch.from_numpy(matrix) for matrix in of_module]
+            for of_module in zip(*each, strict=True)
+        ]
+        features = [
+            pad_sequence(matrices, batch_first=True).to(batch.device) for matrices in by_module
+        ]
+        counts = [
+            torch.tensor([len(matrix) for matrix in matrices]).to(batch.device)
+            for matrices in by_module
+        ]
         return features, counts
 
     @property
     def widths(self) -> list[int]:
         """See `FeatureModel.widths`."""
-        return [matrix.shape[1] for matrix in self._encoder.encode(np.zeros(self._encoder.shortest, np.float32))]
+        return [
+            matrix.shape[1]
+            for matrix in self._encoder.encode(np.zeros(self._encoder.shortest, np.float32))
+        ]

@@ -46,7 +46,13 @@ class GimFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         pool: str | None = "mean",
         device: str = "cpu",
     ) -> None:
-        self.model, self.module, self.rate, self.pool, self.device = model, module, rate, pool, device
+        self.model, self.module, self.rate, self.pool, self.device = (
+            model,
+            module,
+            rate,
+            pool,
+            device,
+        )
 
     def fit(self, X: Iterable[Any], y: Any = None) -> Self:  # noqa: ARG002, N803 - scikit-learn's signature
         """Load the weights; the waveforms change nothing.
@@ -97,12 +103,19 @@ class GimFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         pooling, encoder = self._pooling(), self.encoder_
         if not pooling.is_vector:
-            raise ValueError(f"pool={self.pool!r} gives a matrix a waveform: only vectors have names of columns")
+            raise ValueError(
+                f"pool={self.pool!r} gives a matrix a waveform: only vectors have names of columns"
+            )
         number = encoder.pick(self.module)
         (features,) = encoder.encode(np.zeros(encoder.shortest, np.float32), [number])
         columns = range(features.shape[1])
         return np.array(
-            [f"{encoder.modules[number - 1]}_{kind}_{n}" for kind in pooling.kind.split("+") for n in columns], object
+            [
+                f"{encoder.modules[number - 1]}_{kind}_{n}"
+                for kind in pooling.kind.split("+")
+                for n in columns
+            ],
+            object,
         )
 
     def _samples(self, given: Any) -> Waveform:

@@ -55,7 +55,9 @@ def job(data: DataDir, number: int, count: int) -> DataDir:
         mine = set(recordings)
         names = [name for name, cut in data.segments.items() if cut.recording in mine]
     if not names:
-        raise GimAudioError(f"--job {number}/{count}: there are {len(data.recordings)} recordings: take fewer jobs")
+        raise GimAudioError(
+            f"--job {number}/{count}: there are {len(data.recordings)} recordings: take fewer jobs"
+        )
     return data.select(names)
 
 
@@ -66,13 +68,21 @@ def units(data: DataDir, known: Mapping[str, audio.Header], device: str) -> list
         for name, cut in data.segments.items():
             cuts.setdefault(cut.recording, {})[name] = cut
         found = [
-            Unit({name: data.recordings[name]}, of_it, sum(_length(cut, known.get(name)) for cut in of_it.values()))
+            Unit(
+                {name: data.recordings[name]},
+                of_it,
+                sum(_length(cut, known.get(name)) for cut in of_it.values()),
+            )
             for name, of_it in cuts.items()
         ]
     else:
         length = {name: known[name].seconds if name in known else 0.0 for name in data.recordings}
         found = [
-            Unit({name: data.recordings[name] for name in names}, {}, sum(length[name] for name in names))
+            Unit(
+                {name: data.recordings[name] for name in names},
+                {},
+                sum(length[name] for name in names),
+            )
             for names in batches(length, device)
         ]
     return sorted(found, key=lambda unit: (-unit.seconds, unit.names))
@@ -91,7 +101,12 @@ def batches(length: Mapping[str, float], device: str) -> list[list[str]]:
     most, found = BATCH_SECONDS.get(device, LONG_BATCH_SECONDS), list[list[str]]()
     for name in sorted(length, key=lambda name: (length[name], name)):
         last = found[-1] if found else []
-        if last and length[last[0]] and (len(last) + 1) * length[name] <= most and len(last) < BATCH:
+        if (
+            last
+            and length[last[0]]
+            and (len(last) + 1) * length[name] <= most
+            and len(last) < BATCH
+        ):
             last.append(name)
         else:
             found.append([name])

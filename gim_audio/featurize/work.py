@@ -129,7 +129,9 @@ class Work:
 
     @staticmethod
     def _goes_on(folder: Path, plan: dict[str, Any]) -> bool:
-        return (folder / PLAN).exists() and (folder / PLAN).read_text(encoding="utf-8") == _text(plan)
+        return (folder / PLAN).exists() and (folder / PLAN).read_text(encoding="utf-8") == _text(
+            plan
+        )
 
     def writes(self) -> None:
         """Note that the output is written from now on."""
@@ -143,7 +145,9 @@ class Work:
                 with suppress(TypeError, IndexError):  # the line is no whole entry
                     entries = [Done(**entry) for entry in line]
                     name = entries[0].name
-                    if name not in found or found[name][0].failed:  # what failed once may have been tried again
+                    if (
+                        name not in found or found[name][0].failed
+                    ):  # what failed once may have been tried again
                         found[name] = entries
         return found
 
@@ -155,7 +159,10 @@ class Work:
         """The features of an utterance, so many rows at a time. Shape: `(rows, columns)`."""
         with (self.folder / done.file).open("rb") as file:
             file.seek(done.offset)
-            step, left = max(1, BLOCK_BYTES // (self.dtype.itemsize * max(1, done.columns))), done.rows
+            step, left = (
+                max(1, BLOCK_BYTES // (self.dtype.itemsize * max(1, done.columns))),
+                done.rows,
+            )
             while left:
                 rows = min(step, left)
                 yield np.fromfile(file, self.dtype, rows * done.columns).reshape(rows, done.columns)

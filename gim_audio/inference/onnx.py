@@ -21,7 +21,13 @@ Array = npt.NDArray[Any]
 
 
 def to_onnx(
-    model: GreedyInfoMax, module: int, file: Path, *, stream: bool, half: bool, notes: Mapping[str, object]
+    model: GreedyInfoMax,
+    module: int,
+    file: Path,
+    *,
+    stream: bool,
+    half: bool,
+    notes: Mapping[str, object],
 ) -> None:
     """Write a graph `waveform` (batch, samples) → `features` (batch, frames, width), any number of each.
 
@@ -38,7 +44,11 @@ def to_onnx(
         notes: Metadata of the graph.
     """
     graph = _Graph(stream=stream, half=half)
-    x = graph.node("Div", graph.node("Sub", "waveform", graph.weight(model.mean)), graph.weight(model.deviation))
+    x = graph.node(
+        "Div",
+        graph.node("Sub", "waveform", graph.weight(model.mean)),
+        graph.weight(model.deviation),
+    )
     x = graph.node("Unsqueeze", x, graph.constant([1]))
     features = x
     for part in list(model.stack)[:module]:
@@ -67,7 +77,9 @@ class _Graph:
         self.weights: list[Any] = []
         self.states: list[list[int]] = []
 
-    def node(self, kind: str, *inputs: str, out: str = "", outputs: int = 1, **attributes: Any) -> str:
+    def node(
+        self, kind: str, *inputs: str, out: str = "", outputs: int = 1, **attributes: Any
+    ) -> str:
         """Add an operation; the name of its first output, after which the others are called."""
         name = out or f"{kind.lower()}_{len(self.nodes)}"
         names = [name, *(f"{name}.{number}" for number in range(1, outputs))]
@@ -108,11 +120,19 @@ class _Graph:
         heard = self.node("Concat", before, x, axis=2)
         if padding:
             size = self.node("Mul", "last", self.constant([padding]))
-            shape = self.node("Concat", self.constant([0, 0, 0, 0, 0]), size, axis=0)  # before and after each axis
+            shape = self.node(
+                "Concat", self.constant([0, 0, 0, 0, 0]), size, axis=0
+            )  # before and after each axis
             heard = self.node("Pad", heard, shape)
-        length = self.node("Slice", self.node("Shape", heard), self.constant([2]), self.constant([3]))
-        steps = self.node("Div", self.node("Sub", length, self.constant([kernel])), self.constant([stride]))
-        begin = self.node("Mul", self.node("Add", steps, self.constant([1])), self.constant([stride]))
+        length = self.node(
+            "Slice", self.node("Shape", heard), self.constant([2]), self.constant([3])
+        )
+        steps = self.node(
+            "Div", self.node("Sub", length, self.constant([kernel])), self.constant([stride])
+        )
+        begin = self.node(
+            "Mul", self.node("Add", steps, self.constant([1])), self.constant([stride])
+        )
         end = self.constant([2**31])
         self.node("Slice", heard, begin, end, self.constant([2]), out=after)
         return self.node("Conv", heard, *weights, strides=[stride])
@@ -126,7 +146,9 @@ class _Graph:
     def _gru(self, z: str, context: GRUContext) -> str:
         gru, hidden = context.gru, context.width
 
-        def gates(name: str) -> Any:  # torch has reset, update, candidate; ONNX update, reset, candidate
+        def gates(
+            name: str,
+        ) -> Any:  # torch has reset, update, candidate; ONNX update, reset, candidate
             reset, update, candidate = getattr(gru, name).detach().split(hidden)
             return [update, reset, candidate]
 
@@ -139,9 +161,13 @@ class _Graph:
             before = ["", self.node("Transpose", first, perm=[1, 0, 2])]
         x = self.node("Transpose", z, perm=[1, 0, 2])
         weights = inputs, recurrent, biases
-        y = self.node("GRU", x, *weights, *before, outputs=2, hidden_size=hidden, linear_before_reset=1)
+        y = self.node(
+            "GRU", x, *weights, *before, outputs=2, hidden_size=hidden, linear_before_reset=1
+        )
         if self.stream:
-            self.node("Transpose", f"{y}.1", perm=[1, 0, 2], out=after)  # the batch comes first, as in all states
+            self.node(
+                "Transpose", f"{y}.1", perm=[1, 0, 2], out=after
+            )  # the batch comes first, as in all states
         return self.node("Transpose", self.node("Squeeze", y, self.constant([1])), perm=[1, 0, 2])
 
     def _causal(self, z: str, context: CausalConvolutions) -> str:
@@ -163,16 +189,26 @@ class _Graph:
 
     def build(self, notes: Mapping[str, object]) -> onnx.ModelProto:
         """The whole."""
-        inputs = [helper.make_tensor_value_info("waveform", TensorProto.FLOAT, ["batch", "samples"])]
-        outputs = [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", "frames", "width"])]
+        inputs = [
+            helper.make_tensor_value_info("waveform", TensorProto.FLOAT, ["batch", "samples"])
+        ]
+        outputs = [
+            helper.make_tensor_value_info(
+                "features", TensorProto.FLOAT, ["batch", "frames", "width"]
+            )
+        ]
         for number, (_, channels, *_) in enumerate(self.states):
             for values, name, length in ((inputs, "state", "before"), (outputs, "next", "after")):
                 shape: list[str | int | None] = ["batch", channels, f"{length}_{number}"]
-                values.append(helper.make_tensor_value_info(f"{name}_{number}", TensorProto.FLOAT, shape))
+                values.append(
+                    helper.make_tensor_value_info(f"{name}_{number}", TensorProto.FLOAT, shape)
+                )
         if self.stream:
             inputs.append(helper.make_tensor_value_info("last", TensorProto.INT64, [1]))
         graph = helper.make_graph(self.nodes, "gim-audio", inputs, outputs, self.weights)
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
+        model = helper.make_model(
+            graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8
+        )
         helper.set_model_props(model, {key: str(value) for key, value in notes.items()})
         onnx.checker.check_model(model)
         return model

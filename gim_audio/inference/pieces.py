@@ -35,7 +35,9 @@ class Stream:
         [49, 51]
     """
 
-    def __init__(self, model: GreedyInfoMax, modules: Sequence[int], dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self, model: GreedyInfoMax, modules: Sequence[int], dtype: torch.dtype = torch.float32
+    ) -> None:
         self.model, self.modules, self.dtype = model, list(modules), dtype
         self._states: list[ModuleState] | None = None
 
@@ -51,7 +53,9 @@ class Stream:
             The frames of each wanted module, in float32. Shape: each `(T', C)`.
         """
         with autocast(waveform, self.dtype):
-            found, states = self.model(waveform[None], self._states, last=last, modules=self.modules)
+            found, states = self.model(
+                waveform[None], self._states, last=last, modules=self.modules
+            )
         self._states = None if last else states
         return [features[0].float() for features in found]
 
@@ -91,6 +95,9 @@ def encode_batch(
     on_device = [features.float().to(waveforms[0].device) for features in found]
     counts = [model.frames(length) for length in lengths]
     return [
-        [features[row, : count[module - 1]] for features, module in zip(on_device, modules, strict=True)]
+        [
+            features[row, : count[module - 1]]
+            for features, module in zip(on_device, modules, strict=True)
+        ]
         for row, count in enumerate(counts)
     ]

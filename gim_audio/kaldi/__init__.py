@@ -7,7 +7,13 @@ from gim_audio.kaldi.datadir import DataDir
 from gim_audio.kaldi.fix import fix
 from gim_audio.kaldi.recordings import identity, locate, read_wave
 from gim_audio.kaldi.split import split
-from gim_audio.kaldi.tables import Segment, read_table, seconds_of, speakers_to_utterances, write_table
+from gim_audio.kaldi.tables import (
+    Segment,
+    read_table,
+    seconds_of,
+    speakers_to_utterances,
+    write_table,
+)
 
 __all__ = [
     "DataDir",

@@ -19,8 +19,12 @@ def read_scp(path: Path) -> DataDir:
     rows = read_table(path)
     recordings = dict(sorted(rows))
     if not rows or len(recordings) < len(rows):
-        twice = next((name for name, count in Counter(name for name, _ in rows).items() if count > 1), "")
-        raise DataError(f"{path}: {f'the name {twice} stands twice' if rows else 'lists no recordings'}")
+        twice = next(
+            (name for name, count in Counter(name for name, _ in rows).items() if count > 1), ""
+        )
+        raise DataError(
+            f"{path}: {f'the name {twice} stands twice' if rows else 'lists no recordings'}"
+        )
     return DataDir(recordings, {name: name for name in recordings}, path=path)
 
 
@@ -35,5 +39,7 @@ def parse_wspecifier(specifier: str) -> tuple[Path, Path | None]:
     if kinds not in {"ark", "ark,scp"} or len(paths) != len(kinds.split(",")) or not all(paths):
         raise GimAudioError(f"{specifier}: expected ark,scp:FILE.ark,FILE.scp or ark:FILE.ark")
     if any(part.strip().startswith("|") or part.strip().endswith("|") for part in paths):
-        raise GimAudioError(f"{specifier}: commands are not run: write to ark:- and send that on, `… ark:- | COMMAND`")
+        raise GimAudioError(
+            f"{specifier}: commands are not run: write to ark:- and send that on, `… ark:- | COMMAND`"
+        )
     return Path(paths[0]), Path(paths[1]) if len(paths) == 2 else None

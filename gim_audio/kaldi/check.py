@@ -15,7 +15,10 @@ def check(path: Path) -> list[str]:
     if not path.is_dir():
         return [f"{path}: no such data directory"]
     try:
-        tables = {name: read_table(path / name, optional=name in {"segments", "text"}) for name in TABLES[:5]}
+        tables = {
+            name: read_table(path / name, optional=name in {"segments", "text"})
+            for name in TABLES[:5]
+        }
         data = Tables.read(path)
     except DataError as error:
         return [str(error)]
@@ -30,11 +33,17 @@ def check(path: Path) -> list[str]:
                 break
     problems += _missing(data, path)
     utterances, speakers = set(data.segments or data.recordings), set(data.speakers)
-    problems += [f"{path}/utt2spk: no speaker of utterance {name}" for name in sorted(utterances - speakers)]
+    problems += [
+        f"{path}/utt2spk: no speaker of utterance {name}" for name in sorted(utterances - speakers)
+    ]
     problems += [f"{path}/utt2spk: {name} has no audio" for name in sorted(speakers - utterances)]
     if data.text:
-        problems += [f"{path}/text: no transcript of {name}" for name in sorted(utterances - set(data.text))]
-        problems += [f"{path}/text: {name} has no audio" for name in sorted(set(data.text) - utterances)]
+        problems += [
+            f"{path}/text: no transcript of {name}" for name in sorted(utterances - set(data.text))
+        ]
+        problems += [
+            f"{path}/text: {name} has no audio" for name in sorted(set(data.text) - utterances)
+        ]
     expected = speakers_to_utterances(data.speakers)
     listed = {speaker: " ".join(sorted(names.split())) for speaker, names in tables["spk2utt"]}
     problems += [
@@ -57,10 +66,16 @@ def _missing(data: Tables, path: Path) -> list[str]:
         if cut.recording not in data.recordings:
             problems.append(f"{path}/segments: {name}: no recording {cut.recording} in wav.scp")
         if not 0 <= cut.start < cut.end:
-            problems.append(f"{path}/segments: {name}: from {cut.start} to {cut.end} s is not a stretch of time")
+            problems.append(
+                f"{path}/segments: {name}: from {cut.start} to {cut.end} s is not a stretch of time"
+            )
     return problems
 
 
 def exists(extended: str) -> bool:
     """Return whether the file of an extended file name is there; a command may be."""
-    return extended.endswith("|") or Path(extended).exists() or Path(re.sub(r":\d+$", "", extended)).exists()
+    return (
+        extended.endswith("|")
+        or Path(extended).exists()
+        or Path(re.sub(r":\d+$", "", extended)).exists()
+    )

@@ -43,7 +43,9 @@ class DataDir:
         problems = check(path)
         if problems:
             more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-            raise DataError(f"{problems[0]}{more}: `gim-audio data check {path}` lists all, --fix mends what it can")
+            raise DataError(
+                f"{problems[0]}{more}: `gim-audio data check {path}` lists all, --fix mends what it can"
+            )
         tables = Tables.read(path)
         return cls(tables.recordings, tables.speakers, tables.segments, tables.text, path)
 
@@ -61,8 +63,12 @@ class DataDir:
         wanted = sorted(set(utterances))
         missing = [name for name in wanted if name not in self.speakers]
         if missing:
-            raise DataError(f"{self.path}: no utterance {missing[0]} ({len(missing)} of {len(wanted)} are missing)")
-        needed = {self.segments[name].recording for name in wanted} if self.segments else set(wanted)
+            raise DataError(
+                f"{self.path}: no utterance {missing[0]} ({len(missing)} of {len(wanted)} are missing)"
+            )
+        needed = (
+            {self.segments[name].recording for name in wanted} if self.segments else set(wanted)
+        )
         return replace(
             self,
             recordings={key: value for key, value in self.recordings.items() if key in needed},
@@ -86,7 +92,9 @@ class DataDir:
         if self.text:
             write_table(path / "text", self.text)
 
-    def waveforms(self, rate: int, *, allow_pipes: bool = False) -> Iterator[tuple[str, "audio.Waveform | Exception"]]:
+    def waveforms(
+        self, rate: int, *, allow_pipes: bool = False
+    ) -> Iterator[tuple[str, "audio.Waveform | Exception"]]:
         """Decode the utterances in order: name and samples at `rate` Hz, or what was wrong with it.
 
         A recording that several neighbouring utterances are cut from is decoded once.
@@ -99,11 +107,18 @@ class DataDir:
                 decoded = recording, self._decode(recording, rate, allow_pipes=allow_pipes)
             waveform = decoded[1]
             try:
-                yield name, _cut(waveform, rate, name, cut) if cut and not isinstance(waveform, Exception) else waveform
+                yield (
+                    name,
+                    _cut(waveform, rate, name, cut)
+                    if cut and not isinstance(waveform, Exception)
+                    else waveform,
+                )
             except DataError as error:
                 yield name, error
 
-    def _decode(self, recording: str, rate: int, *, allow_pipes: bool) -> "audio.Waveform | Exception":
+    def _decode(
+        self, recording: str, rate: int, *, allow_pipes: bool
+    ) -> "audio.Waveform | Exception":
         where = self.recordings[recording]
         try:
             return audio.read(locate(where, allow_pipes=allow_pipes), rate, name=where)
@@ -115,8 +130,12 @@ def _cut(samples: "audio.Waveform", rate: int, name: str, cut: Segment) -> "audi
     seconds = len(samples) / rate
     end = seconds if math.isinf(cut.end) else cut.end
     if end > seconds + OVERSHOOT or cut.start >= seconds:
-        raise DataError(f"{name}: segment {cut.start}-{cut.end} s of {cut.recording}, which lasts {seconds:.2f} s")
+        raise DataError(
+            f"{name}: segment {cut.start}-{cut.end} s of {cut.recording}, which lasts {seconds:.2f} s"
+        )
     inside = samples[round(cut.start * rate) : round(end * rate)]
     if not len(inside):
-        raise DataError(f"{name}: segment {cut.start}-{cut.end} s of {cut.recording} is shorter than a sample")
+        raise DataError(
+            f"{name}: segment {cut.start}-{cut.end} s of {cut.recording} is shorter than a sample"
+        )
     return inside

@@ -20,7 +20,9 @@ def locate(extended: str, *, allow_pipes: bool = False) -> Path | bytes:
     """
     if extended.endswith("|"):
         if not allow_pipes:
-            raise DataError(f"`{extended}` is a command: --allow-pipes runs it, if you trust this data directory")
+            raise DataError(
+                f"`{extended}` is a command: --allow-pipes runs it, if you trust this data directory"
+            )
         result = subprocess.run(extended[:-1], shell=True, capture_output=True, check=False)  # noqa: S602
         if result.returncode:
             reason = result.stderr.decode(errors="replace").strip().rsplit("\n", 1)[-1]
@@ -47,7 +49,9 @@ def read_wave(file: BinaryIO, name: str) -> bytes:
     if start[:4] != b"RIFF":
         raise DataError(f"{name}: no WAV begins there")
     if not 0 < (length := int.from_bytes(start[4:], "little")) < STREAMED:
-        raise DataError(f"{name}: a WAV of unknown length in an archive: nobody knows where it ends")
+        raise DataError(
+            f"{name}: a WAV of unknown length in an archive: nobody knows where it ends"
+        )
     return start + file.read(length)
 
 

@@ -34,7 +34,10 @@ def split(data: DataDir, by: By, share: float, seed: int = 0) -> tuple[DataDir, 
     if by == "time":
         return _by_time(data, share)
     generator = np.random.default_rng(seed)
-    spoken = {speaker: names.split() for speaker, names in sorted(speakers_to_utterances(data.speakers).items())}
+    spoken = {
+        speaker: names.split()
+        for speaker, names in sorted(speakers_to_utterances(data.speakers).items())
+    }
     if by == "speakers":
         chosen = set(_some(list(spoken), share, generator))
         first = [name for name, speaker in data.speakers.items() if speaker in chosen]
@@ -61,7 +64,9 @@ def _by_time(data: DataDir, share: float) -> tuple[DataDir, DataDir]:
     whole = sorted({recording for recording, _, end in cuts.values() if math.isinf(end)})
     commands = [name for name in whole if data.recordings[name].endswith("|")]
     if commands:
-        raise DataError(f"{data.path}: {commands[0]} is a command, whose length nobody knows: pack it and cut that")
+        raise DataError(
+            f"{data.path}: {commands[0]} is a command, whose length nobody knows: pack it and cut that"
+        )
     places = {name: data.recordings[name] for name in whole}
     lengths = {name: audio.header(locate(where), where).seconds for name, where in places.items()}
 
@@ -69,7 +74,8 @@ def _by_time(data: DataDir, share: float) -> tuple[DataDir, DataDir]:
         return replace(
             data,
             segments={
-                f"{name}-{suffix}": Segment(rec, *between(rec, start, end)) for name, (rec, start, end) in cuts.items()
+                f"{name}-{suffix}": Segment(rec, *between(rec, start, end))
+                for name, (rec, start, end) in cuts.items()
             },
             speakers={f"{name}-{suffix}": speaker for name, speaker in data.speakers.items()},
             text={},  # nobody knows which words fall into which part

@@ -8,7 +8,15 @@ from pathlib import Path
 from gim_audio.errors import DataError
 from gim_audio.files import read_text, write_text
 
-__all__ = ["TABLES", "Segment", "Tables", "read_table", "seconds_of", "speakers_to_utterances", "write_table"]
+__all__ = [
+    "TABLES",
+    "Segment",
+    "Tables",
+    "read_table",
+    "seconds_of",
+    "speakers_to_utterances",
+    "write_table",
+]
 
 TABLES = ("wav.scp", "segments", "utt2spk", "spk2utt", "text", "phones.ctm", "utt2num_samples")
 """Names of all tables, those first that say which utterances there are."""
@@ -49,7 +57,10 @@ class Tables:
         return cls(
             recordings=recordings,
             speakers=dict(read_table(path / "utt2spk")),
-            segments={key: segment(path, key, value) for key, value in read_table(path / "segments", optional=True)},
+            segments={
+                key: segment(path, key, value)
+                for key, value in read_table(path / "segments", optional=True)
+            },
             text=dict(read_table(path / "text", optional=True)),
         )
 
@@ -58,7 +69,9 @@ def here(path: Path, recordings: Mapping[str, str]) -> dict[str, str]:
     """Return the places of a packed corpus's utterances, in the archives that lie in its folder."""
     archives = {place.rpartition(":")[0] for place in recordings.values()}
     local = {archive: (path / Path(archive).name).resolve() for archive in archives}
-    found = {archive: str(local[archive]) if local[archive].exists() else archive for archive in archives}
+    found = {
+        archive: str(local[archive]) if local[archive].exists() else archive for archive in archives
+    }
     places = {name: place.rpartition(":") for name, place in recordings.items()}
     return {name: f"{found[archive]}:{offset}" for name, (archive, _, offset) in places.items()}
 
@@ -70,7 +83,9 @@ def segment(path: Path, name: str, value: str) -> Segment:
         start, end = map(seconds_of, edges)
         return Segment(recording, start, math.inf if end == -1 else end)
     except ValueError as error:
-        raise DataError(f"{path}/segments: {name}: expected `recording start end`, found `{value}`") from error
+        raise DataError(
+            f"{path}/segments: {name}: expected `recording start end`, found `{value}`"
+        ) from error
 
 
 def seconds_of(text: str) -> float:
@@ -93,7 +108,9 @@ def speakers_to_utterances(speakers: Mapping[str, str]) -> dict[str, str]:
     return {speaker: " ".join(sorted(names)) for speaker, names in spoken.items()}
 
 
-def read_table(path: Path, *, optional: bool = False, lenient: bool = False) -> list[tuple[str, str]]:
+def read_table(
+    path: Path, *, optional: bool = False, lenient: bool = False
+) -> list[tuple[str, str]]:
     """The lines of a Kaldi table: a key, white space, the rest. With `lenient`, empty lines are passed over.
 
     Raises:

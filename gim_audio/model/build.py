@@ -78,7 +78,9 @@ def _context(config: ContextConfig, channels: int) -> Context | None:
     if config.kind == "gru":
         return GRUContext(channels, config.hidden, bptt=config.bptt)
     if config.kind == "conv":
-        return CausalConvolutions(channels, config.hidden, layers=config.layers, kernel=config.kernel)
+        return CausalConvolutions(
+            channels, config.hidden, layers=config.layers, kernel=config.kernel
+        )
     return None
 
 
@@ -113,7 +115,9 @@ def by_layer(model: GreedyInfoMax) -> GreedyInfoMax:
             geometries.append(geometry)
         if module.context is not None:
             output: Output = "contexts" if module.gives_contexts else "frames"
-            modules.append(GreedyModule([], module.context, module.objective, module.channels, output))
+            modules.append(
+                GreedyModule([], module.context, module.objective, module.channels, output)
+            )
             geometries.append(geometry)
     return GreedyInfoMax(modules, geometries, model.rate, float(model.mean), float(model.deviation))
 

@@ -35,7 +35,9 @@ class ConvBlock(nn.Module):
         self.kernel, self.stride, self.padding = kernel, stride, padding
         self.width = width
 
-    def forward(self, x: Tensor, state: Tensor | None = None, *, last: bool = True) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self, x: Tensor, state: Tensor | None = None, *, last: bool = True
+    ) -> tuple[Tensor, Tensor | None]:
         """Return the frames that the input completes, and the state that the next piece needs.
 
         Args:
@@ -67,8 +69,12 @@ class ConvBlock(nn.Module):
             return x.new_empty(len(x), self.width, 0)
         if len(x) * count > FEW:
             return F.relu(F.conv1d(x, weight, bias, self.stride, padding), inplace=True)
-        fields = F.pad(x, (padding, padding)).unfold(2, self.kernel, self.stride)  # (B, C, T', kernel)
-        return F.relu(F.linear(fields.transpose(1, 2).flatten(2), weight.flatten(1), bias)).transpose(1, 2)
+        fields = F.pad(x, (padding, padding)).unfold(
+            2, self.kernel, self.stride
+        )  # (B, C, T', kernel)
+        return F.relu(
+            F.linear(fields.transpose(1, 2).flatten(2), weight.flatten(1), bias)
+        ).transpose(1, 2)
 
     def geometry(self, below: Geometry) -> Geometry:
         """Return the geometry of the frames, given that of the input."""

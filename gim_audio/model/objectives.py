@@ -131,7 +131,9 @@ class InfoNCE(nn.Module):
         batch, frames, _ = z.shape
         draw = self.sampler.draw(frames, batch * ranks.count, generator)
         parts = [draw.part(rank, batch) for rank in range(ranks.count)]
-        asked = [[part.window[: 0 if c is not z else None], part.candidates, part.pool] for part in parts]
+        asked = [
+            [part.window[: 0 if c is not z else None], part.candidates, part.pool] for part in parts
+        ]
         contexts, candidates, pool = gather(z, asked, ranks)
         if c is not z:
             contexts = c[:, draw.first : draw.first + len(draw.window)].transpose(0, 1)
@@ -186,7 +188,9 @@ class Classify(nn.Module):
             before = c[:, :1].expand(-1, max(0, -self.first), -1)
             after = c[:, -1:].expand(-1, max(0, last - frames), -1)
             covered = torch.cat([before, c[:, max(0, self.first) : last], after], dim=1)
-            pooled = covered.view(batch, labels.shape[1], self.ratio, -1).mean(2, dtype=torch.float32)
+            pooled = covered.view(batch, labels.shape[1], self.ratio, -1).mean(
+                2, dtype=torch.float32
+            )
         answers = self.linear(pooled)
         answers, labels = answers.flatten(0, -2), labels.flatten()
         known = ranks.total((labels >= 0).sum()).clamp(min=1) / ranks.count

@@ -27,7 +27,7 @@ class Ranks(Protocol):
     def count(self) -> int:
         """The number of processes."""
 
-    def exchange(self, rows: Tensor, sent: list[int], received: list[int]) -> Tensor:
+    def exchange_rows(self, rows: Tensor, sent: list[int], received: list[int]) -> Tensor:
         """Send the first sent[0] rows to rank 0, the next to rank 1, …; return what they send.
 
         Gradients go the other way. Shape: `(sum of sent, C)` → `(sum of received, C)`, by rank.
@@ -44,7 +44,7 @@ class SingleProcess:
     rank: int = 0
     count: int = 1
 
-    def exchange(self, rows: Tensor, sent: list[int], received: list[int]) -> Tensor:  # noqa: ARG002
+    def exchange_rows(self, rows: Tensor, sent: list[int], received: list[int]) -> Tensor:  # noqa: ARG002
         """Return the rows: all are its own."""
         return rows
 
@@ -83,7 +83,7 @@ def gather(z: Tensor, asked: Sequence[Sequence[Tensor]], ranks: Ranks) -> Sequen
     if ranks.count > 1:
         mine = owners[ranks.rank]
         received = mine.bincount(minlength=ranks.count).tolist()
-        came = ranks.exchange(found, [len(rows) for rows in given], received)
+        came = ranks.exchange_rows(found, [len(rows) for rows in given], received)
         order = mine.argsort(stable=True).argsort()  # from the order of owners to that of asking
         found = came[send(order, z.device)]
     own = asked[ranks.rank]

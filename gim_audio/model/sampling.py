@@ -78,16 +78,24 @@ class Sampler:
                 )
             pool = torch.randperm(total, generator=generator)[: self.number]
             negatives = rows.new_empty(len(rows), 0)
-        elif self.kind == "batch":  # as published: whole permutations, of which the first rows count
+        elif (
+            self.kind == "batch"
+        ):  # as published: whole permutations, of which the first rows count
             orders = [torch.randperm(total, generator=generator) for _ in range(self.number)]
             negatives = torch.stack([order[: len(rows)] for order in orders], dim=1)
-        elif self.kind == "exact":  # 1 … total - 1 rows further on, around the end: never the positive
-            ahead = [torch.randint(1, total, shape, generator=generator) for _ in range(self.steps_ahead)]
+        elif (
+            self.kind == "exact"
+        ):  # 1 … total - 1 rows further on, around the end: never the positive
+            ahead = [
+                torch.randint(1, total, shape, generator=generator) for _ in range(self.steps_ahead)
+            ]
             negatives = (rows[:, None, None] + torch.stack(ahead, dim=1)) % total
         else:  # the same utterance's, at another time
             times = torch.randint(1, frames, shape, generator=generator)
             negatives = (rows[:, None] + times * batch) % total
-        positives = rows.view(-1, *(1 for _ in negatives.shape[1:])).expand(*negatives.shape[:-1], 1)
+        positives = rows.view(-1, *(1 for _ in negatives.shape[1:])).expand(
+            *negatives.shape[:-1], 1
+        )
         candidates = torch.cat([positives, negatives], dim=-1)
         window = rows.view(length, batch)
         return Draw(first, window, candidates.view(length, batch, *candidates.shape[1:]), pool)

@@ -129,13 +129,17 @@ class GreedyInfoMax(nn.Module):
             with autocast(x, dtype), torch.set_grad_enabled(learns and torch.is_grad_enabled()):
                 made = module(x, features=learns)
             if learns:
-                score = module.objective.score(made.frames, made.contexts, generator(number), labels, ranks)
+                score = module.objective.score(
+                    made.frames, made.contexts, generator(number), labels, ranks
+                )
             x = stop_gradient(made.output)
             yield number, score, x
 
     def features_only(self) -> dict[str, Tensor]:
         """Return the state dict without the objectives, which features do not need."""
-        return {name: value for name, value in self.state_dict().items() if ".objective." not in name}
+        return {
+            name: value for name, value in self.state_dict().items() if ".objective." not in name
+        }
 
     def frames(self, samples: int) -> list[int]:
         """Return the number of frames that each module makes of `samples` samples."""

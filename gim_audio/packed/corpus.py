@@ -44,7 +44,9 @@ class PackedCorpus:
             raise DataError(f"{path}: not a packed corpus: `gim-audio pack DATA {path}` makes one")
         self.path = path
         self.fingerprint = read_text(path / "fingerprint").strip()
-        self.speakers, lengths, places = (_read(path / name) for name in ("utt2spk", "utt2num_samples", "wav.scp"))
+        self.speakers, lengths, places = (
+            _read(path / name) for name in ("utt2spk", "utt2num_samples", "wav.scp")
+        )
         self.utterances = list(self.speakers)
         try:
             if not self.utterances == list(lengths) == list(places):
@@ -53,7 +55,9 @@ class PackedCorpus:
             located = [place.rpartition(":") for place in places.values()]
             self._offsets = np.array([int(offset) for _, _, offset in located]) + HEADER
         except ValueError as error:
-            raise DataError(f"{path}: wav.scp, utt2spk and utt2num_samples do not agree: pack it again") from error
+            raise DataError(
+                f"{path}: wav.scp, utt2spk and utt2num_samples do not agree: pack it again"
+            ) from error
         names = [archive.rpartition("/")[2] for archive, _, _ in located]
         numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
         self._archives = np.array([numbers[name] for name in names])
@@ -63,7 +67,9 @@ class PackedCorpus:
         if beyond.any():
             name = self.utterances[int(beyond.argmax())]
             raise DataError(f"{path}: {name} lies beyond the end of its archive: pack it again")
-        self.rate = int.from_bytes(os.pread(self._files[0].fileno(), 4, int(self._offsets[0]) - 20), "little")
+        self.rate = int.from_bytes(
+            os.pread(self._files[0].fileno(), 4, int(self._offsets[0]) - 20), "little"
+        )
 
     def __len__(self) -> int:
         return len(self.utterances)
@@ -91,7 +97,9 @@ class PackedCorpus:
         while left:
             got = os.preadv(file.fileno(), [left], byte)
             if not got:
-                raise DataError(f"{file.name}: cut short since it was opened: pack the corpus again")
+                raise DataError(
+                    f"{file.name}: cut short since it was opened: pack the corpus again"
+                )
             left, byte = left[got:], byte + got
 
     def statistics(self) -> tuple[float, float]:

@@ -54,7 +54,9 @@ class Crops:
             return f"the others are {1 - self.unused:.1%} of the audio"
         share = lengths[lengths >= fits].sum() / lengths.sum()
         return (
-            f"data.crop={fits} would use {share:.0%} of the audio" if fits else "utterances are too short to learn from"
+            f"data.crop={fits} would use {share:.0%} of the audio"
+            if fits
+            else "utterances are too short to learn from"
         )
 
     def __call__(self, step: int, part: slice = slice(None)) -> npt.NDArray[np.int16]:

@@ -66,13 +66,17 @@ def pack(
     absent(packed)
     staging = packed.parent / f".{packed.name}.partial"
     sources = [identity(extended) for extended in data.recordings.values()]
-    plan = hashlib.sha256(repr((data.recordings, sources, data.segments, rate)).encode()).hexdigest()
+    plan = hashlib.sha256(
+        repr((data.recordings, sources, data.segments, rate)).encode()
+    ).hexdigest()
     if not (staging / "plan").exists() or (staging / "plan").read_text(encoding="utf-8") != plan:
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(parents=True)
         write_text(staging / "plan", plan)
     names = data.utterances
-    size = max(1, min(500, -(-len(names) // 8)))  # so that eight processes have work, and no archive is huge
+    size = max(
+        1, min(500, -(-len(names) // 8))
+    )  # so that eight processes have work, and no archive is huge
     shards = [names[start : start + size] for start in range(0, len(names), size)]
     jobs = [
         Job(data.select(shard), staging / f"wav.{number}.ark", rate, allow_pipes)
@@ -84,7 +88,10 @@ def pack(
     done = 0
     with closing(each(_pack_archive, [(job,) for job in jobs], nj)) as results:
         for (job,), summary in results:
-            index[job.archive.name], digests[job.archive.name] = summary["utterances"], summary["digest"]
+            index[job.archive.name], digests[job.archive.name] = (
+                summary["utterances"],
+                summary["digest"],
+            )
             failed |= summary["failed"]
             done += len(job.data.utterances)
             progress(done)
@@ -97,7 +104,10 @@ def pack(
     if len(failed) == len(names):
         raise DataError(f"{data.path}: none of {len(names)} utterances can be decoded")
     _write_tables(data, staging, packed.resolve(), index)
-    write_text(staging / "fingerprint", hashlib.sha256(repr(sorted(digests.items())).encode()).hexdigest() + "\n")
+    write_text(
+        staging / "fingerprint",
+        hashlib.sha256(repr(sorted(digests.items())).encode()).hexdigest() + "\n",
+    )
     for leftover in ("plan", *(f"{job.archive.name}.json" for job in jobs)):
         (staging / leftover).unlink(missing_ok=True)
     staging.replace(packed)
@@ -150,16 +160,22 @@ def _wav_header(size: int, rate: int) -> bytes:
     )
 
 
-def _write_tables(data: DataDir, staging: Path, packed: Path, index: dict[str, dict[str, list[int]]]) -> None:
+def _write_tables(
+    data: DataDir, staging: Path, packed: Path, index: dict[str, dict[str, list[int]]]
+) -> None:
     where = {
         name: (archive, offset, samples)
         for archive, places in index.items()
         for name, (offset, samples) in places.items()
     }
     kept = data.select(where)
-    recordings = {name: f"{packed / archive}:{offset}" for name, (archive, offset, _) in where.items()}
+    recordings = {
+        name: f"{packed / archive}:{offset}" for name, (archive, offset, _) in where.items()
+    }
     DataDir(recordings, kept.speakers, {}, kept.text).write(staging)
-    write_table(staging / "utt2num_samples", {name: samples for name, (_, _, samples) in where.items()})
+    write_table(
+        staging / "utt2num_samples", {name: samples for name, (_, _, samples) in where.items()}
+    )
     labels = data.path / "phones.ctm" if data.path else None
     if labels and labels.exists():
         write_ctm(staging / "phones.ctm", labels_of(kept, read_ctm(labels)))

@@ -94,14 +94,19 @@ class PhoneErrorRate(Evaluation):
             DataError: no utterance has phones.
         """
         if not self._targets:
-            raise DataError(f"{self.train.path}: no labels, or of silence only: there is nothing to read")
+            raise DataError(
+                f"{self.train.path}: no labels, or of silence only: there is nothing to read"
+            )
         shape = sum(self._lengths), self._sums.shape[1]
         frames = np.memmap(self._file, dtype=np.float32, mode="r", shape=shape)
         self._reader = self._fit(frames, *(self._sums / len(frames)))
         self._folder.cleanup()
 
     def _fit(
-        self, frames: npt.NDArray[np.float32], mean: npt.NDArray[np.float64], square: npt.NDArray[np.float64]
+        self,
+        frames: npt.NDArray[np.float32],
+        mean: npt.NDArray[np.float64],
+        square: npt.NDArray[np.float64],
     ) -> "Reader":
         """Choose the number of epochs on a held-out fifth of the speakers, then retrain on all of them."""
         variance = (square - mean**2).clip(0)
@@ -138,13 +143,19 @@ class PhoneErrorRate(Evaluation):
             yield reader
 
     @torch.no_grad()
-    def _mean_loss(self, reader: "Reader", frames: npt.NDArray[np.float32], utterances: npt.NDArray[np.int64]) -> float:
+    def _mean_loss(
+        self, reader: "Reader", frames: npt.NDArray[np.float32], utterances: npt.NDArray[np.int64]
+    ) -> float:
         """Return the mean loss of an utterance, from batches of about one length."""
         order = utterances[np.argsort(np.array(self._lengths)[utterances], kind="stable")]
         batches = [order[start : start + BATCH].tolist() for start in range(0, len(order), BATCH)]
-        return sum(len(batch) * float(self._loss(reader, frames, batch)) for batch in batches) / len(order)
+        return sum(
+            len(batch) * float(self._loss(reader, frames, batch)) for batch in batches
+        ) / len(order)
 
-    def _loss(self, reader: "Reader", frames: npt.NDArray[np.float32], utterances: list[int]) -> Tensor:
+    def _loss(
+        self, reader: "Reader", frames: npt.NDArray[np.float32], utterances: list[int]
+    ) -> Tensor:
         ends = np.cumsum(self._lengths)
         parts = (frames[ends[i] - self._lengths[i] : ends[i]] for i in utterances)
         inputs = [reader.standardise(torch.from_numpy(part.copy())) for part in parts]
@@ -176,13 +187,17 @@ class PhoneErrorRate(Evaluation):
             DataError: no test utterance has phones.
         """
         if not self._counts.any():
-            raise DataError(f"{self.test.path}: no labels, or of silence only: there is nothing to test on")
+            raise DataError(
+                f"{self.test.path}: no labels, or of silence only: there is nothing to test on"
+            )
         spoke = self._counts.any(axis=1)
         counts, speakers = self._counts[spoke], np.array(self._speakers)[spoke].tolist()
         row = {
             "module": self.subject.modules[-1],
             "name": self.subject.names[-1],
-            **figure("per", estimate(share_of(counts[:, 0], counts[:, 1]), len(speakers), most=math.inf)),
+            **figure(
+                "per", estimate(share_of(counts[:, 0], counts[:, 1]), len(speakers), most=math.inf)
+            ),
         }
         settings: dict[str, int | float | str] = {
             "seed": self.seed,
@@ -215,7 +230,9 @@ class Reader(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
-        scores: Tensor = self.convolution(x.transpose(1, 2)).transpose(1, 2)  # convolutions take time last
+        scores: Tensor = self.convolution(x.transpose(1, 2)).transpose(
+            1, 2
+        )  # convolutions take time last
         return scores
 
     def standardise(self, x: Tensor) -> Tensor:

@@ -123,4 +123,6 @@ def stacked(features: Features, around: int) -> Features:
     Shape: `(frames, channels)` → `(frames, (2 around + 1) channels)`, the earliest first.
     """
     padded = np.pad(features, ((around, around), (0, 0)), mode="edge")
-    return np.concatenate([padded[first : first + len(features)] for first in range(2 * around + 1)], axis=1)
+    return np.concatenate(
+        [padded[first : first + len(features)] for first in range(2 * around + 1)], axis=1
+    )

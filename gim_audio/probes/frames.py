@@ -80,7 +80,13 @@ class FrameSample(Evaluation):
     train: DataDir
 
     def __init__(
-        self, subject: Subject, train: Labelled, *, shifts: Sequence[int], most_frames: int, seed: int
+        self,
+        subject: Subject,
+        train: Labelled,
+        *,
+        shifts: Sequence[int],
+        most_frames: int,
+        seed: int,
     ) -> None:
         self.subject, self.labelled, self.shifts = subject, train, shifts
         self.most_frames, self.seed = most_frames, seed
@@ -98,10 +104,14 @@ class FrameSample(Evaluation):
     def learn(self, name: str, features: list[Features]) -> None:
         """See `Evaluation`."""
         count = len(features[0])
-        labels = np.stack([phones_of(self.subject.encoder, self.labelled, name, count, s) for s in self.shifts])
+        labels = np.stack(
+            [phones_of(self.subject.encoder, self.labelled, name, count, s) for s in self.shifts]
+        )
         for shift, known in zip(self.shifts, labels >= 0, strict=True):
             self.seen[shift] += int(known.sum())
-        chosen = np.flatnonzero((labels >= 0).any(axis=0) & (self._generator.random(count) < self._share))
+        chosen = np.flatnonzero(
+            (labels >= 0).any(axis=0) & (self._generator.random(count) < self._share)
+        )
         self._parts.append([f[chosen] for f in features])
         self._labels.append(labels[:, chosen])
         self._names.append(name)
@@ -121,15 +131,23 @@ class FrameSample(Evaluation):
             DataError: there are none, or of one class only.
         """
         number = self.shifts.index(shift)
-        labels = np.concatenate([each[number] for each in self._labels]) if self._labels else np.empty(0, np.int64)
+        labels = (
+            np.concatenate([each[number] for each in self._labels])
+            if self._labels
+            else np.empty(0, np.int64)
+        )
         lengths = [int((each[number] >= 0).sum()) for each in self._labels]
         labelled = [number for number, length in enumerate(lengths) if length]
         chosen = np.zeros(len(lengths), dtype=bool)
-        chosen[labelled] = held_out([self.train.speakers[self._names[number]] for number in labelled], self.seed)
+        chosen[labelled] = held_out(
+            [self.train.speakers[self._names[number]] for number in labelled], self.seed
+        )
         away = np.repeat(chosen, lengths)
         known = labels >= 0
         if len(np.unique(labels[known])) < 2:
-            raise DataError(f"{self.train.path}: no labels, or of one class only: there is nothing to tell apart")
+            raise DataError(
+                f"{self.train.path}: no labels, or of one class only: there is nothing to tell apart"
+            )
         features = self.features if known.all() else [f[known] for f in self.features]
         starts = np.cumsum([0, *lengths])[:-1].tolist()
         return Examples(features, labels[known], starts, away)

@@ -38,7 +38,8 @@ class PhoneProbe(Evaluation):
         self.tallies = {key: Tally() for key in self.asked}
         self.majority = dict.fromkeys(sample.shifts, 0)
         self.confusion = {
-            key: np.zeros((len(sample.subject.modules), len(PHONES), len(PHONES)), dtype=np.int64) for key in self.asked
+            key: np.zeros((len(sample.subject.modules), len(PHONES), len(PHONES)), dtype=np.int64)
+            for key in self.asked
         }
 
     def fit(self) -> None:
@@ -63,7 +64,9 @@ class PhoneProbe(Evaluation):
     def judge(self, name: str, features: list[Features]) -> None:
         """See `Evaluation`."""
         for shift in self.sample.shifts:
-            labels = phones_of(self.sample.subject.encoder, self.labelled, name, len(features[0]), shift)
+            labels = phones_of(
+                self.sample.subject.encoder, self.labelled, name, len(features[0]), shift
+            )
             known = labels >= 0
             self.majority[shift] += int((labels == self._majority_class[shift]).sum())
             for protocol in self.protocols:

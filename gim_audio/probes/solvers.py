@@ -59,14 +59,21 @@ class Published:
     batch: int | None
 
 
-def fit(protocol: Protocol, examples: Examples, classes: int, published: Published, seed: int) -> list[Classifier]:
+def fit(
+    protocol: Protocol, examples: Examples, classes: int, published: Published, seed: int
+) -> list[Classifier]:
     """One classifier a module."""
     if protocol == "ref":
-        return [adam(features, examples, classes, published, seed) for features in examples.features]
+        return [
+            adam(features, examples, classes, published, seed) for features in examples.features
+        ]
     judged = examples.judged
     return [
         logistic_regression(
-            features, examples.labels, examples.held_out, (judged[0][number], judged[1]) if judged else None
+            features,
+            examples.labels,
+            examples.held_out,
+            (judged[0][number], judged[1]) if judged else None,
         )
         for number, features in enumerate(examples.features)
     ]
@@ -107,7 +114,11 @@ def logistic_regression(
     """
     mean, transform = whiten(features)
     white = _project(features, mean, transform)
-    tried, truth = (_project(judged[0], mean, transform), judged[1]) if judged else (white[held_out], labels[held_out])
+    tried, truth = (
+        (_project(judged[0], mean, transform), judged[1])
+        if judged
+        else (white[held_out], labels[held_out])
+    )
     chosen: float = DEFAULT_PENALTY
     note: dict[str, Any] = {}
     if not len(truth):
@@ -121,7 +132,10 @@ def logistic_regression(
             model = _fit(white[~held_out], labels[~held_out], penalty, model)
             path[penalty] = float((model.predict(tried) == truth).mean())
         chosen = max(path, key=lambda penalty: path[penalty])
-        note = {"held_out": path[chosen], "path": {f"{penalty:g}": accuracy for penalty, accuracy in path.items()}}
+        note = {
+            "held_out": path[chosen],
+            "path": {f"{penalty:g}": accuracy for penalty, accuracy in path.items()},
+        }
     model = _fit(white, labels, chosen)
     iterations = int(model.n_iter_[0])
     weight, bias = model.coef_, model.intercept_
@@ -150,7 +164,9 @@ def _fit(
 
     model = begun or LogisticRegression(tol=TOLERANCE, max_iter=ITERATIONS, warm_start=True)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the result says how many iterations there were
+        warnings.simplefilter(
+            "ignore", ConvergenceWarning
+        )  # the result says how many iterations there were
         return model.set_params(C=1 / (penalty * len(labels))).fit(features, labels)
 
 
@@ -179,7 +195,9 @@ def whiten(features: Features) -> tuple[Features, Features]:
     return mean, transform
 
 
-def adam(features: Features, examples: Examples, classes: int, published: Published, seed: int) -> Classifier:
+def adam(
+    features: Features, examples: Examples, classes: int, published: Published, seed: int
+) -> Classifier:
     """A linear layer (Xavier) on features as they are, trained by Adam; the last epoch counts."""
     import torch
     from torch import nn
@@ -194,11 +212,16 @@ def adam(features: Features, examples: Examples, classes: int, published: Publis
         if published.batch:
             order = list(torch.split(torch.randperm(len(y)), published.batch))
         else:
-            order = [torch.arange(bounds[i], bounds[i + 1]) for i in torch.randperm(len(examples.starts)).tolist()]
+            order = [
+                torch.arange(bounds[i], bounds[i + 1])
+                for i in torch.randperm(len(examples.starts)).tolist()
+            ]
         for batch in order:
             if not len(batch):
                 continue  # an utterance without labels
             optimizer.zero_grad(set_to_none=True)
             nn.functional.cross_entropy(layer(x[batch]), y[batch]).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-    return Classifier(layer.weight.detach().numpy(), layer.bias.detach().numpy(), np.arange(classes))
+    return Classifier(
+        layer.weight.detach().numpy(), layer.bias.detach().numpy(), np.arange(classes)
+    )

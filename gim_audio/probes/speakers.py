@@ -47,9 +47,21 @@ class SpeakerProbe(Evaluation):
     test: DataDir
 
     def __init__(
-        self, subject: Subject, train: DataDir, test: DataDir, *, protocols: Sequence[Protocol], seed: int
+        self,
+        subject: Subject,
+        train: DataDir,
+        test: DataDir,
+        *,
+        protocols: Sequence[Protocol],
+        seed: int,
     ) -> None:
-        self.subject, self.train, self.test, self.protocols, self.seed = subject, train, test, protocols, seed
+        self.subject, self.train, self.test, self.protocols, self.seed = (
+            subject,
+            train,
+            test,
+            protocols,
+            seed,
+        )
         self.names = sorted(set(train.speakers.values()))
         self._classes = {speaker: number for number, speaker in enumerate(self.names)}
         if strangers := sorted(set(test.speakers.values()) - set(self.names)):
@@ -58,10 +70,18 @@ class SpeakerProbe(Evaluation):
                 "probe needs the same speakers in both (`gim-audio data split --by utterances` or `--by time`)"
             )
         if len(self.names) < 2:
-            raise DataError(f"{train.path}: no labels, or of one class only: there is nothing to tell apart")
+            raise DataError(
+                f"{train.path}: no labels, or of one class only: there is nothing to tell apart"
+            )
         self._generators = {protocol: np.random.default_rng(seed) for protocol in protocols}
-        self._windows: dict[Protocol, list[list[Features]]] = {protocol: [] for protocol in protocols}
-        self._lonely = {s for s, names in speakers_to_utterances(train.speakers).items() if len(names.split()) == 1}
+        self._windows: dict[Protocol, list[list[Features]]] = {
+            protocol: [] for protocol in protocols
+        }
+        self._lonely = {
+            s
+            for s, names in speakers_to_utterances(train.speakers).items()
+            if len(names.split()) == 1
+        }
         self._held_out = some_of_each_speaker(train, seed)
         self._judged: list[list[Features]] = []
         self._judged_speakers: list[int] = []
@@ -87,7 +107,9 @@ class SpeakerProbe(Evaluation):
                     self._judged.append([f[last].mean(axis=0) for f in features])
                     self._judged_speakers.append(number)
             windows = [_window(start, stop, generator) for start, stop in spans]
-            self._windows[protocol].append([np.stack([f[w].mean(axis=0) for w in windows]) for f in features])
+            self._windows[protocol].append(
+                [np.stack([f[w].mean(axis=0) for w in windows]) for f in features]
+            )
         self._speakers.append(number)
 
     def fit(self) -> None:
@@ -101,11 +123,17 @@ class SpeakerProbe(Evaluation):
             if protocol == "strict":
                 judged = [np.stack(module) for module in zip(*self._judged, strict=True)]
                 examples = Examples(
-                    features, labels, starts, np.concatenate(self._away), (judged, np.array(self._judged_speakers))
+                    features,
+                    labels,
+                    starts,
+                    np.concatenate(self._away),
+                    (judged, np.array(self._judged_speakers)),
                 )
             else:
                 examples = Examples(features, labels, starts, np.zeros(len(labels), dtype=bool))
-            self.classifiers[protocol] = fit(protocol, examples, len(self.names), PUBLISHED, self.seed)
+            self.classifiers[protocol] = fit(
+                protocol, examples, len(self.names), PUBLISHED, self.seed
+            )
         self._windows = {}
 
     def judge(self, name: str, features: list[Features]) -> None:
@@ -113,9 +141,16 @@ class SpeakerProbe(Evaluation):
         speaker = self.test.speakers[name]
         for protocol, classifiers in self.classifiers.items():
             whole = slice(None)
-            window = _window(0, len(features[0]), self._generators[protocol]) if protocol == "ref" else whole
+            window = (
+                _window(0, len(features[0]), self._generators[protocol])
+                if protocol == "ref"
+                else whole
+            )
             right = [
-                int(classifier.predict(f[window].mean(axis=0, keepdims=True))[0] == self._classes[speaker])
+                int(
+                    classifier.predict(f[window].mean(axis=0, keepdims=True))[0]
+                    == self._classes[speaker]
+                )
                 for classifier, f in zip(classifiers, features, strict=True)
             ]
             self.tallies[protocol].add(speaker, right, 1)
@@ -131,12 +166,16 @@ class SpeakerProbe(Evaluation):
     def _result(self, protocol: Protocol) -> Result:
         if not self.tallies[protocol].total:
             raise DataError(f"{self.test.path}: no utterances to test on")
-        majority = sum(self._classes[speaker] == self._most_frequent for speaker in self.test.speakers.values())
+        majority = sum(
+            self._classes[speaker] == self._most_frequent for speaker in self.test.speakers.values()
+        )
         notes = [c.note for c in self.classifiers[protocol]]
         return Result(
             task="speakers",
             protocol=protocol,
-            modules=self.tallies[protocol].rows(self.subject.modules, self.subject.encoder.modules, notes),
+            modules=self.tallies[protocol].rows(
+                self.subject.modules, self.subject.encoder.modules, notes
+            ),
             counts={
                 "classes": len(self.names),
                 "train_utterances": len(self.train.utterances),
@@ -162,7 +201,9 @@ def some_of_each_speaker(data: DataDir, seed: int) -> set[str]:
     for _, joined in sorted(speakers_to_utterances(data.speakers).items()):
         names = joined.split()
         if len(names) > 1:
-            found.update(generator.permutation(names)[: max(1, round(HELD_OUT * len(names)))].tolist())
+            found.update(
+                generator.permutation(names)[: max(1, round(HELD_OUT * len(names)))].tolist()
+            )
     return found
 
 

@@ -35,10 +35,14 @@ class AlikenessProbe(Evaluation):
         modules = [np.concatenate(each) for each in zip(*self._kept, strict=True)]
         rows = [
             {"module": number, "name": name, "cka": [linear_cka(x, y) for y in modules]}
-            for number, name, x in zip(self.subject.modules, self.subject.names, modules, strict=True)
+            for number, name, x in zip(
+                self.subject.modules, self.subject.names, modules, strict=True
+            )
         ]
         counts: dict[str, int | float] = {"test_frames": len(modules[0])}
-        return [Result("cka", "linear", rows, counts, {"every": EVERY, "stack": self.subject.stack})]
+        return [
+            Result("cka", "linear", rows, counts, {"every": EVERY, "stack": self.subject.stack})
+        ]
 
 
 class SlownessProbe(Evaluation):
@@ -53,7 +57,9 @@ class SlownessProbe(Evaluation):
     def __init__(self, subject: Subject, test: DataDir) -> None:
         self.subject, self.test = subject, test
         places = len(LAGS) * len(subject.modules)
-        self._sums: list[list[npt.NDArray[np.float64]]] = [[np.zeros(())] * 6 for _ in range(places)]
+        self._sums: list[list[npt.NDArray[np.float64]]] = [
+            [np.zeros(())] * 6 for _ in range(places)
+        ]
 
     def judge(self, name: str, features: list[Features]) -> None:  # noqa: ARG002
         """See `Evaluation`."""
@@ -62,17 +68,43 @@ class SlownessProbe(Evaluation):
             for place, lag in enumerate(LAGS):
                 a, b = x[:-lag], x[lag:]
                 sums = self._sums[number * len(LAGS) + place]
-                parts = (np.float64(len(a)), a.sum(0), b.sum(0), (a * b).sum(0), (a * a).sum(0), (b * b).sum(0))
+                parts = (
+                    np.float64(len(a)),
+                    a.sum(0),
+                    b.sum(0),
+                    (a * b).sum(0),
+                    (a * a).sum(0),
+                    (b * b).sum(0),
+                )
                 sums[:] = [before + now for before, now in zip(sums, parts, strict=True)]
 
     def results(self) -> list[Result]:
         """See `Evaluation`."""
         rows = []
-        for number, (module, name) in enumerate(zip(self.subject.modules, self.subject.names, strict=True)):
+        for number, (module, name) in enumerate(
+            zip(self.subject.modules, self.subject.names, strict=True)
+        ):
             sums = self._sums[number * len(LAGS) : (number + 1) * len(LAGS)]
-            rows.append({"module": module, "name": name, "autocorrelation": [_correlation(*each) for each in sums]})
-        settings: dict[str, int | float | str] = {"lags": " ".join(map(str, LAGS)), "stack": self.subject.stack}
-        return [Result("slowness", "autocorrelation", rows, {"test_utterances": len(self.test.utterances)}, settings)]
+            rows.append(
+                {
+                    "module": module,
+                    "name": name,
+                    "autocorrelation": [_correlation(*each) for each in sums],
+                }
+            )
+        settings: dict[str, int | float | str] = {
+            "lags": " ".join(map(str, LAGS)),
+            "stack": self.subject.stack,
+        }
+        return [
+            Result(
+                "slowness",
+                "autocorrelation",
+                rows,
+                {"test_utterances": len(self.test.utterances)},
+                settings,
+            )
+        ]
 
 
 def _correlation(

@@ -109,7 +109,9 @@ def write_result(
         "experiment": experiment,
         "model": encoder.name,
         "precision": encoder.precision,
-        "trained_steps": None if experiment in (*BASELINES, "random") else trained_steps(Path(experiment)),
+        "trained_steps": None
+        if experiment in (*BASELINES, "random")
+        else trained_steps(Path(experiment)),
         "train": str(train) if train else None,
         "test": str(test),
         "corpora": _fingerprints([data for data in (train, test) if data], result.task),

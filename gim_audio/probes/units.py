@@ -39,7 +39,9 @@ class UnitProbe(Evaluation):
         self.sample, self.labelled, self.units, self.shift = sample, test, units, sample.shifts[0]
         self.train, self.test = sample.train, test[0]
         self._speakers = sorted(set(self.test.speakers.values()))
-        self._counts = np.zeros((len(sample.subject.modules), len(self._speakers), units, len(PHONES)))
+        self._counts = np.zeros(
+            (len(sample.subject.modules), len(self._speakers), units, len(PHONES))
+        )
 
     def fit(self) -> None:
         """See `Evaluation`.
@@ -52,19 +54,29 @@ class UnitProbe(Evaluation):
         examples = self.sample.examples(self.shift)
         self._frames = len(examples.labels)
         if self._frames < self.units:
-            raise DataError(f"{self.train.path}: {self._frames} labelled frames are too few for {self.units} units")
+            raise DataError(
+                f"{self.train.path}: {self._frames} labelled frames are too few for {self.units} units"
+            )
         self._clusters = [
-            MiniBatchKMeans(self.units, batch_size=4096, n_init=3, random_state=self.sample.seed).fit(features)
+            MiniBatchKMeans(
+                self.units, batch_size=4096, n_init=3, random_state=self.sample.seed
+            ).fit(features)
             for features in examples.features
         ]
 
     def judge(self, name: str, features: list[Features]) -> None:
         """See `Evaluation`."""
-        labels = phones_of(self.sample.subject.encoder, self.labelled, name, len(features[0]), self.shift)
+        labels = phones_of(
+            self.sample.subject.encoder, self.labelled, name, len(features[0]), self.shift
+        )
         known, speaker = labels >= 0, self._speakers.index(self.test.speakers[name])
         for number, cluster in enumerate(self._clusters):
             if known.any():
-                np.add.at(self._counts[number, speaker], (cluster.predict(features[number][known]), labels[known]), 1)
+                np.add.at(
+                    self._counts[number, speaker],
+                    (cluster.predict(features[number][known]), labels[known]),
+                    1,
+                )
 
     def results(self) -> list[Result]:
         """See `Evaluation`.
@@ -121,4 +133,8 @@ def pnmi(table: npt.NDArray[np.float64]) -> float:
     from scipy.stats import entropy
 
     phones = entropy(table.sum(axis=0))
-    return float((phones + entropy(table.sum(axis=1)) - entropy(table.ravel())) / phones) if phones else 0.0
+    return (
+        float((phones + entropy(table.sum(axis=1)) - entropy(table.ravel())) / phones)
+        if phones
+        else 0.0
+    )

@@ -38,7 +38,9 @@ class VerificationProbe(Evaluation):
         if len(self._voices) < 2:
             raise DataError(f"{train.path}: one speaker only: a false voice is needed too")
         if not set(self._voices) & set(test.speakers.values()):
-            raise DataError(f"{test.path}: none of its speakers is in {train.path}: there is no true voice to try")
+            raise DataError(
+                f"{test.path}: none of its speakers is in {train.path}: there is no true voice to try"
+            )
         self._enrolled: list[list[Features]] = []
         self._tried: list[list[Features]] = []
 
@@ -65,17 +67,25 @@ class VerificationProbe(Evaluation):
         rows = []
         for number, module in enumerate(self.subject.modules):
             centre = enrolled[number].mean(axis=0)
-            known = np.stack([_unit(enrolled[number][owner == voice].mean(axis=0) - centre) for voice in voices])
+            known = np.stack(
+                [_unit(enrolled[number][owner == voice].mean(axis=0) - centre) for voice in voices]
+            )
             scores = _unit(tried[number] - centre) @ known.T
-            found = estimate(error_of(scores, spoken, voiced, len(speakers)), len(speakers), pairs=True)
-            rows.append({"module": module, "name": self.subject.names[number], **figure("eer", found)})
+            found = estimate(
+                error_of(scores, spoken, voiced, len(speakers)), len(speakers), pairs=True
+            )
+            rows.append(
+                {"module": module, "name": self.subject.names[number], **figure("eer", found)}
+            )
         counts: dict[str, int | float] = {
             "voices": len(voices),
             "test_utterances": len(test.utterances),
             "true_trials": int(true.sum()),
             "false_trials": int((~true).sum()),
         }
-        return [Result("verification", "cosine", rows, counts, {"stack": self.subject.stack}, speakers)]
+        return [
+            Result("verification", "cosine", rows, counts, {"stack": self.subject.stack}, speakers)
+        ]
 
 
 def error_of(
@@ -117,11 +127,15 @@ def error_rate(scores: Features, true: npt.NDArray[np.bool_]) -> Statistic:
     """
     order = np.argsort(-scores.ravel(), kind="stable")
     falling, right = scores.ravel()[order], true.ravel()[order]
-    ends = np.append(np.flatnonzero(np.diff(falling)), len(falling) - 1)  # equal scores are accepted together
+    ends = np.append(
+        np.flatnonzero(np.diff(falling)), len(falling) - 1
+    )  # equal scores are accepted together
 
     def error(weights: Weights) -> float:
         sorted_ = weights.ravel()[order]
-        accepted, heard = (np.concatenate([[0.0], np.cumsum(sorted_ * which)[ends]]) for which in (~right, right))
+        accepted, heard = (
+            np.concatenate([[0.0], np.cumsum(sorted_ * which)[ends]]) for which in (~right, right)
+        )
         if not accepted[-1] or not heard[-1]:
             return np.nan
         accepted, refused = accepted / accepted[-1], 1 - heard / heard[-1]

@@ -37,20 +37,42 @@ def draw_layers(experiments: Sequence[Experiment]) -> Figure | None:
         return None
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(11, 4.4), layout="constrained")
-        colours = dict(zip((e.path.name for e in shown), mpl.colormaps["tab10"].colors * 2, strict=False))  # type: ignore[attr-defined]
+        colours = dict(
+            zip((e.path.name for e in shown), mpl.colormaps["tab10"].colors * 2, strict=False)
+        )  # type: ignore[attr-defined]
         for axes, task in zip(figure.subplots(1, 2), TASKS, strict=True):
             for experiment in shown:
                 if probe := experiment.probe(task, "trained", "strict"):
                     values = [100 * row["accuracy"] for row in probe.modules]
                     name = experiment.path.name
-                    axes.plot(range(len(values)), values, "o-", color=colours[name], ms=4, lw=1.6, label=name)
+                    axes.plot(
+                        range(len(values)),
+                        values,
+                        "o-",
+                        color=colours[name],
+                        ms=4,
+                        lw=1.6,
+                        label=name,
+                    )
             first = next((p for e in shown if (p := e.probe(task, "trained", "strict"))), None)
-            if untrained := next((p for e in shown if (p := e.probe(task, "random", "strict"))), None):
+            if untrained := next(
+                (p for e in shown if (p := e.probe(task, "random", "strict"))), None
+            ):
                 values = [100 * row["accuracy"] for row in untrained.modules]
-                axes.plot(range(len(values)), values, "o--", color=MUTED, ms=3, lw=1.2, label="random initialisation")
+                axes.plot(
+                    range(len(values)),
+                    values,
+                    "o--",
+                    color=MUTED,
+                    ms=3,
+                    lw=1.2,
+                    label="random initialisation",
+                )
             if baseline := next((p for e in shown if (p := strongest(e, task, "strict"))), None):
                 level = 100 * baseline.modules[0]["accuracy"]
-                axes.axhline(level, color=MFCC, lw=1.5, label=f"{baseline_name(baseline.kind)} ({task})")
+                axes.axhline(
+                    level, color=MFCC, lw=1.5, label=f"{baseline_name(baseline.kind)} ({task})"
+                )
             if task == "speakers":
                 for experiment in shown:
                     name, labels = method(experiment)
@@ -81,15 +103,31 @@ def _curve(experiment: Experiment) -> Figure | None:
     axes = figure.subplots()
     steps = [point[0] for point in points]
     values = np.array([100 * float(point[2]["accuracy"]) for point in points])  # type: ignore[arg-type]
-    edges = 100 * np.array([point[2]["interval"] or [point[2]["accuracy"]] * 2 for point in points], dtype=float).T
-    axes.errorbar(steps, values, np.abs(edges - values), fmt="o-", color=TRAINED, ms=5, capsize=2, elinewidth=1)
+    edges = (
+        100
+        * np.array(
+            [point[2]["interval"] or [point[2]["accuracy"]] * 2 for point in points], dtype=float
+        ).T
+    )
+    axes.errorbar(
+        steps,
+        values,
+        np.abs(edges - values),
+        fmt="o-",
+        color=TRAINED,
+        ms=5,
+        capsize=2,
+        elinewidth=1,
+    )
     if baseline := strongest(experiment, "phones", "strict"):
         level = 100 * baseline.modules[0]["accuracy"]
         axes.axhline(level, color=MFCC, lw=1.5, label=baseline_name(baseline.kind))
         axes.legend(loc="lower right")
     axes.set_xlabel("updates")
     hours = points[-1][1] / points[-1][0]
-    top = axes.secondary_xaxis("top", functions=(partial(np.multiply, hours), partial(np.multiply, 1 / hours)))
+    top = axes.secondary_xaxis(
+        "top", functions=(partial(np.multiply, hours), partial(np.multiply, 1 / hours))
+    )
     top.set_xlabel("hours of audio")
     axes.set_ylabel("phones, last module (%)")
     return figure
@@ -99,7 +137,10 @@ def _shifts(experiment: Experiment) -> Figure | None:
     """Phones of the last module against the shift of the labels, beside those of MFCC."""
     figure = Figure(figsize=(6.5, 4), layout="constrained")
     axes, drawn = figure.subplots(), False
-    for kind, name, colour in (("trained", "last module", TRAINED), ("mfcc", "MFCC with deltas", MFCC)):
+    for kind, name, colour in (
+        ("trained", "last module", TRAINED),
+        ("mfcc", "MFCC with deltas", MFCC),
+    ):
         sweep: dict[tuple[str, int], dict[int, float]] = {}
         for probe in (*experiment.probes, *experiment.baselines):
             if (probe.task, probe.kind, probe.record["protocol"]) == ("phones", kind, "strict"):
@@ -131,7 +172,14 @@ def _structure(experiment: Experiment) -> Figure | None:
     lags = [10 * int(lag) for lag in slow.record["settings"]["lags"].split()]
     colours = mpl.colormaps["viridis"](np.linspace(0, 0.92, len(slow.modules)))
     for number, row in enumerate(slow.modules):
-        left.plot(lags, _numbers(row["autocorrelation"]), "o-", color=colours[number], ms=4, label=row["name"])
+        left.plot(
+            lags,
+            _numbers(row["autocorrelation"]),
+            "o-",
+            color=colours[number],
+            ms=4,
+            label=row["name"],
+        )
         if untrained and number < len(untrained.modules):
             values = _numbers(untrained.modules[number]["autocorrelation"])
             left.plot(lags, values, "--", color=colours[number], lw=1)
@@ -150,7 +198,15 @@ def _structure(experiment: Experiment) -> Figure | None:
     right.set_yticks(range(len(names)), names)
     right.grid(visible=False)
     for (y, x), value in np.ndenumerate(table):
-        right.text(x, y, f"{value:.2f}", ha="center", va="center", fontsize=8, color="white" if value > 0.6 else INK)
+        right.text(
+            x,
+            y,
+            f"{value:.2f}",
+            ha="center",
+            va="center",
+            fontsize=8,
+            color="white" if value > 0.6 else INK,
+        )
     right.set_title("Linear CKA between modules")
     figure.colorbar(image, ax=right, shrink=0.8)
     return figure
@@ -162,10 +218,14 @@ def _confusion(experiment: Experiment) -> Figure | None:
     if probe is None or "confusion" not in probe.modules[0]:
         return None
     shown = [probe.modules[0], probe.modules[-1]] if len(probe.modules) > 1 else probe.modules
-    tables = [np.array([list(map(int, line.split())) for line in row["confusion"]]) for row in shown]
+    tables = [
+        np.array([list(map(int, line.split())) for line in row["confusion"]]) for row in shown
+    ]
     used = np.flatnonzero(tables[0].sum(axis=1))
     figure = Figure(figsize=(6.3 * len(shown), 6), layout="constrained")
-    for axes, row, table in zip(np.atleast_1d(figure.subplots(1, len(shown))), shown, tables, strict=True):
+    for axes, row, table in zip(
+        np.atleast_1d(figure.subplots(1, len(shown))), shown, tables, strict=True
+    ):
         part = table[np.ix_(used, used)]
         image = axes.imshow(part / part.sum(axis=1, keepdims=True), vmin=0, vmax=1, cmap="magma_r")
         names = [PHONES[index] for index in used]
@@ -174,7 +234,9 @@ def _confusion(experiment: Experiment) -> Figure | None:
         axes.grid(visible=False)
         axes.set_xlabel("taken for")
         axes.set_ylabel("phone")
-        axes.set_title(f"module {row['module']}: {row['name']}, {100 * row['accuracy']:.1f}% of frames right")
+        axes.set_title(
+            f"module {row['module']}: {row['name']}, {100 * row['accuracy']:.1f}% of frames right"
+        )
     figure.colorbar(image, ax=figure.axes, shrink=0.7, label="share of the phone's frames")
     return figure
 

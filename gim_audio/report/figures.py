@@ -44,14 +44,20 @@ def _training(experiment: Experiment) -> Figure:
     middle.set_title("Accuracy of the training task (%)")
     looked = [row for row in metrics if "effective_rank" in row]
     if looked:
-        _curves(right, np.array([row["step"] for row in looked]), _numbers(looked, "effective_rank"))
+        _curves(
+            right, np.array([row["step"] for row in looked]), _numbers(looked, "effective_rank")
+        )
         right.set_yscale("log")
         right.set_ylim(1, None)
     right.set_title("Effective rank of the output")
     for axes in (left, middle, right):
         axes.set_xlabel("step")
     figure.legend(
-        handles=left.get_lines(), title="module", loc="outside right center", handlelength=1.2, title_fontsize=9
+        handles=left.get_lines(),
+        title="module",
+        loc="outside right center",
+        handlelength=1.2,
+        title_fontsize=9,
     )
     return figure
 
@@ -68,7 +74,13 @@ def _curves(axes: "Axes", steps: np.ndarray[Any, Any], values: np.ma.MaskedArray
     whole = len(steps) // width * width
     for module in range(values.shape[1]):
         mean = values[:whole, module].reshape(-1, width).mean(axis=1)
-        axes.plot(steps[width - 1 : whole : width], mean, color=colours[module], lw=1.4, label=str(module + 1))
+        axes.plot(
+            steps[width - 1 : whole : width],
+            mean,
+            color=colours[module],
+            lw=1.4,
+            label=str(module + 1),
+        )
     axes.set_xlim(0, None)
 
 
@@ -86,7 +98,9 @@ def _accuracy_by_module(axes: "Axes", experiment: Experiment, task: str) -> None
     x = np.arange(len(names))
     column = 0 if task == "phones" else 1
     accuracy = _percent(trained.modules)
-    interval = 100 * np.array([row["interval"] or [row["accuracy"]] * 2 for row in trained.modules]).T
+    interval = (
+        100 * np.array([row["interval"] or [row["accuracy"]] * 2 for row in trained.modules]).T
+    )
     axes.errorbar(
         x,
         accuracy,
@@ -101,11 +115,27 @@ def _accuracy_by_module(axes: "Axes", experiment: Experiment, task: str) -> None
         zorder=3,
     )
     if random := experiment.probe(task, "random"):
-        axes.plot(x, _percent(random.modules), "o--", color=MUTED, ms=4, lw=1.2, label="random initialisation")
+        axes.plot(
+            x,
+            _percent(random.modules),
+            "o--",
+            color=MUTED,
+            ms=4,
+            lw=1.2,
+            label="random initialisation",
+        )
     if baseline := strongest(experiment, task):
-        axes.axhline(_percent(baseline.modules)[0], color=MFCC, lw=1.5, label=baseline_name(baseline.kind))
+        axes.axhline(
+            _percent(baseline.modules)[0], color=MFCC, lw=1.5, label=baseline_name(baseline.kind)
+        )
     majority = 100 * float(trained.record["counts"]["majority"])
-    axes.axhline(majority, color=MUTED, lw=0.8, ls=":", label="majority class" if task == "phones" else "chance")
+    axes.axhline(
+        majority,
+        color=MUTED,
+        lw=0.8,
+        ls=":",
+        label="majority class" if task == "phones" else "chance",
+    )
     if task == "speakers" and len(names) == len(PUBLISHED):
         axes.plot(x, PUBLISHED, ":", color=INK, lw=1, label="published GIM (LibriSpeech-100)")
     else:

@@ -55,7 +55,9 @@ def write_report(paths: Sequence[Path], out: Path, markdown: Path | None, title:
     together = len(experiments) > 1
     written, images = [out], {}
     figures = {}
-    if together and (layers := draw_layers([experiment for experiment in trained if experiment.config])):
+    if together and (
+        layers := draw_layers([experiment for experiment in trained if experiment.config])
+    ):
         figures["layers"] = layers
     for number, experiment in enumerate(trained, start=1):
         prefix = f"{number}-" if together else ""
@@ -76,9 +78,14 @@ def write_report(paths: Sequence[Path], out: Path, markdown: Path | None, title:
     parts = [_html(table) for table in _side_by_side(experiments)] if together else []
     parts.append(images.get("layers", ""))
     for number, experiment in enumerate(trained, start=1):
-        own = [image for name, image in images.items() if not together or name.startswith(f"{number}-")]
+        own = [
+            image for name, image in images.items() if not together or name.startswith(f"{number}-")
+        ]
         parts.append(_section(experiment, own))
-    parts += ["<h2>Settings and provenance</h2>", *(_provenance(experiment) for experiment in experiments)]
+    parts += [
+        "<h2>Settings and provenance</h2>",
+        *(_provenance(experiment) for experiment in experiments),
+    ]
     page = (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
         f"<style>{CSS}</style></head><body><h1>{html.escape(title)}</h1>"
@@ -102,8 +109,13 @@ def _side_by_side(experiments: Sequence[Experiment]) -> list[Table]:
     """Return the tables of several experiments together, the paper's first."""
     tables_ = [rows(experiments)]
     for task in tables.TASKS:
-        tables_ += [table for protocol in PROTOCOLS if (table := by_layer(experiments, task, protocol))]
-    return [*tables_, tables.comparison([experiment for experiment in experiments if experiment.config])]
+        tables_ += [
+            table for protocol in PROTOCOLS if (table := by_layer(experiments, task, protocol))
+        ]
+    return [
+        *tables_,
+        tables.comparison([experiment for experiment in experiments if experiment.config]),
+    ]
 
 
 def _shown(experiment: Experiment) -> list[Table]:
@@ -128,11 +140,11 @@ def _provenance(experiment: Experiment) -> str:
 
 def _html(table: Table, kind: str = "") -> str:
     head = "".join(f"<th>{html.escape(cell)}</th>" for cell in table.head)
-    rows = "".join(f"<tr>{''.join(f'<td>{_cell(cell)}</td>' for cell in row)}</tr>" for row in table.rows)
-    caption = html.escape(table.caption)
-    return (
-        f'<table class="{kind}"><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
+    rows = "".join(
+        f"<tr>{''.join(f'<td>{_cell(cell)}</td>' for cell in row)}</tr>" for row in table.rows
     )
+    caption = html.escape(table.caption)
+    return f'<table class="{kind}"><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
 
 
 def _cell(text: str) -> str:
@@ -160,5 +172,7 @@ def _markdown(experiments: Sequence[Experiment], title: str, command: str) -> st
 
 def _pipes(table: Table) -> str:
     lines = [table.head, ["---"] * len(table.head), *table.rows]
-    body = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    body = "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
+    )
     return f"{table.caption}:\n\n{body}"

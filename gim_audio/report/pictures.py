@@ -7,7 +7,14 @@ from matplotlib.figure import Figure
 
 from gim_audio.audio import Waveform
 from gim_audio.errors import DataError
-from gim_audio.featurize import Encoder, Features, KaldiFeatures, encode_at_one_rate, encoders_of, waveforms
+from gim_audio.featurize import (
+    Encoder,
+    Features,
+    KaldiFeatures,
+    encode_at_one_rate,
+    encoders_of,
+    waveforms,
+)
 from gim_audio.kaldi import DataDir
 from gim_audio.phones import PHONES, Alignment, frame_labels
 from gim_audio.report.style import INK, MUTED, STYLE
@@ -22,7 +29,9 @@ WINDOW = 100
 """Frames that a point of the speakers' map is the mean of."""
 
 
-def draw_utterance(encoder: Encoder, waveform: Waveform, name: str, alignment: Alignment | None) -> Figure:
+def draw_utterance(
+    encoder: Encoder, waveform: Waveform, name: str, alignment: Alignment | None
+) -> Figure:
     """Waveform, log mel spectrogram and the activations of every module, with the phones' boundaries.
 
     A module's channels are standardised over the utterance, and those that vary most are shown, the most active first
@@ -39,17 +48,27 @@ def draw_utterance(encoder: Encoder, waveform: Waveform, name: str, alignment: A
     seconds = len(waveform) / encoder.rate
     with mpl.rc_context(STYLE | {"axes.grid": False}):
         figure = Figure(figsize=(12, 2.6 + 1.1 * len(features)), layout="constrained")
-        rows = figure.subplots(2 + len(features), 1, sharex=True, height_ratios=[1.2, 1.2, *[1] * len(features)])
+        rows = figure.subplots(
+            2 + len(features), 1, sharex=True, height_ratios=[1.2, 1.2, *[1] * len(features)]
+        )
         rows[0].plot(np.arange(len(waveform)) / encoder.rate, waveform, color=INK, lw=0.4)
         rows[0].set_title(f"{name}, {encoder.name}")
         shown = [("log mel", energies.encode(waveform)[0], energies.geometries[0])]
-        shown += list(zip(encoder.modules, map(_standardised, features), encoder.geometries, strict=True))
+        shown += list(
+            zip(encoder.modules, map(_standardised, features), encoder.geometries, strict=True)
+        )
         for axes, (label, values, geometry) in zip(rows[1:], shown, strict=True):
             start = (geometry.centre - geometry.hop / 2) / encoder.rate
             extent = (start, start + len(values) * geometry.hop / encoder.rate, 0, values.shape[1])
             limits = {} if label == "log mel" else {"vmin": -2, "vmax": 2}
             axes.imshow(
-                values.T, aspect="auto", origin="lower", extent=extent, interpolation="nearest", cmap="magma", **limits
+                values.T,
+                aspect="auto",
+                origin="lower",
+                extent=extent,
+                interpolation="nearest",
+                cmap="magma",
+                **limits,
             )
             axes.set_ylabel(label, rotation=0, ha="right", va="center")
             axes.set_yticks([])
@@ -57,8 +76,12 @@ def draw_utterance(encoder: Encoder, waveform: Waveform, name: str, alignment: A
             for axes in rows:
                 axes.vlines(alignment.starts, *axes.get_ylim(), color=MUTED, lw=0.5)
             height = rows[0].get_ylim()[1]
-            for start, end, phone in zip(alignment.starts, alignment.ends, alignment.labels, strict=True):
-                rows[0].text((start + end) / 2, height, PHONES[phone], ha="center", va="top", fontsize=6)
+            for start, end, phone in zip(
+                alignment.starts, alignment.ends, alignment.labels, strict=True
+            ):
+                rows[0].text(
+                    (start + end) / 2, height, PHONES[phone], ha="center", va="top", fontsize=6
+                )
         rows[0].set_yticks([])
         rows[0].set_xlim(0, seconds)
         rows[-1].set_xlabel("seconds")
@@ -75,7 +98,13 @@ def _standardised(features: Features) -> Features:
 
 
 def draw_map(
-    encoder: Encoder, data: DataDir, alignments: dict[str, Alignment], module: int, *, shift: int, seed: int = 0
+    encoder: Encoder,
+    data: DataDir,
+    alignments: dict[str, Alignment],
+    module: int,
+    *,
+    shift: int,
+    seed: int = 0,
 ) -> Figure:
     """t-SNE of a module's frames by phone, and of mean windows by speaker (van der Maaten and Hinton 2008).
 
@@ -104,20 +133,28 @@ def draw_map(
             speakers.append(data.speakers[name])
         if name in alignments:
             centre, hop = grid.centre / encoder.rate, grid.hop / encoder.rate
-            known = frame_labels(alignments[name], len(features), centre=centre, hop=hop, shift=shift)
-            some = np.flatnonzero((known > 1) & (generator.random(len(known)) < 0.25))  # neither silence nor noise
+            known = frame_labels(
+                alignments[name], len(features), centre=centre, hop=hop, shift=shift
+            )
+            some = np.flatnonzero(
+                (known > 1) & (generator.random(len(known)) < 0.25)
+            )  # neither silence nor noise
             frames.append(features[some])
             labels.append(known[some])
     maps = []
     if sum(map(len, frames)) >= SHOWN:
-        maps.append((np.concatenate(frames), np.array(PHONES)[np.concatenate(labels)], "Frames by phone"))
+        maps.append(
+            (np.concatenate(frames), np.array(PHONES)[np.concatenate(labels)], "Frames by phone")
+        )
     if len(windows) >= SHOWN:
         maps.append((np.stack(windows), np.array(speakers), "Mean windows by speaker"))
     if not maps:
         raise DataError(f"{data.path}: too little speech for a map of {SHOWN} points")
     with mpl.rc_context(STYLE | {"axes.grid": False}):
         figure = Figure(figsize=(6 * len(maps), 5.6), layout="constrained")
-        for axes, (features, names, title) in zip(figure.subplots(1, len(maps), squeeze=False)[0], maps, strict=True):
+        for axes, (features, names, title) in zip(
+            figure.subplots(1, len(maps), squeeze=False)[0], maps, strict=True
+        ):
             _scatter(axes, features, names, title, generator, seed)
         figure.suptitle(f"{encoder.name}: module {module}, {encoder.modules[module - 1]} (t-SNE)")
     return figure
@@ -138,14 +175,18 @@ def _scatter(
     common: list[str] = found[np.argsort(-counts, kind="stable")][:SHOWN].tolist()
     places = [generator.permutation(np.flatnonzero(names == name))[:POINTS] for name in common]
     chosen = np.concatenate(places)
-    standard = (features[chosen] - features[chosen].mean(axis=0)) / (features[chosen].std(axis=0) + 1e-6)
+    standard = (features[chosen] - features[chosen].mean(axis=0)) / (
+        features[chosen].std(axis=0) + 1e-6
+    )
     perplexity = min(30, (len(chosen) - 1) // 3)
     points = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(standard)
     colours = mpl.colormaps["tab10"]
     first = 0
     for number, (name, group) in enumerate(zip(common, places, strict=True)):
         part = points[first : first + len(group)]
-        axes.scatter(part[:, 0], part[:, 1], s=9, color=colours(number), label=name, alpha=0.8, lw=0)
+        axes.scatter(
+            part[:, 0], part[:, 1], s=9, color=colours(number), label=name, alpha=0.8, lw=0
+        )
         first += len(group)
     axes.set_title(title)
     axes.set_xticks([])

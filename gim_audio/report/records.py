@@ -125,7 +125,9 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     """
     found: list[dict[str, Any]] = _checked(path, list[Step], list(read_json_lines(path)))
     if len({len(line[name]) for line in found for name in PER_MODULE if name in line}) > 1:
-        raise DataError(f"{path}: damaged: its lines are of several numbers of modules: remove it, or train again")
+        raise DataError(
+            f"{path}: damaged: its lines are of several numbers of modules: remove it, or train again"
+        )
     return found
 
 
@@ -143,5 +145,7 @@ def _checked(path: Path, kind: Any, found: Any) -> Any:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))[:100] or "it"
-        raise DataError(f"{path}: damaged: {where}: {first['msg']}: remove the file, or make it again") from error
+        raise DataError(
+            f"{path}: damaged: {where}: {first['msg']}: remove the file, or make it again"
+        ) from error
     return found

@@ -104,11 +104,14 @@ class Experiment:
         found = [
             probe
             for probe in self.probes
-            if (probe.task, probe.kind) == (task, "trained") and protocol in {None, probe.record["protocol"]}
+            if (probe.task, probe.kind) == (task, "trained")
+            and protocol in {None, probe.record["protocol"]}
         ]
         most = max((len(probe.modules) for probe in found), default=0)
         whole = [probe for probe in found if len(probe.modules) == most]
-        return sorted(whole, key=lambda probe: (probe.record["trained_steps"] or 0, probe.record["protocol"]))
+        return sorted(
+            whole, key=lambda probe: (probe.record["trained_steps"] or 0, probe.record["protocol"])
+        )
 
     def probe(self, task: str, kind: str, protocol: str | None = None) -> Probe | None:
         """The result for the longest training, or what was measured in the same way: random weights, a baseline."""
@@ -130,14 +133,18 @@ def read_experiments(paths: Sequence[Path]) -> list[Experiment]:
         DataError: one is no experiment, or a file in it is damaged.
     """
     found = [_read(path) for path in paths]
-    baselines = [probe for experiment in found for probe in experiment.probes if probe.kind not in OWN]
+    baselines = [
+        probe for experiment in found for probe in experiment.probes if probe.kind not in OWN
+    ]
     return [replace(experiment, baselines=baselines) for experiment in found]
 
 
 def _read(path: Path) -> Experiment:
     files = sorted((path / "results").rglob("*.json"))
     if not (path / "metrics.jsonl").exists() and not files:
-        raise DataError(f"{path}: no metrics.jsonl and no results: is it an experiment that `gim-audio train` made?")
+        raise DataError(
+            f"{path}: no metrics.jsonl and no results: is it an experiment that `gim-audio train` made?"
+        )
     records = [read_result(file) for file in files]
     probes = [Probe(record["task"], _kind(record), record) for record in records]
     if not (path / "metrics.jsonl").exists():

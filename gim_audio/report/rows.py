@@ -30,12 +30,16 @@ def rows(experiments: Sequence[Experiment]) -> Table:
     head += [f"published {task} %" for task in TASKS]
     lines: list[list[str]] = []
     trained = [experiment for experiment in experiments if experiment.config]
-    computed = [kind for e in trained for task in TASKS for p in PROTOCOLS for kind in baselines(e, task, p)]
+    computed = [
+        kind for e in trained for task in TASKS for p in PROTOCOLS for kind in baselines(e, task, p)
+    ]
     for kind in dict.fromkeys(["random", *computed]):
         found = next((e for e in trained if _any(e, kind)), None)
         if found:
             known = (
-                found.probe(task, kind, protocol) if kind == "random" else baselines(found, task, protocol).get(kind)
+                found.probe(task, kind, protocol)
+                if kind == "random"
+                else baselines(found, task, protocol).get(kind)
                 for task in TASKS
                 for protocol in PROTOCOLS
             )
@@ -46,12 +50,20 @@ def rows(experiments: Sequence[Experiment]) -> Table:
         if not _any(experiment, "trained"):
             continue
         name, labels = method(experiment)
-        cells = [_last(experiment.probe(task, "trained", protocol)) for task in TASKS for protocol in PROTOCOLS]
+        cells = [
+            _last(experiment.probe(task, "trained", protocol))
+            for task in TASKS
+            for protocol in PROTOCOLS
+        ]
         cited = _published(name, (labels,) if labels else TASKS)
         what = f"{name}, of {labels}" if labels else name
         updates = str(experiment.metrics[-1]["step"]) if experiment.metrics else ""
         lines.append([f"{what} (`{experiment.path.name}`)", updates, *cells, *cited])
-    measured = (experiment.probe("phones", "trained", protocol) for experiment in trained for protocol in PROTOCOLS)
+    measured = (
+        experiment.probe("phones", "trained", protocol)
+        for experiment in trained
+        for protocol in PROTOCOLS
+    )
     shifts = sorted({str(probe.record["settings"].get("shift")) for probe in measured if probe})
     shifted = f" (label shift {', '.join(shifts)})" if shifts else ""
     caption = (
@@ -88,9 +100,16 @@ def by_layer(experiments: Sequence[Experiment], task: str, protocol: str) -> Tab
     names = list(dict.fromkeys(row["name"] for probe in columns.values() for row in probe.modules))
     lines = []
     for name in names:
-        found = [next((row for row in probe.modules if row["name"] == name), None) for probe in columns.values()]
+        found = [
+            next((row for row in probe.modules if row["name"] == name), None)
+            for probe in columns.values()
+        ]
         lines.append([name, *(cell(row) if row else "" for row in found)])
-    return Table(f"{task.capitalize()} %, {protocol} protocol, by layer, measured", ["layer", *columns], lines)
+    return Table(
+        f"{task.capitalize()} %, {protocol} protocol, by layer, measured",
+        ["layer", *columns],
+        lines,
+    )
 
 
 def learning_curve(experiment: Experiment) -> Table | None:
@@ -100,7 +119,11 @@ def learning_curve(experiment: Experiment) -> Table | None:
         return None
     lines = [[f"{steps:,}", f"{hours:.1f}", cell(row)] for steps, hours, row in found]
     head = ["updates", "hours of audio", "phones %"]
-    return Table(f"{experiment.path.name}: the last module as training goes on (strict protocol)", head, lines)
+    return Table(
+        f"{experiment.path.name}: the last module as training goes on (strict protocol)",
+        head,
+        lines,
+    )
 
 
 def curve(experiment: Experiment) -> list[tuple[int, float, dict[str, object]]]:
@@ -113,6 +136,8 @@ def curve(experiment: Experiment) -> list[tuple[int, float, dict[str, object]]]:
     points = {
         probe.record["trained_steps"]: probe.modules[-1]
         for probe in experiment.probes
-        if probe.task == "phones" and probe.kind in {"trained", "random"} and probe.setup == whole.setup
+        if probe.task == "phones"
+        and probe.kind in {"trained", "random"}
+        and probe.setup == whole.setup
     }
     return [(steps, steps * hours, row) for steps, row in sorted(points.items())]

@@ -27,7 +27,12 @@ ABX_MODES = ("within", "across")
 
 def measured(experiment: Experiment) -> list[Table]:
     """All that evaluations of an experiment found."""
-    found = (results(experiment), abx(experiment), beyond_accuracy(experiment), slowness(experiment))
+    found = (
+        results(experiment),
+        abx(experiment),
+        beyond_accuracy(experiment),
+        slowness(experiment),
+    )
     return [table for table in found if table]
 
 
@@ -38,7 +43,10 @@ def results(experiment: Experiment) -> Table:
         head += [f"{task} %", "95% interval", f"{task} %, untrained"]
     trained = {task: experiment.probe(task, "trained") for task in TASKS}
     random = {task: experiment.probe(task, "random") for task in TASKS}
-    names = next(([(r["module"], r["name"]) for r in probe.modules] for probe in trained.values() if probe), [])
+    names = next(
+        ([(r["module"], r["name"]) for r in probe.modules] for probe in trained.values() if probe),
+        [],
+    )
     rows = []
     for module, name in names:
         row = [f"module {module}: {name}"]
@@ -49,10 +57,15 @@ def results(experiment: Experiment) -> Table:
     for kind in dict.fromkeys(kind for found in measured for kind in found):
         cells = (cell for found in measured for cell in (*_cells(found.get(kind), 1), ""))
         rows.append([str(baseline_name(kind)), *cells])
-    chance = [f"{p.record['counts']['majority']:.1%}".rstrip("%") if p else "" for p in trained.values()]
-    rows.append(["always the most frequent class", *(cell for value in chance for cell in (value, "", ""))])
+    chance = [
+        f"{p.record['counts']['majority']:.1%}".rstrip("%") if p else "" for p in trained.values()
+    ]
+    rows.append(
+        ["always the most frequent class", *(cell for value in chance for cell in (value, "", ""))]
+    )
     said = "; ".join(
-        f"{task}: {probe.record['protocol']} protocol" + (f", label shift {shift}" if shift is not None else "")
+        f"{task}: {probe.record['protocol']} protocol"
+        + (f", label shift {shift}" if shift is not None else "")
         for task, probe in trained.items()
         if probe
         for shift in [probe.record["settings"].get("shift")]
@@ -64,13 +77,21 @@ def _cells(probe: Probe | None, module: int) -> tuple[str, str]:
     row = next((row for row in probe.modules if row["module"] == module), None) if probe else None
     if row is None:
         return "", ""
-    interval = "{:.1f} to {:.1f}".format(*(100 * edge for edge in row["interval"])) if row["interval"] else ""
+    interval = (
+        "{:.1f} to {:.1f}".format(*(100 * edge for edge in row["interval"]))
+        if row["interval"]
+        else ""
+    )
     return f"{100 * row['accuracy']:.1f}", interval
 
 
 def cell(row: dict[str, Any]) -> str:
     """Accuracy and interval in per cent."""
-    interval = " ({:.1f} to {:.1f})".format(*(100 * edge for edge in row["interval"])) if row["interval"] else ""
+    interval = (
+        " ({:.1f} to {:.1f})".format(*(100 * edge for edge in row["interval"]))
+        if row["interval"]
+        else ""
+    )
     return f"{100 * row['accuracy']:.1f}{interval}"
 
 
@@ -81,7 +102,10 @@ def abx(experiment: Experiment) -> Table | None:
         return None
     untrained = {row["module"]: row for row in random.modules} if random else {}
     rows = [
-        [f"module {row['module']}: {row['name']}", *_abx_cells(row, untrained.get(row["module"], {}))]
+        [
+            f"module {row['module']}: {row['name']}",
+            *_abx_cells(row, untrained.get(row["module"], {})),
+        ]
         for row in trained.modules
     ]
     rows += [
@@ -91,7 +115,9 @@ def abx(experiment: Experiment) -> Table | None:
     head = ["features"]
     for mode in ABX_MODES:
         head += [f"{mode} speakers %", "95% interval", f"{mode} speakers %, untrained"]
-    return Table("ABX error between triphones, measured (50 is chance, lower is better)", head, rows)
+    return Table(
+        "ABX error between triphones, measured (50 is chance, lower is better)", head, rows
+    )
 
 
 def _abx_cells(row: dict[str, Any], untrained: dict[str, Any]) -> list[str]:
@@ -124,18 +150,28 @@ def beyond_accuracy(experiment: Experiment) -> Table | None:
         return None
     rows: dict[str, list[str]] = {}
     kinds = dict.fromkeys(kind for task, _, _ in columns for kind in baselines(experiment, task))
-    for kind, beside in (("trained", ""), ("random", ", untrained"), *((kind, "") for kind in kinds)):
+    for kind, beside in (
+        ("trained", ""),
+        ("random", ", untrained"),
+        *((kind, "") for kind in kinds),
+    ):
         for column, (task, key, _) in enumerate(columns):
             probe = experiment.probe(task, kind)
             for row in probe.modules if probe else []:
                 name = baseline_name(kind) or f"module {row['module']}: {row['name']}{beside}"
                 interval = row["interval"] if key in {"eer", "pnmi", "per"} else None
                 shown = f"{100 * row[key]:.1f}"
-                shown += " ({:.1f} to {:.1f})".format(*(100 * edge for edge in interval)) if interval else ""
+                shown += (
+                    " ({:.1f} to {:.1f})".format(*(100 * edge for edge in interval))
+                    if interval
+                    else ""
+                )
                 rows.setdefault(name, [""] * len(columns))[column] = shown
     head = ["features", *(name for _, _, name in columns)]
     return Table(
-        "Verification, units and phones in order, measured", head, [[name, *cells] for name, cells in rows.items()]
+        "Verification, units and phones in order, measured",
+        head,
+        [[name, *cells] for name, cells in rows.items()],
     )
 
 
@@ -148,14 +184,25 @@ def slowness(experiment: Experiment) -> Table | None:
     lags = trained.record["settings"]["lags"].split()
     lines = []
     for row in trained.modules:
-        pairs = zip(row["autocorrelation"], untrained.get(row["module"], [None] * len(lags)), strict=True)
-        lines.append([f"module {row['module']}: {row['name']}", *(_beside(*pair) for pair in pairs)])
+        pairs = zip(
+            row["autocorrelation"], untrained.get(row["module"], [None] * len(lags)), strict=True
+        )
+        lines.append(
+            [f"module {row['module']}: {row['name']}", *(_beside(*pair) for pair in pairs)]
+        )
     for kind, probe in baselines(experiment, "slowness").items():
         lines.append(
-            [str(baseline_name(kind)), *(_beside(value, None) for value in probe.modules[0]["autocorrelation"])]
+            [
+                str(baseline_name(kind)),
+                *(_beside(value, None) for value in probe.modules[0]["autocorrelation"]),
+            ]
         )
     head = ["features", *(f"{10 * int(lag)} ms" for lag in lags)]
-    return Table("Autocorrelation over time, measured (at initialisation in brackets): 1 stands still", head, lines)
+    return Table(
+        "Autocorrelation over time, measured (at initialisation in brackets): 1 stands still",
+        head,
+        lines,
+    )
 
 
 def _beside(value: float | None, untrained: float | None) -> str:
@@ -170,12 +217,16 @@ def comparison(experiments: Sequence[Experiment]) -> Table:
         for task in TASKS:
             probe = experiment.probe(task, "trained")
             for row in probe.modules if probe else []:
-                cells = rows.setdefault(f"{task} %, module {row['module']}", [""] * len(experiments))
+                cells = rows.setdefault(
+                    f"{task} %, module {row['module']}", [""] * len(experiments)
+                )
                 cells[column] = cell(row)
         for name, value in _training(experiment).items():
             rows.setdefault(f"training: {name}", [""] * len(experiments))[column] = value
     head = ["", *(experiment.path.name for experiment in experiments)]
-    return Table("Side by side, measured", head, [[name, *cells] for name, cells in sorted(rows.items())])
+    return Table(
+        "Side by side, measured", head, [[name, *cells] for name, cells in sorted(rows.items())]
+    )
 
 
 def _training(experiment: Experiment) -> dict[str, str]:
@@ -193,8 +244,12 @@ def _training(experiment: Experiment) -> dict[str, str]:
 
 def published() -> Table:
     """The literature's numbers, marked as such."""
-    rows = [[name, f"{phones:.1f}", f"{speakers:.1f}"] for name, (phones, speakers) in TABLE.items()]
-    return Table(f"Published, not measured here: {SOURCE}", ["features", "phones %", "speakers %"], rows)
+    rows = [
+        [name, f"{phones:.1f}", f"{speakers:.1f}"] for name, (phones, speakers) in TABLE.items()
+    ]
+    return Table(
+        f"Published, not measured here: {SOURCE}", ["features", "phones %", "speakers %"], rows
+    )
 
 
 def facts(experiment: Experiment) -> Table:
@@ -212,7 +267,11 @@ def facts(experiment: Experiment) -> Table:
             rows.append([name, f"{probe.record['protocol']} protocol: {shown}"])
         rows.append([f"{names[0]}: command", command])
         rows.append([f"{names[0]}: where", where])
-        corpora = {name: value for probe in probes for name, value in (probe.record.get("corpora") or {}).items()}
+        corpora = {
+            name: value
+            for probe in probes
+            for name, value in (probe.record.get("corpora") or {}).items()
+        }
         if corpora:
             shown = ", ".join(f"{name} {value[:12]}" for name, value in corpora.items())
             rows.append([f"{names[0]}: fingerprints", shown])
@@ -226,7 +285,9 @@ def _by_command(probes: Sequence[Probe]) -> dict[tuple[str, str], list[Probe]]:
         record = probe.record
         where, seconds = _where(record["provenance"]), record.get("seconds") or {}
         if seconds:
-            train, test, whole = (seconds[name] for name in ("encoding train", "encoding test", "all"))
+            train, test, whole = (
+                seconds[name] for name in ("encoding train", "encoding test", "all")
+            )
             where += (
                 f"; {whole:.0f} s, {train + test:.0f} of them encoding, once, in {record['precision']} "
                 f"({20 * train + test:.0f} s, were training encoded anew in each of the published 20 epochs)"

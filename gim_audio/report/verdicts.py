@@ -63,11 +63,15 @@ def baseline_name(kind: str) -> str | None:
 def baselines(experiment: Experiment, task: str, protocol: str | None = None) -> dict[str, Probe]:
     """Return the results of all baselines that were measured as the experiment was, by kind, in a fixed order."""
     kinds = {probe.kind for probe in (*experiment.probes, *experiment.baselines)}
-    if task in {"speakers", "verification"}:  # whose means over an utterance are what CMVN takes away
+    if task in {
+        "speakers",
+        "verification",
+    }:  # whose means over an utterance are what CMVN takes away
         kinds = {kind for kind in kinds if "+cmvn" not in kind}
     order = [f"{features}{suffix}" for features in FEATURES for suffix in NORMALISED]
     known = sorted(
-        (kind for kind in kinds if baseline_name(kind)), key=lambda k: ("±" in k, order.index(k.split(" ")[0]))
+        (kind for kind in kinds if baseline_name(kind)),
+        key=lambda k: ("±" in k, order.index(k.split(" ")[0])),
     )
     return {kind: probe for kind in known if (probe := experiment.probe(task, kind, protocol))}
 
@@ -91,12 +95,21 @@ def verdicts(experiment: Experiment) -> list[str]:
         if random:
             against.append((random, f"its own initialisation, {_module(random)}"))
         if best := _strongest(measure, others):
-            which = f", the best of {len(others)} baselines on the test set" if len(others) > 1 else ""
+            which = (
+                f", the best of {len(others)} baselines on the test set" if len(others) > 1 else ""
+            )
             against.append((best, f"{baseline_name(best.kind)}{which}"))
-        sentences += [f"{measure.title}: {_module(trained)} {compared(measure, trained, *pair)}" for pair in against]
+        sentences += [
+            f"{measure.title}: {_module(trained)} {compared(measure, trained, *pair)}"
+            for pair in against
+        ]
         compared_ = [(trained, ""), *([(random, "its own initialisation, ")] if random else [])]
         compared_ += [(other, f"{baseline_name(other.kind)}, ") for other in others]
-        sentences += [f"{measure.title}: {text}" for probe, whose in compared_ for text in _warnings(probe, whose)]
+        sentences += [
+            f"{measure.title}: {text}"
+            for probe, whose in compared_
+            for text in _warnings(probe, whose)
+        ]
     return sentences
 
 
@@ -142,7 +155,11 @@ def _module(probe: Probe) -> str:
 
 def _warnings(probe: Probe, whose: str) -> list[str]:
     slow = [str(row["module"]) for row in probe.modules if not row.get("converged", True)]
-    found = [f"{whose}the regression on modules {', '.join(slow)} stopped before it converged."] if slow else []
+    found = (
+        [f"{whose}the regression on modules {', '.join(slow)} stopped before it converged."]
+        if slow
+        else []
+    )
     default = {row["module"]: row["not_chosen"] for row in probe.modules if "not_chosen" in row}
     return found + [
         f"{whose}the penalty of module {module} was not chosen but is the default: {reason}."

@@ -1,5 +1,5 @@
 """Greedy training: the loop, its state, and a watch over its health."""
 
-from gim_audio.training.loop import train
+from gim_audio.training.run import train
 
 __all__ = ["train"]

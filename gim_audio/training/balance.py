@@ -9,7 +9,7 @@ from torch import Tensor
 from gim_audio.config import Config
 from gim_audio.model.stack import GreedyInfoMax
 from gim_audio.training.schedule import Phase
-from gim_audio.training.step import draws
+from gim_audio.training.step import negatives_generator, type_of_products
 
 __all__ = ["balance", "measure"]
 
@@ -24,7 +24,10 @@ def balance(costs: Sequence[float], parts: int) -> list[tuple[int, int]]:
     for used in range(1, parts + 1):
         for stop in range(1, len(costs) + 1):
             options = [
-                (max(best[used - 1, start][0], sum(costs[start:stop])), [*best[used - 1, start][1], (start, stop)])
+                (
+                    max(best[used - 1, start][0], sum(costs[start:stop])),
+                    [*best[used - 1, start][1], (start, stop)],
+                )
                 for start in range(stop)
                 if (used - 1, start) in best
             ]
@@ -33,16 +36,17 @@ def balance(costs: Sequence[float], parts: int) -> list[tuple[int, int]]:
     return best[parts, len(costs)][1]
 
 
-def measure(model: GreedyInfoMax, phase: Phase, config: Config, x: Tensor, labels: Tensor | None = None) -> list[float]:
+def measure(
+    model: GreedyInfoMax, phase: Phase, config: Config, x: Tensor, labels: Tensor | None = None
+) -> list[float]:
     """Seconds of each module that a phase runs: the second of two passes, with gradients where it learns."""
-    dtype = torch.bfloat16 if config.training.precision == "bf16" else torch.float32
     costs: list[float] = []
     for _ in range(2):
         costs, started = [], time.perf_counter()
         walk = model.greedy_losses(
             x,
-            lambda module: draws(0, 0, module),
-            dtype,
+            lambda module: negatives_generator(0, 0, module),
+            type_of_products(config),
             first=phase.first,
             last=phase.last,
             frozen=phase.frozen,

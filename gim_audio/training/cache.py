@@ -47,15 +47,25 @@ class Cache:
         dtype: The type of the numbers, float16 or bfloat16.
     """
 
-    def __init__(self, folder: Path, module: int, model: GreedyInfoMax, crops: Crops, dtype: torch.dtype) -> None:
-        self.folder, self.module, self.model, self.crops, self.dtype = folder, module, model, crops, dtype
+    def __init__(
+        self, folder: Path, module: int, model: GreedyInfoMax, crops: Crops, dtype: torch.dtype
+    ) -> None:
+        self.folder, self.module, self.model, self.crops, self.dtype = (
+            folder,
+            module,
+            model,
+            crops,
+            dtype,
+        )
         corpus = crops.corpus
         below = model.stack[module - 2]
         self.channels = below.output_width
         self.hop = model.geometries[module - 2].hop
         self.crop_frames = model.frames(crops.crop)[module - 2]
         frames = np.zeros(len(corpus), dtype=np.int64)
-        frames[crops.usable] = [model.frames(int(samples))[module - 2] for samples in corpus.samples[crops.usable]]
+        frames[crops.usable] = [
+            model.frames(int(samples))[module - 2] for samples in corpus.samples[crops.usable]
+        ]
         self._ends = 2 * self.channels * np.cumsum(frames)
         self._begins = self._ends - 2 * self.channels * frames
         self.bytes = int(self._ends[-1])
@@ -73,7 +83,9 @@ class Cache:
         plan = self.folder / "plan"
         return plan.exists() and plan.read_text(encoding="utf-8") == self.plan
 
-    def build(self, source: Source, first: int, say: Callable[[str], None], check: Callable[[], None]) -> None:
+    def build(
+        self, source: Source, first: int, say: Callable[[str], None], check: Callable[[], None]
+    ) -> None:
         """Compute it, going on where an interrupted run was.
 
         Args:
@@ -87,7 +99,10 @@ class Cache:
             GimAudioError: a number does not fit into 16 bits.
         """
         partial = self.folder.with_name(f".{self.folder.name}.partial")
-        if not (partial / "plan").exists() or (partial / "plan").read_text(encoding="utf-8") != self.plan:
+        if (
+            not (partial / "plan").exists()
+            or (partial / "plan").read_text(encoding="utf-8") != self.plan
+        ):
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
             (partial / "plan").write_text(self.plan, encoding="utf-8")
@@ -140,7 +155,9 @@ class Cache:
                 x, states[number] = made.output, made.state
             found = x[0].to(self.dtype).contiguous()  # a crop is then one read
             if not torch.isfinite(found).all():
-                raise GimAudioError(f"what module {self.module} takes is too large for {self.dtype}: train in bf16")
+                raise GimAudioError(
+                    f"what module {self.module} takes is too large for {self.dtype}: train in bf16"
+                )
             yield found
 
     def read(self, utterance: int, start: int, frames: int) -> Tensor:
@@ -152,11 +169,16 @@ class Cache:
         if self._file is None:
             self._file = os.open(self.folder / "frames", os.O_RDONLY)
         found = np.empty((frames, self.channels), dtype=np.int16)
-        byte, left = int(self._begins[utterance]) + 2 * self.channels * start, memoryview(found.data).cast("B")
+        byte, left = (
+            int(self._begins[utterance]) + 2 * self.channels * start,
+            memoryview(found.data).cast("B"),
+        )
         while left:
             got = os.preadv(self._file, [left], byte)
             if not got:
-                raise DataError(f"{self.folder}/frames: cut short: remove {self.folder}, it is made again")
+                raise DataError(
+                    f"{self.folder}/frames: cut short: remove {self.folder}, it is made again"
+                )
             left, byte = left[got:], byte + got
         return torch.from_numpy(found).view(self.dtype)
 
@@ -216,7 +238,13 @@ class CachedFeed:
         cache = self.cache
         utterances, starts = cache.crops.where(step)[:, self.part].tolist()
         dtype = torch.bfloat16 if cache.dtype == torch.bfloat16 else torch.float32
-        x = torch.empty(len(starts), cache.channels, cache.crop_frames, dtype=dtype, device=self.device)
-        for row, utterance, start in zip(x, utterances, starts, strict=True):  # one at a time, to hold no more than x
-            row.copy_(send(cache.read(utterance, start // cache.hop, cache.crop_frames), self.device).T)
+        x = torch.empty(
+            len(starts), cache.channels, cache.crop_frames, dtype=dtype, device=self.device
+        )
+        for row, utterance, start in zip(
+            x, utterances, starts, strict=True
+        ):  # one at a time, to hold no more than x
+            row.copy_(
+                send(cache.read(utterance, start // cache.hop, cache.crop_frames), self.device).T
+            )
         return x.transpose(1, 2)  # x is in the order that convolutions want

@@ -50,6 +50,8 @@ class Feed:
             pcm = send(torch.from_numpy(self.crops(step, self.part)), self.device)
         else:
             utterances, starts = self.crops.where(step)
-            first = send(torch.from_numpy((self._begins[utterances] + starts)[self.part]), self.device)
+            first = send(
+                torch.from_numpy((self._begins[utterances] + starts)[self.part]), self.device
+            )
             pcm = self.kept[first[:, None] + torch.arange(self.crops.crop, device=self.device)]
         return pcm.float().mul_(1 / 32768)

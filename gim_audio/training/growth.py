@@ -27,10 +27,14 @@ def graft(config: Config, model: GreedyInfoMax, base: Path) -> int:
         before, now = (getattr(c, section).model_dump() for c in (old, config))
         for key, value in before.items():
             if key != ignored and now[key] != value:
-                raise ConfigError(f"{section}.{key}: {base} has {value}, not {now[key]}: a stack grows by model.added")
+                raise ConfigError(
+                    f"{section}.{key}: {base} has {value}, not {now[key]}: a stack grows by model.added"
+                )
     count = len(trained.stack)
     if config.model.added[: len(old.model.added)] != old.model.added:
-        raise ConfigError(f"model.added: it must begin with the {len(old.model.added)} that {base} has")
+        raise ConfigError(
+            f"model.added: it must begin with the {len(old.model.added)} that {base} has"
+        )
     if len(model.stack) == count:
         raise ConfigError(f"model.added: nothing is added to {base}, which has {count} modules")
     model.load_state_dict(trained.state_dict(), strict=False)
@@ -56,12 +60,16 @@ def begin_with(config: Config, model: GreedyInfoMax, init: Path) -> list[int]:
     before, now = old.model.model_dump(), config.model.model_dump()
     for key, value in before.items():
         if key not in ANY and now[key] != value:
-            raise ConfigError(f"model.{key}: {init} has {value}, not {now[key]}: its weights fit no other shape")
+            raise ConfigError(
+                f"model.{key}: {init} has {value}, not {now[key]}: its weights fit no other shape"
+            )
     own = model.state_dict()
     found = {
         name: tensor
         for name, tensor in weights.items()
-        if name in own and name not in ANY and (".objective." not in name or tensor.shape == own[name].shape)
+        if name in own
+        and name not in ANY
+        and (".objective." not in name or tensor.shape == own[name].shape)
     }
     model.load_state_dict(found, strict=False)
     missing = own.keys() - found.keys() - ANY
@@ -78,6 +86,10 @@ def begin_as_below(model: GreedyInfoMax, modules: Iterable[int]) -> None:
     for number in modules:
         module, below = model.stack[number - 1], model.stack[number - 2]
         own, theirs = module.state_dict(), below.state_dict()
-        if {name: t.shape for name, t in own.items()} != {name: t.shape for name, t in theirs.items()}:
-            raise ConfigError(f"warm_start: module {number} has not the shapes of module {number - 1}")
+        if {name: t.shape for name, t in own.items()} != {
+            name: t.shape for name, t in theirs.items()
+        }:
+            raise ConfigError(
+                f"warm_start: module {number} has not the shapes of module {number - 1}"
+            )
         module.load_state_dict(theirs)

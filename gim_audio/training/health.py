@@ -81,7 +81,9 @@ def effective_rank(features: Tensor) -> float:
 
 
 @torch.no_grad()
-def diagnose(model: GreedyInfoMax, x: Tensor, first: int, last: int) -> Iterator[tuple[int, float, float]]:
+def diagnose(
+    model: GreedyInfoMax, x: Tensor, first: int, last: int
+) -> Iterator[tuple[int, float, float]]:
     """Number, dead units and effective rank of modules: some 128 frames of each utterance tell enough.
 
     Args:

@@ -25,15 +25,26 @@ class Interrupts:
         self._since = 0.0
 
     def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():  # elsewhere there is no handling signals
-            asked = {signal.SIGINT: self._stop, signal.SIGTERM: self._stop, signal.SIGUSR1: self._save}
-            self._before = {number: signal.signal(number, handler) for number, handler in asked.items()}
+        if (
+            threading.current_thread() is threading.main_thread()
+        ):  # elsewhere there is no handling signals
+            asked = {
+                signal.SIGINT: self._stop,
+                signal.SIGTERM: self._stop,
+                signal.SIGUSR1: self._save,
+            }
+            self._before = {
+                number: signal.signal(number, handler) for number, handler in asked.items()
+            }
         else:
             self._before = {}
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)

@@ -35,7 +35,9 @@ def counted(objective: ObjectiveConfig, corpus: PackedCorpus) -> ObjectiveConfig
     if found < 2:
         raise DataError(f"{corpus.path}: one speaker only: there is nothing to tell apart")
     if objective.classes not in {None, found}:
-        raise ConfigError(f"objective.classes: {objective.classes}, but {corpus.path} has {found} {objective.kind}")
+        raise ConfigError(
+            f"objective.classes: {objective.classes}, but {corpus.path} has {found} {objective.kind}"
+        )
     return objective.model_copy(update={"classes": found})
 
 
@@ -52,7 +54,9 @@ def labels_fingerprint(objective: ObjectiveConfig, corpus: PackedCorpus) -> str:
     if objective.kind == "speakers":
         spoken = sorted(corpus.speakers.items())
         return hashlib.sha256(json.dumps(spoken).encode()).hexdigest()
-    known = sorted(labels_of(DataDir.read(corpus.path), read_ctm(corpus.path / "phones.ctm")).items())
+    known = sorted(
+        labels_of(DataDir.read(corpus.path), read_ctm(corpus.path / "phones.ctm")).items()
+    )
     digest = hashlib.sha256()
     for name, alignment in known:
         digest.update(name.encode())
@@ -90,7 +94,9 @@ def labels_for(
     if objective.kind == "speakers":
         names = sorted(set((known or corpus).speakers.values()))
         if strangers := sorted(set(corpus.speakers.values()) - set(names)):
-            raise DataError(f"{corpus.path}: speaker {strangers[0]} is not among those that training knows")
+            raise DataError(
+                f"{corpus.path}: speaker {strangers[0]} is not among those that training knows"
+            )
         numbers = {name: number for number, name in enumerate(names)}
         spoken = np.array([numbers[corpus.speakers[name]] for name in corpus.utterances])
         return lambda step: send(torch.from_numpy(spoken[crops.where(step)[0, part]]), device)
@@ -102,7 +108,9 @@ def labels_for(
         for row, utterance, start in zip(found, *crops.where(step)[:, part].tolist(), strict=True):
             if alignment := alignments.get(corpus.utterances[utterance]):
                 centre = (start + grid.centre) / rate
-                row[:] = frame_labels(alignment, frames, centre=centre, hop=grid.hop / rate, shift=objective.shift)
+                row[:] = frame_labels(
+                    alignment, frames, centre=centre, hop=grid.hop / rate, shift=objective.shift
+                )
         return send(torch.from_numpy(found), device)
 
     return phones

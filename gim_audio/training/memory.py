@@ -53,8 +53,14 @@ def memory_by_module(model: GreedyInfoMax, config: Config) -> list[ModuleMemory]
         width = module.width
         if module.context is not None:
             frames += 7 * FLOAT * batch * length * width  # gates, products and states
-        rows, negatives, steps = batch * min(length, objective.window), objective.negatives, objective.steps_ahead
-        drawn = {"exact": steps * (1 + negatives.number), "pool": 1}.get(negatives.kind, 1 + negatives.number)
+        rows, negatives, steps = (
+            batch * min(length, objective.window),
+            objective.negatives,
+            objective.steps_ahead,
+        )
+        drawn = {"exact": steps * (1 + negatives.number), "pool": 1}.get(
+            negatives.kind, 1 + negatives.number
+        )
         candidates = rows * drawn + (negatives.number if negatives.kind == "pool" else 0)
         if width == module.channels:
             candidates += rows  # contexts
@@ -74,7 +80,9 @@ def peaks(model: GreedyInfoMax, config: Config) -> dict[str, int]:
     return {
         "joint": everything + max(m.weights + m.activations for m in modules),
         "sequential": max(alone(modules, number, cached=False) for number in numbers),
-        "sequential, cached": max(alone(modules, number, cached=number >= FIRST_CACHED) for number in numbers),
+        "sequential, cached": max(
+            alone(modules, number, cached=number >= FIRST_CACHED) for number in numbers
+        ),
     }
 
 
@@ -82,5 +90,7 @@ def alone(modules: Sequence[ModuleMemory], number: int, *, cached: bool) -> int:
     """Bytes at most while one module, counted from 1, learns; from a cache, or on top of those below."""
     module, below = modules[number - 1], [] if cached else modules[: number - 1]
     own = 2 * module.weights + module.optimizer + module.activations
-    passing = max((b.given + b.frames for b in below), default=0) + module.weights + module.optimizer
+    passing = (
+        max((b.given + b.frames for b in below), default=0) + module.weights + module.optimizer
+    )
     return sum(b.weights for b in below) + max(own, passing)

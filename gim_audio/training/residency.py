@@ -36,7 +36,9 @@ class Residency:
         """Have some modules on the device."""
         for module in self.model.stack[first - 1 : last]:
             module.to(self.device)
-        self.model.mean, self.model.deviation = (b.to(self.device) for b in (self.model.mean, self.model.deviation))
+        self.model.mean, self.model.deviation = (
+            b.to(self.device) for b in (self.model.mean, self.model.deviation)
+        )
 
     def drop_all_but(self, first: int, last: int) -> None:
         """Have no others in memory."""
@@ -46,13 +48,25 @@ class Residency:
 
     def here(self) -> dict[str, Tensor]:
         """Weights of the modules in memory."""
-        return {name: tensor for name, tensor in self.model.state_dict().items() if not tensor.is_meta}
+        return {
+            name: tensor for name, tensor in self.model.state_dict().items() if not tensor.is_meta
+        }
 
     def complete(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return all weights, with those of the last checkpoint where some are missing."""
-        return weights if weights.keys() == self.model.state_dict().keys() else self._stored("") | weights
+        return (
+            weights
+            if weights.keys() == self.model.state_dict().keys()
+            else self._stored("") | weights
+        )
 
     def _stored(self, prefix: str) -> dict[str, Tensor]:
         """Read, not mapped: into memory that is free between two steps."""
-        found = safetensors.torch.load((resolve(self.experiment) / "model.safetensors").read_bytes())
-        return {name.removeprefix(prefix): tensor for name, tensor in found.items() if name.startswith(prefix)}
+        found = safetensors.torch.load(
+            (resolve(self.experiment) / "model.safetensors").read_bytes()
+        )
+        return {
+            name.removeprefix(prefix): tensor
+            for name, tensor in found.items()
+            if name.startswith(prefix)
+        }

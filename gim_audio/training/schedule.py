@@ -88,20 +88,38 @@ def phases(config: Config, batch: int, trained: int = 0) -> list[Phase]:
     if training.schedule == "joint":
         schedule = [PhaseConfig()]
     elif training.schedule == "sequential":
-        schedule = [PhaseConfig(modules=(m,), cache=training.cache and m >= FIRST_CACHED) for m in everything]
+        schedule = [
+            PhaseConfig(modules=(m,), cache=training.cache and m >= FIRST_CACHED)
+            for m in everything
+        ]
     else:
         schedule = training.schedule
     found = []
     for number, given in enumerate(schedule, start=1):
         modules = everything if given.modules == "all" else given.modules
         if modules[0] <= trained:
-            raise ConfigError(f"phase {number} trains module {modules[0]}: those up to {trained} are trained already")
+            raise ConfigError(
+                f"phase {number} trains module {modules[0]}: those up to {trained} are trained already"
+            )
         if modules[0] == 1 and (given.cache or given.warm_start):
-            raise ConfigError(f"phase {number}: there is nothing below module 1 to cache or to start from")
+            raise ConfigError(
+                f"phase {number}: there is nothing below module 1 to cache or to start from"
+            )
         rates = [given.learning_rate or _learning_rate(config, module, batch) for module in modules]
         steps = given.steps or training.steps
         decay = given.decay or training.decay
-        found.append(Phase(number, modules, steps, given.stop, tuple(rates), decay, given.warm_start, given.cache))
+        found.append(
+            Phase(
+                number,
+                modules,
+                steps,
+                given.stop,
+                tuple(rates),
+                decay,
+                given.warm_start,
+                given.cache,
+            )
+        )
     return found
 
 

@@ -1,99 +1,117 @@
 """One step: each module that learns updates straight after its own forward pass."""
 
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.optim import AdamW
 
 from gim_audio.config import Config
 from gim_audio.model.ranks import SINGLE_PROCESS, Ranks
 from gim_audio.model.stack import GreedyInfoMax
-from gim_audio.training.adam import Adam
 from gim_audio.training.labels import Labels
+from gim_audio.training.optimizers import apply_gradients, build_optimizer
 
-__all__ = ["Step", "draws"]
+__all__ = ["Step", "StepOutput", "negatives_generator", "type_of_products"]
+
+
+class StepOutput(NamedTuple):
+    """What a step gives. Nothing waits for the device.
+
+    Attributes:
+        output: The output of the last module that ran. Shape: `(batch, frames, channels)`.
+        losses: The loss of each module that learns, from the lowest. Shape: `(modules,)`.
+        accuracies: The accuracy of each. Shape: `(modules,)`.
+    """
+
+    output: Tensor
+    losses: Tensor
+    accuracies: Tensor
 
 
 class Step:
-    """Updates of a run of modules.
+    """Updates of consecutive modules.
 
     Args:
         model: The model; the modules that run are on the device of what they are given.
         optimizers: The optimizers of the modules that learn, by number from 1.
-        config: The configuration of the experiment.
-        first: the lowest module that runs.
-        last: the highest.
-        settle: A function that uses a module's gradients: its optimizer's step, unless they must travel first.
-        ranks: The processes that share the batch, in the model's terms.
-        salt: distinguishes the draws of processes that have negatives of their own.
+        seed: The seed of windows and negatives.
+        dtype: The type of products.
+        first: The lowest module that runs.
+        last: The highest module that runs; the top one if None.
+        apply: A function that uses a module's gradients.
+        ranks: The processes that share the batch.
+        salt: A number that tells apart the draws of processes that have negatives of their own.
         labels: The labels of each batch, for supervised objectives.
     """
 
     def __init__(
         self,
         model: GreedyInfoMax,
-        optimizers: Mapping[int, Adam],
-        config: Config,
+        optimizers: Mapping[int, AdamW],
         *,
+        seed: int,
+        dtype: torch.dtype = torch.float32,
         first: int = 1,
         last: int | None = None,
-        settle: Callable[[Adam], None] = Adam.step,
+        apply: Callable[[AdamW], None] = apply_gradients,
         ranks: Ranks = SINGLE_PROCESS,
         salt: int = 0,
         labels: Labels = lambda index: None,
     ) -> None:
-        self.model, self.optimizers, self.seed = model, optimizers, config.training.seed
-        self.first, self.last, self.settle, self.ranks, self.salt = first, last or len(model.stack), settle, ranks, salt
-        self.labels = labels
-        self.dtype = torch.bfloat16 if config.training.precision == "bf16" else torch.float32
+        self.model, self.optimizers, self.seed, self.dtype = model, optimizers, seed, dtype
+        self.first, self.last = first, last or len(model.stack)
+        self.apply, self.ranks, self.salt, self.labels = apply, ranks, salt, labels
 
     @classmethod
     def joint(cls, model: GreedyInfoMax, config: Config) -> "Step":
-        """Return the step of all modules, with optimizers of the configured learning rate."""
+        """Return the step of all modules, with one learning rate for all."""
         rate = config.training.learning_rate
         assert isinstance(rate, float)  # noqa: S101 - schedules know how to read the others
-        return cls(model, {n: Adam(module.parameters(), rate) for n, module in enumerate(model.stack, start=1)}, config)
+        optimizers = {n: build_optimizer(m, rate) for n, m in enumerate(model.stack, start=1)}
+        return cls(model, optimizers, seed=config.training.seed, dtype=type_of_products(config))
 
-    def __call__(self, x: Tensor, index: int) -> tuple[Tensor, Tensor, Tensor]:
+    def __call__(self, x: Tensor, index: int) -> StepOutput:
         """Run and update.
 
         Args:
             x: The input of the first module. Shape: `(batch, frames, channels)`.
-            index: The number of the batch: windows and negatives are functions of it, of the seed and of the module.
-
-        Returns:
-            The output of the last module, and the loss and accuracy of each module that learns. Nothing waits for the
-            device.
+            index: The number of the batch. Windows and negatives are functions of it, of the seed
+                and of the module.
         """
         losses, accuracies = [], []
-
-        def generator(module: int) -> torch.Generator:
-            return draws(self.seed, index, module, self.salt)
-
-        frozen = [number for number in range(self.first, self.last + 1) if number not in self.optimizers]
-        walk = self.model.greedy_losses(
+        numbers = range(self.first, self.last + 1)
+        modules = self.model.greedy_losses(
             x,
-            generator,
+            lambda module: negatives_generator(self.seed, index, module, self.salt),
             self.dtype,
             first=self.first,
             last=self.last,
-            frozen=frozen,
+            frozen=[number for number in numbers if number not in self.optimizers],
             ranks=self.ranks,
             labels=self.labels(index),
         )
-        for number, score, output in walk:
+        for number, score, output in modules:
             if score is not None:
                 score.loss.backward()  # type: ignore[no-untyped-call]
-                self.settle(self.optimizers[number])
+                self.apply(self.optimizers[number])
                 losses.append(score.loss.detach())
                 accuracies.append(score.accuracy)
             x = output
-        empty = x.new_zeros(0, dtype=torch.float32)
-        return x, torch.stack(losses) if losses else empty, torch.stack(accuracies) if losses else empty
+        if not losses:
+            empty = x.new_zeros(0, dtype=torch.float32)
+            return StepOutput(x, empty, empty)
+        return StepOutput(x, torch.stack(losses), torch.stack(accuracies))
 
 
-def draws(seed: int, index: int, module: int, salt: int = 0) -> torch.Generator:
+def type_of_products(config: Config) -> torch.dtype:
+    """Return the type in which convolutions and predictions are computed."""
+    return torch.bfloat16 if config.training.precision == "bf16" else torch.float32
+
+
+def negatives_generator(seed: int, index: int, module: int, salt: int = 0) -> torch.Generator:
     """Return the generator of a module's window and negatives for a batch."""
     state = np.random.SeedSequence((seed, index, module, salt)).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state[0]))

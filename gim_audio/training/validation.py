@@ -9,9 +9,9 @@ from gim_audio.config import Config
 from gim_audio.errors import DataError
 from gim_audio.packed import Crops, PackedCorpus
 from gim_audio.training.feed import Feed
-from gim_audio.training.journal import Metrics
 from gim_audio.training.labels import labels_for
-from gim_audio.training.step import draws
+from gim_audio.training.metrics_log import Metrics
+from gim_audio.training.step import negatives_generator
 
 __all__ = ["validate"]
 
@@ -21,7 +21,11 @@ BATCHES = 50
 
 @torch.no_grad()
 def validate(
-    checkpoint: Path, corpus: PackedCorpus, config: Config, device: torch.device, trained_on: PackedCorpus
+    checkpoint: Path,
+    corpus: PackedCorpus,
+    config: Config,
+    device: torch.device,
+    trained_on: PackedCorpus,
 ) -> Metrics:
     """Return the loss and accuracy of every module, averaged over a crop of each utterance.
 
@@ -30,7 +34,11 @@ def validate(
     """
     model = load_model(checkpoint)[1].to(device)
     crops = Crops(
-        corpus, crop=config.data.crop, hop=config.model.hop, batch=config.training.batch, seed=config.training.seed
+        corpus,
+        crop=config.data.crop,
+        hop=config.model.hop,
+        batch=config.training.batch,
+        seed=config.training.seed,
     )
     feed, batches = Feed(crops, device, "never"), min(BATCHES, -(-len(crops.usable) // crops.batch))
     labels = labels_for(config.objective, model, crops, device, known=trained_on)
@@ -42,13 +50,15 @@ def validate(
         weight += share
         walk = model.greedy_losses(
             model.standardise(feed(batch)),
-            lambda module, batch=batch: draws(config.training.seed, batch, module),  # type: ignore[misc]
+            lambda module, batch=batch: negatives_generator(config.training.seed, batch, module),  # type: ignore[misc]
             labels=wanted,
         )
         for number, score, _ in walk:
             assert score is not None  # noqa: S101 - nothing is frozen
             total[:, number - 1] += share * torch.stack([score.loss, score.accuracy]).cpu()
     if not weight:
-        raise DataError(f"{corpus.path}: none of the {batches} batches that are validated has a label")
+        raise DataError(
+            f"{corpus.path}: none of the {batches} batches that are validated has a label"
+        )
     loss, accuracy = (total / weight).tolist()
     return {"loss": loss, "accuracy": accuracy}

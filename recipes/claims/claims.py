@@ -37,17 +37,27 @@ class Page:
         if line not in self.commands:
             self.commands.append(line)
         if "speakers" not in record:
-            sys.exit(f"{file}: of an older version, without what a paired test needs: remove {folder} and run again")
+            sys.exit(
+                f"{file}: of an older version, without what a paired test needs: remove {folder} and run again"
+            )
         return [row | {"speakers": len(record["speakers"])} for row in record["modules"]]
 
     def section(
-        self, name: str, claim: str, verdict: str, head: list[str], lines: list[list[str]], drawn: Figure
+        self,
+        name: str,
+        claim: str,
+        verdict: str,
+        head: list[str],
+        lines: list[list[str]],
+        drawn: Figure,
     ) -> None:
         """Draw and write."""
         file = self.experiment / f"{name}.png"
         with new_file(file) as temporary:
             drawn.savefig(temporary, format="png", dpi=150)
-        table = "\n".join("| " + " | ".join(line) + " |" for line in [head, ["---"] * len(head), *lines])
+        table = "\n".join(
+            "| " + " | ".join(line) + " |" for line in [head, ["---"] * len(head), *lines]
+        )
         self.parts.append(f"## {claim}\n\n{verdict}\n\n{table}\n\nFigure: `{file}`")
 
 
@@ -58,7 +68,9 @@ def shown(row: dict[str, Any]) -> str:
 
 def change(new: dict[str, Any], old: dict[str, Any]) -> tuple[float, float]:
     """Return how many points one accuracy is above another, and half the width of the difference's interval."""
-    first, second = (Estimate(r["accuracy"], r["accuracy"], r["interval"], r["halves"]) for r in (new, old))
+    first, second = (
+        Estimate(r["accuracy"], r["accuracy"], r["interval"], r["halves"]) for r in (new, old)
+    )
     return 100 * (first.value - second.value), 100 * difference(first, second, new["speakers"])
 
 
@@ -79,12 +91,17 @@ def curve(axes: Any, rows: Rows, label: str, style: str = "o-") -> None:
     """Accuracy of every module."""
     values = [100 * row["accuracy"] for row in rows]
     edges = np.abs(100 * np.array([row["interval"] for row in rows]).T - values)
-    axes.errorbar(range(len(rows)), values, edges, fmt=style, ms=4, capsize=2, elinewidth=0.8, label=label)
+    axes.errorbar(
+        range(len(rows)), values, edges, fmt=style, ms=4, capsize=2, elinewidth=0.8, label=label
+    )
 
 
 def negatives(page: Page) -> None:
     figure, axes = two(("Phones, last module (%)", "Speakers, last module (%)"))
-    tables = {task: [page.rows(f"negatives-{n}", task)[-1] for n in NEGATIVES] for task in ("phones", "speakers")}
+    tables = {
+        task: [page.rows(f"negatives-{n}", task)[-1] for n in NEGATIVES]
+        for task in ("phones", "speakers")
+    }
     for one, rows in zip(axes, tables.values(), strict=True):
         values = [100 * row["accuracy"] for row in rows]
         edges = np.abs(100 * np.array([row["interval"] for row in rows]).T - values)
@@ -94,9 +111,13 @@ def negatives(page: Page) -> None:
         one.set_xlabel("negatives")
     found = []
     for task, rows in tables.items():
-        gains = [f"{n}: {points(row, rows[0])}" for n, row in zip(NEGATIVES[1:], rows[1:], strict=True)]
+        gains = [
+            f"{n}: {points(row, rows[0])}" for n, row in zip(NEGATIVES[1:], rows[1:], strict=True)
+        ]
         found.append(f"{task}, points more than with one negative, {', '.join(gains)}")
-    lines = [[str(n), *(shown(rows[i]) for rows in tables.values())] for i, n in enumerate(NEGATIVES)]
+    lines = [
+        [str(n), *(shown(rows[i]) for rows in tables.values())] for i, n in enumerate(NEGATIVES)
+    ]
     verdict = f"Measured: {'; '.join(found)}."
     head = ["negatives", "phones %", "speakers %"]
     page.section("negatives", "More negatives give better features", verdict, head, lines, figure)
@@ -111,7 +132,9 @@ def context(page: Page) -> None:
         for run, name in runs.items():
             curve(one, rows[run], name)
             lines.append([task, name, *(shown(row) for row in rows[run])])
-        one.set_xticks(range(len(rows["context-none"])), [row["name"] for row in rows["context-none"]])
+        one.set_xticks(
+            range(len(rows["context-none"])), [row["name"] for row in rows["context-none"]]
+        )
         gains = [
             points(with_one, without)
             for with_one, without in zip(rows["context-each"], rows["context-none"], strict=True)
@@ -137,7 +160,9 @@ def depth(page: Page) -> None:
         one.set_xticks(range(len(rows)), [row["name"] for row in rows])
         convolutions = [row for row in rows if row["name"].startswith("conv")]
         steps = [points(above, below) for below, above in pairwise(convolutions)]
-        found.append(f"{task}: each convolution, from the second, changes the one below by {', '.join(steps)} points")
+        found.append(
+            f"{task}: each convolution, from the second, changes the one below by {', '.join(steps)} points"
+        )
         lines.append([task, *(shown(row) for row in rows)])
         one.tick_params(axis="x", rotation=45)
     head = ["task", *(row["name"] for row in rows)]
@@ -151,10 +176,19 @@ def slowness(page: Page) -> None:
     axes = figure.subplots()
     lines, slower = [], 0
     for place, ms in ((0, 10), (3, 100)):
-        for rows, style, name in ((trained, "o-", "trained"), (untrained, "o--", "at initialisation")):
-            axes.plot([row["autocorrelation"][place] for row in rows], style, label=f"{name}, {ms} ms later")
+        for rows, style, name in (
+            (trained, "o-", "trained"),
+            (untrained, "o--", "at initialisation"),
+        ):
+            axes.plot(
+                [row["autocorrelation"][place] for row in rows],
+                style,
+                label=f"{name}, {ms} ms later",
+            )
     for row, first in zip(trained, untrained, strict=True):
-        pairs = [(row["autocorrelation"][place], first["autocorrelation"][place]) for place in (0, 3)]
+        pairs = [
+            (row["autocorrelation"][place], first["autocorrelation"][place]) for place in (0, 3)
+        ]
         slower += all(now > before for now, before in pairs)
         lines.append([row["name"], *(f"{value:.2f}" for pair in pairs for value in pair)])
     axes.set_xticks(range(len(trained)), [row["name"] for row in trained])
@@ -169,7 +203,9 @@ def gradients(page: Page) -> None:
     record = json.loads((page.experiment / "gradients.json").read_text(encoding="utf-8"))
     found: dict[str, dict[str, list[float]]] = record["gradients"]
     where = record["provenance"]
-    page.commands.append(f"`{where['command']}`; {where['commit']}, {where['date']}, {where['hardware']}")
+    page.commands.append(
+        f"`{where['command']}`; {where['commit']}, {where['date']}, {where['hardware']}"
+    )
     times = list(next(iter(found.values())))
     figure, axes = two((times[0].capitalize(), times[1].capitalize()))
     colours = mpl.colormaps["viridis"](np.linspace(0, 0.85, len(found) // 2))

@@ -11,13 +11,13 @@ import sys
 from pathlib import Path
 
 import torch
+from torch.optim import AdamW
 
 from gim_audio.config import Config, load
 from gim_audio.files import write_text
 from gim_audio.model.build import build_model
 from gim_audio.packed import Crops, PackedCorpus
 from gim_audio.provenance import provenance
-from gim_audio.training.adam import Adam
 from gim_audio.training.feed import Feed
 from gim_audio.training.step import Step
 
@@ -44,16 +44,18 @@ def measure(config: Config, corpus: PackedCorpus) -> dict[str, list[float]]:
     """Root mean square gradients of each convolution's weights, before and after some updates."""
     torch.manual_seed(config.training.seed)
     model = build_model(config.model, config.objective)
-    crops = Crops(corpus, crop=config.data.crop, hop=config.model.hop, batch=config.training.batch, seed=1)
+    crops = Crops(
+        corpus, crop=config.data.crop, hop=config.model.hop, batch=config.training.batch, seed=1
+    )
     feed = Feed(crops, torch.device("cpu"), "never")
     layers = [block.convolution.weight for module in model.stack for block in module.encoder]
     found: dict[str, list[float]] = {}
 
-    def note(optimizer: Adam) -> None:
+    def note(optimizer: AdamW) -> None:
         """Gradients are kept, weights are not changed."""
 
     learn = Step.joint(model, config)
-    look = Step(model, learn.optimizers, config, settle=note)
+    look = Step(model, learn.optimizers, seed=config.training.seed, dtype=learn.dtype, apply=note)
     for when, updates in (("at initialisation", 0), (f"after {UPDATES} updates", UPDATES)):
         for index in range(updates):
             learn(model.standardise(feed(index)), index)
@@ -67,9 +69,13 @@ if __name__ == "__main__":
     conf, packed, out, *depths = sys.argv[1:]
     corpus = PackedCorpus(Path(packed))
     measured = {
-        f"{name}, {depth} convolutions": measure(settings(Path(conf), int(depth), greedy=greedy), corpus)
+        f"{name}, {depth} convolutions": measure(
+            settings(Path(conf), int(depth), greedy=greedy), corpus
+        )
         for depth in depths
         for name, greedy in (("GIM", True), ("CPC", False))
     }
-    write_text(Path(out), json.dumps({"gradients": measured, "provenance": provenance()}, indent=2) + "\n")
+    write_text(
+        Path(out), json.dumps({"gradients": measured, "provenance": provenance()}, indent=2) + "\n"
+    )
     print(f"wrote {out}")

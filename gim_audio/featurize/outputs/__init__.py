@@ -10,12 +10,20 @@ from gim_audio.featurize.outputs.tables import Arrow, Hdf5
 
 __all__ = ["FileFormat", "Matrix", "Output", "Write", "parse_output"]
 
-TABLES = {".h5": "hdf5", ".hdf5": "hdf5", ".parquet": "parquet", ".arrow": "arrow", ".feather": "arrow"}
+TABLES = {
+    ".h5": "hdf5",
+    ".hdf5": "hdf5",
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+}
 FILES = {".npy", ".npz", ".pt", ".safetensors", ".ark", ".scp", ".csv", ".mat", ".txt"}
 """Endings of what is no output by itself."""
 
 
-def parse_output(specifier: str, form: FileFormat = "npy", dtype: str = "float32", *, compress: bool) -> Output:
+def parse_output(
+    specifier: str, form: FileFormat = "npy", dtype: str = "float32", *, compress: bool
+) -> Output:
     """`ark:A`, `ark,scp:A,B`, `ark,t:A` (`-` is standard output), a table by its ending, or a folder.
 
     Raises:
@@ -24,13 +32,17 @@ def parse_output(specifier: str, form: FileFormat = "npy", dtype: str = "float32
     kinds = specifier.partition(":")[0].split(",")
     if ":" in specifier and set(kinds) <= {"ark", "scp", "t"}:
         if dtype != "float32":
-            raise GimAudioError(f"{specifier}: Kaldi has no {dtype}: leave --dtype out; --compress makes it smaller")
+            raise GimAudioError(
+                f"{specifier}: Kaldi has no {dtype}: leave --dtype out; --compress makes it smaller"
+            )
         return Archive(specifier, compress=compress)
     if compress:
         raise GimAudioError(f"{specifier}: --compress is Kaldi's: it goes with ark: and ark,scp:")
     path = Path(specifier)
     if not specifier or specifier == "-" or path.suffix in FILES:
-        raise GimAudioError(f"{specifier or 'OUTPUT'}: name a folder, ark:FILE (ark:- is standard output) or FILE.h5")
+        raise GimAudioError(
+            f"{specifier or 'OUTPUT'}: name a folder, ark:FILE (ark:- is standard output) or FILE.h5"
+        )
     if kind := TABLES.get(path.suffix):
         if form != "npy":
             raise GimAudioError(f"{specifier}: --format {form} is of the files in a folder")

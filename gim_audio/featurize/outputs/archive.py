@@ -65,14 +65,19 @@ class Archive(Output):
 
             yield write
         if self.script:
-            write_text(self.script, "".join(f"{name} {self.path}:{at}\n" for name, at in sorted(offsets.items())))
+            write_text(
+                self.script,
+                "".join(f"{name} {self.path}:{at}\n" for name, at in sorted(offsets.items())),
+            )
         describe(self._prefix, rows, description)
 
     def _write_on(self, stream: BinaryIO, matrix: Matrix) -> None:
         try:
             self._write(stream, matrix)
         except BrokenPipeError as error:
-            raise GimAudioError(f"standard output: its reader went away before {matrix.name} was written") from error
+            raise GimAudioError(
+                f"standard output: its reader went away before {matrix.name} was written"
+            ) from error
         except OSError as error:
             raise GimAudioError(f"standard output: {error.strerror}, at {matrix.name}") from error
 
@@ -84,10 +89,14 @@ class Archive(Output):
             if self.text:
                 _text(stream, matrix)
             else:
-                method = 2 if self.compress and not matrix.is_vector else None  # 2: a byte a number, for features
+                method = (
+                    2 if self.compress and not matrix.is_vector else None
+                )  # 2: a byte a number, for features
                 kaldiio.save_mat(stream, matrix.array(), compression_method=method)
         else:  # as kaldiio writes it, which would want the whole matrix twice
-            stream.write(b"\0BFM " + b"".join(b"\4" + n.to_bytes(4, "little") for n in matrix.shape))
+            stream.write(
+                b"\0BFM " + b"".join(b"\4" + n.to_bytes(4, "little") for n in matrix.shape)
+            )
             stream.writelines(block.data for block in matrix.blocks())
         stream.flush()
 

@@ -52,7 +52,9 @@ class Folder(Output):
                 else:
                     from safetensors.numpy import save
 
-                    told = {"features.json": json.dumps(description)}  # of several keys the order would be random
+                    told = {
+                        "features.json": json.dumps(description)
+                    }  # of several keys the order would be random
                     file.write_bytes(save({"features": matrix.array()}, told))
                 rows[matrix.name] = matrix.shape[0]
 
@@ -62,6 +64,10 @@ class Folder(Output):
 
 def _npy(stream: BinaryIO, matrix: Matrix) -> None:
     shape = matrix.shape[1:] if matrix.is_vector else matrix.shape
-    header = {"descr": np.lib.format.dtype_to_descr(matrix.dtype), "fortran_order": False, "shape": shape}
+    header = {
+        "descr": np.lib.format.dtype_to_descr(matrix.dtype),
+        "fortran_order": False,
+        "shape": shape,
+    }
     np.lib.format.write_array_header_1_0(stream, header)
     stream.writelines(block.data for block in matrix.blocks())

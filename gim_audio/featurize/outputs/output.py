@@ -82,7 +82,9 @@ class Output(ABC):
     def refuse(self, name: str) -> str:
         """Return why an utterance cannot be called that here; nothing if it can."""
         broken = name.splitlines() not in ([], [name]) or "\0" in name
-        return f"{name!r}: a name with a line break or a zero byte in it: rename it" if broken else ""
+        return (
+            f"{name!r}: a name with a line break or a zero byte in it: rename it" if broken else ""
+        )
 
 
 def spaced(name: str) -> bool:

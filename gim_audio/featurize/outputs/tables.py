@@ -48,7 +48,10 @@ class Hdf5(Output):
                     if matrix.is_vector:
                         file.create_dataset(matrix.name, data=matrix.array())
                     else:
-                        dataset, at = file.create_dataset(matrix.name, matrix.shape, matrix.dtype), 0
+                        dataset, at = (
+                            file.create_dataset(matrix.name, matrix.shape, matrix.dtype),
+                            0,
+                        )
                         for block in matrix.blocks():
                             dataset[at : at + len(block)] = block
                             at += len(block)
@@ -106,18 +109,30 @@ class Arrow(Output):
         import pyarrow.parquet as pq
 
         metadata = _told(description)
-        columns, number = description["channels"], pa.from_numpy_dtype(np.dtype(description["dtype"]))
+        columns, number = (
+            description["channels"],
+            pa.from_numpy_dtype(np.dtype(description["dtype"])),
+        )
         frame = pa.list_(number, columns)
         vectors = description["frame_shift"] is None
-        schema = pa.schema([("utterance", pa.string()), ("features", frame if vectors else pa.list_(frame))], metadata)
+        schema = pa.schema(
+            [("utterance", pa.string()), ("features", frame if vectors else pa.list_(frame))],
+            metadata,
+        )
         names: list[str] = []
         held: list[Any] = []
         with new_file(self.file) as temporary:
-            writer = pq.ParquetWriter(temporary, schema) if self.parquet else pa.ipc.new_file(str(temporary), schema)
+            writer = (
+                pq.ParquetWriter(temporary, schema)
+                if self.parquet
+                else pa.ipc.new_file(str(temporary), schema)
+            )
 
             def flush() -> None:
                 if names:
-                    frames = pa.FixedSizeListArray.from_arrays(pa.array(np.concatenate(held).reshape(-1)), columns)
+                    frames = pa.FixedSizeListArray.from_arrays(
+                        pa.array(np.concatenate(held).reshape(-1)), columns
+                    )
                     offsets = np.cumsum([0, *map(len, held)])
                     features = frames if vectors else pa.LargeListArray.from_arrays(offsets, frames)
                     if not vectors:
@@ -139,11 +154,16 @@ class Arrow(Output):
 
 def _told(description: dict[str, Any]) -> dict[str, str]:
     """Return what is told of the features: text as it is, all else as JSON."""
-    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in description.items()}
+    return {
+        key: value if isinstance(value, str) else json.dumps(value)
+        for key, value in description.items()
+    }
 
 
 def _library(name: str, output: str) -> None:
     from importlib.util import find_spec
 
     if not find_spec(name):
-        raise GimAudioError(f"{output}: needs {name}: pip install 'gim-audio[formats]', or choose another format")
+        raise GimAudioError(
+            f"{output}: needs {name}: pip install 'gim-audio[formats]', or choose another format"
+        )

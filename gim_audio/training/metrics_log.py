@@ -1,4 +1,4 @@
-"""The journal of a run: metrics of each step, and the origin of each start."""
+"""The metrics of each step of a run, and the origin of each start."""
 
 import json
 import math
@@ -23,7 +23,10 @@ def note_start(path: Path, step: int, **more: object) -> None:
     earlier: object = []
     with suppress(FileNotFoundError, DataError, ValueError, RecursionError):
         earlier = json.loads(read_text(path))
-    starts = [*(earlier if isinstance(earlier, list) else []), {"from_step": step, **more, **provenance()}]
+    starts = [
+        *(earlier if isinstance(earlier, list) else []),
+        {"from_step": step, **more, **provenance()},
+    ]
     write_text(path, json.dumps(starts, indent=2) + "\n")
 
 

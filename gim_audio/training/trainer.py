@@ -1,0 +1,354 @@
+"""The phases of a run: steps, checkpoints, and a watch over the losses."""
+
+import json
+import math
+import shutil
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.optim import AdamW
+
+from gim_audio.checkpoints.folders import load_model
+from gim_audio.config import Config
+from gim_audio.devices import give_back_freed_memory, peak_bytes, send
+from gim_audio.errors import CheckpointError, DataError
+from gim_audio.files import write_text
+from gim_audio.model.stack import GreedyInfoMax
+from gim_audio.packed import Crops, PackedCorpus
+from gim_audio.training.balance import measure
+from gim_audio.training.cache import Cache, CachedFeed, build
+from gim_audio.training.checkpointer import Checkpointer
+from gim_audio.training.distribution import Batches, Distribution
+from gim_audio.training.feed import Feed
+from gim_audio.training.growth import begin_as_below, begin_with, graft
+from gim_audio.training.health import LossWatch, check_weights, diagnose
+from gim_audio.training.interrupts import Interrupts
+from gim_audio.training.labels import labels_fingerprint, labels_for
+from gim_audio.training.metrics_log import Metrics, note_start, open_lines, read_lines
+from gim_audio.training.optimizers import build_optimizer, moments
+from gim_audio.training.position import Position, check_decay, check_same
+from gim_audio.training.report import StepReport
+from gim_audio.training.residency import Residency
+from gim_audio.training.schedule import Phase, phases
+from gim_audio.training.step import Step, type_of_products
+
+__all__ = ["Trainer"]
+
+MOST_UNUSED = 0.5
+"""The share of the audio that may be left out unless somebody asks for more."""
+
+
+@dataclass
+class Trainer:
+    """A run of an experiment; `train` says more.
+
+    Attributes:
+        config: The configuration, with numbers where it said `auto`.
+        corpus: The corpus that crops are drawn from.
+        model: The model, on the CPU.
+        device: The device that trains.
+        checkpointer: The checkpoints of the experiment.
+        distribution: The part of the run that this process has.
+        interrupts: The signals that ask for a checkpoint or an end.
+        say: A function that takes a line for the user.
+        progress: A function that takes the numbers of steps done and planned, and a step's metrics.
+        position: The position of the run.
+        schedule: The phases of the run.
+        optimizers: The optimizers of the modules that learn now, by number from 1.
+    """
+
+    config: Config
+    corpus: PackedCorpus
+    model: GreedyInfoMax
+    device: torch.device
+    checkpointer: Checkpointer
+    distribution: Distribution
+    interrupts: Interrupts
+    say: Callable[[str], None]
+    progress: Callable[[int, int, Metrics], None]
+    position: Position = field(init=False)
+    schedule: list[Phase] = field(init=False)
+    optimizers: dict[int, AdamW] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        config = self.config
+        shared = self.distribution.count if config.training.parallel == "data" else 1
+        self.crops = Crops(
+            self.corpus,
+            crop=config.data.crop,
+            hop=config.model.hop,
+            batch=config.training.batch * shared,
+            seed=config.training.seed,
+        )
+        choices = config.objective.classes or config.objective.negatives.number + 1
+        self.watch = LossWatch(len(self.model.stack), math.log(choices))
+        self.residency = Residency(self.model, self.experiment, self.device)
+        if not self.distribution.writes:
+            self.say = lambda line: None
+
+    @property
+    def experiment(self) -> Path:
+        """The folder of the experiment."""
+        return self.checkpointer.experiment
+
+    def plan(self, base: Path | None, init: Path | None) -> None:
+        """Plan a run from the beginning. Nothing is written yet."""
+        if self.crops.unused > MOST_UNUSED and self.config.data.short == "refuse":
+            raise DataError(
+                f"{self.corpus.path}: {self.crops.left_out}: {self.crops.advice()}; "
+                "data.short='leave out' trains without them"
+            )
+        updates = [0] * len(self.model.stack)
+        self.position = Position(self.corpus.fingerprint, self.crops.batch, updates=updates)
+        self.position.labels = labels_fingerprint(self.config.objective, self.corpus)
+        if base is not None:
+            self.position.trained = graft(self.config, self.model, base)
+        if init is not None:
+            new = begin_with(self.config, self.model, init)
+            numbers = ", ".join(map(str, new))
+            heads = f"; the prediction heads of modules {numbers} are new" if new else ""
+            self.say(f"beginning with the weights of {init}{heads}")
+        self.schedule = phases(self.config, self.crops.batch, self.position.trained)
+        self.distribution.check(self.schedule)
+        self.position.recent_losses = self.watch.recent
+
+    def start(self, base: Path | None, init: Path | None) -> None:
+        """Start the run as planned."""
+        if self.distribution.writes:
+            self.checkpointer.save(self.model.state_dict(), {}, self.position)
+        origins = (("grown_from", base), ("begun_with", init))
+        self._note(**{key: str(path) for key, path in origins if path})
+
+    def resume(self, position: Position) -> None:
+        """Continue from the last checkpoint.
+
+        Raises:
+            CheckpointError: The experiment was trained with other settings.
+            DataError: It was trained on another corpus, or with other labels.
+        """
+        check_same(self.experiment, self.config)
+        self.position = position
+        if position.corpus != self.corpus.fingerprint:
+            raise DataError(
+                f"{self.corpus.path}: not the corpus that {self.experiment} was trained on"
+            )
+        if position.batch != self.crops.batch:
+            raise CheckpointError(
+                f"{self.experiment}: was trained with {position.batch} crops a step, not {self.crops.batch}"
+            )
+        labels = labels_fingerprint(self.config.objective, self.corpus)
+        if position.labels and position.labels != labels:
+            file = "phones.ctm" if self.config.objective.kind == "phones" else "utt2spk"
+            raise DataError(
+                f"{self.corpus.path}: {file} has other labels than those {self.experiment} was trained on"
+            )
+        position.labels = labels  # a checkpoint of an older version had none
+        check_decay(self.experiment, self.config, position)
+        self.schedule = phases(self.config, self.crops.batch, position.trained)
+        self.distribution.check(self.schedule)
+        self.watch.recent = position.recent_losses
+        self.model.load_state_dict(load_model(self.experiment)[1].state_dict())
+        self.say(f"resuming {self.experiment} from step {position.step}")
+        if position.phase < len(self.schedule) or not self._over(
+            self.schedule[-1], self._history()
+        ):
+            self._note()
+
+    def _note(self, **more: str) -> None:
+        """Write where the run comes from."""
+        if self.crops.left_out:
+            self.say(f"left out of training: {self.crops.left_out}; {self.crops.advice()}")
+        if self.distribution.writes:
+            write_text(self.experiment / "config.yaml", self.config.to_yaml())
+            note_start(self.experiment / "provenance.json", self.position.step, **more)
+        self.distribution.wait()
+
+    def run(self) -> None:
+        """Run all phases that are left."""
+        for phase in self.schedule[self.position.phase - 1 :]:
+            if phase.number > self.position.phase:
+                self.position.phase, self.position.phase_step = phase.number, 0
+                self.distribution.wait()  # until what the last phase learnt can be read
+            if not self._over(phase, self._history()):
+                self._run(phase)
+        if self.distribution.writes:
+            shutil.rmtree(self.experiment / "cache", ignore_errors=True)
+
+    def _run(self, phase: Phase) -> None:
+        self.residency.load(phase.last)
+        if phase.warm_start and self.position.phase_step == 0:
+            begin_as_below(self.model, phase.modules)
+        batches, step = self._prepare(phase)
+        history, position = self._history(), self.position
+        path, writes = self.experiment / "metrics.jsonl", self.distribution.writes
+        with open_lines(path, position.step) if writes else nullcontext() as log:
+            while not self._over(phase, history):
+                started = time.perf_counter()
+                with self.checkpointer.naming_the_last():
+                    report = self._step(phase, batches, step)
+                    if log is not None:
+                        self._write(phase, report, time.perf_counter() - started, log)
+                    accuracies = [report.accuracy[module - 1] for module in phase.modules]
+                    history.append([math.nan if a is None else a for a in accuracies])
+                    due = position.phase_step % self.config.training.checkpoint_every == 0
+                    if due or report.save or report.stop or self._over(phase, history):
+                        self._save(say=report.save or report.stop)
+                if report.save:
+                    self.interrupts.save = False
+                if report.stop:
+                    self.interrupts.leave()
+        self.distribution.finish()
+
+    def _history(self) -> deque[list[float]]:
+        """Return as much of the accuracies of the phase's modules as its stop rule looks at."""
+        phase = self.schedule[self.position.phase - 1]
+        if phase.stop is None:
+            return deque(maxlen=0)
+        lines = read_lines(self.experiment / "metrics.jsonl", self.position.step)
+        accuracies = [line["accuracy"] for line in lines if line["phase"] == phase.number]
+        recent = ([a[module - 1] for module in phase.modules] for a in accuracies)
+        return deque(recent, maxlen=2 * phase.stop.over)
+
+    def _over(self, phase: Phase, history: Sequence[Sequence[float]]) -> bool:
+        return self.position.phase_step >= phase.steps or phase.stands_still(history)
+
+    def _prepare(self, phase: Phase) -> tuple[Batches, Step]:
+        """Return the input of the modules of a phase, and their step."""
+        self.optimizers = {}  # of the phase before, whose memory this one may need
+        self.model.zero_grad(set_to_none=True)
+        give_back_freed_memory()
+        part = self.distribution.part(self.crops.batch)
+        batches: Batches
+        if phase.cache:
+            batches = CachedFeed(self._cache(phase), self.device, part)
+        else:
+            waveforms = Feed(self.crops, self.device, self.config.data.on_device, part)
+            batches = lambda index: self.model.standardise(waveforms(index))  # noqa: E731
+
+        labels = labels_for(self.config.objective, self.model, self.crops, self.device, part)
+
+        def costs() -> list[float]:
+            self.residency.place(phase.first, phase.last)
+            return measure(self.model, phase, self.config, batches(0), labels(0))
+
+        first, last = self.distribution.begin(phase, costs, self.say)
+        self.residency.place(first, last)
+        self.residency.drop_all_but(first, last)
+        decays = self.config.training.weight_decay
+        for module, rate in zip(phase.modules, phase.learning_rates, strict=True):
+            if first <= module <= last:
+                decay = decays[module - 1] if isinstance(decays, tuple) else decays
+                self.optimizers[module] = build_optimizer(self.model.stack[module - 1], rate, decay)
+        if self.position.phase_step:
+            self.checkpointer.restore(self.optimizers, set(phase.modules))
+        step = Step(
+            self.model,
+            self.optimizers,
+            seed=self.config.training.seed,
+            dtype=type_of_products(self.config),
+            first=first,
+            last=last,
+            apply=self.distribution.apply_gradients,
+            ranks=self.distribution.ranks,
+            salt=self.distribution.salt,
+            labels=labels,
+        )
+        return batches, step
+
+    def _cache(self, phase: Phase) -> Cache:
+        """Return the cache of the phase's first module, made from that of an earlier phase."""
+        dtype = torch.bfloat16 if self.config.training.precision == "bf16" else torch.float16
+        earlier = {p.first for p in self.schedule[: phase.number] if p.cache}
+        folder = self.experiment / "cache"
+        caches = [
+            Cache(folder / f"module-{module}", module, self.model, self.crops, dtype)
+            for module in sorted(module for module in earlier if module <= phase.first)
+        ]
+        if self.distribution.writes:
+            with self.checkpointer.naming_the_last():
+                build(caches, self._samples, self.residency.place, self.say, self._stop_if_asked)
+        self.distribution.wait()
+        return caches[-1]
+
+    def _stop_if_asked(self) -> None:
+        if self.interrupts.stop is not None:
+            self.interrupts.leave()
+
+    def _samples(self, utterance: int, start: int, stop: int) -> Tensor:
+        """Return a part of an utterance, standardised, as the `Source` of a cache."""
+        pcm = np.empty(stop - start, dtype="<i2")
+        self.corpus.fill(pcm, utterance, start)
+        samples = send(torch.from_numpy(pcm)[None], self.device).float() / 32768
+        return self.model.standardise(samples)
+
+    def _step(self, phase: Phase, batches: Batches, step: Step) -> StepReport:
+        """Take a step, and return what all processes have to say of it."""
+        position = self.position
+        for module, rate in zip(phase.modules, phase.learning_rates, strict=True):
+            if module in self.optimizers:
+                now = rate * phase.factor(position.phase_step)
+                self.optimizers[module].param_groups[0]["lr"] = now
+        index = max(position.updates[module - 1] for module in phase.modules)
+        last = position.phase_step + 1 == phase.steps
+        given = self.distribution.receive(batches, index, last)
+        made = step(given, index)
+        position.step, position.phase_step = position.step + 1, position.phase_step + 1
+        for module in phase.modules:
+            position.updates[module - 1] += 1
+        stopping = self.interrupts.stop is not None
+        report = StepReport.of(len(self.model.stack), save=self.interrupts.save, stop=stopping)
+        losses, accuracies = made.losses.double().tolist(), made.accuracies.double().tolist()
+        for module, loss, accuracy in zip(self.optimizers, losses, accuracies, strict=True):
+            report.loss[module - 1], report.accuracy[module - 1] = loss, accuracy
+        if position.step % self.config.training.diagnose_every == 0:
+            for module, dead, rank in diagnose(self.model, given, step.first, step.last):
+                report.dead_units[module - 1], report.effective_rank[module - 1] = dead, rank
+        report = self.distribution.share_report(made.output, report)
+        for module in phase.modules:
+            if module <= step.last:  # the others are other processes'
+                loss = report.loss[module - 1]
+                self.watch.check(module, position.step, math.nan if loss is None else loss)
+        return report
+
+    def _write(self, phase: Phase, report: StepReport, seconds: float, log: TextIO) -> None:
+        """Write a line of metrics; modules that did not learn have none."""
+        metrics: Metrics = {
+            "step": self.position.step,
+            "phase": phase.number,
+            "loss": report.loss,
+            "accuracy": report.accuracy,
+            "seconds": round(seconds, 4),
+        }
+        if self.position.step % self.config.training.diagnose_every == 0:
+            metrics["dead_units"] = report.dead_units
+            metrics["effective_rank"] = report.effective_rank
+            metrics["peak_bytes"] = peak_bytes(self.device)
+        log.write(json.dumps(metrics) + "\n")
+        before = sum(earlier.steps for earlier in self.schedule[: phase.number - 1])
+        planned = sum(p.steps for p in self.schedule)
+        self.progress(before + self.position.phase_step, planned, metrics)
+
+    def _save(self, *, say: bool) -> None:
+        """Write a checkpoint."""
+        for module in self.optimizers:
+            weights = self.model.stack[module - 1].parameters()
+            check_weights(module, self.position.step, weights)
+        own = moments(self.optimizers)
+        found = self.distribution.collect(self.residency.here() | own)
+        if not self.distribution.writes:
+            return
+        weights_found = {name: t for name, t in found.items() if name in self.model.state_dict()}
+        moments_found = {name: t for name, t in found.items() if name not in weights_found}
+        self.position.recent_losses = self.watch.recent
+        everything = self.residency.complete(weights_found)
+        folder = self.checkpointer.save(everything, moments_found, self.position)
+        if say:
+            self.say(f"saved {folder}: --resume goes on from there")
