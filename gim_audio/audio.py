@@ -58,7 +58,8 @@ AUDIO_SUFFIXES = (
         ".wave",
     ),
 )
-"""Suffixes of recordings that libsndfile reads whole, but for those of other things as a rule (.htk, .mat, .raw)."""
+"""Suffixes of recordings that libsndfile reads whole, but for those of other things as a rule
+(.htk, .mat, .raw)."""
 
 OTHER_SUFFIXES = (
     *(
@@ -82,7 +83,8 @@ OTHER_SUFFIXES = (
 """Suffixes of recordings that it does not read, or not reliably."""
 
 HALF_READ = {"AVR", "SDS", "VOC", "WVE"}
-"""Formats of which libsndfile makes samples where there are none, or does not notice that the file is cut short."""
+"""Formats of which libsndfile makes samples where there are none, or does not notice that the file
+is cut short."""
 
 Waveform = npt.NDArray[np.float32]
 
@@ -92,7 +94,8 @@ UNREADABLE = (soundfile.LibsndfileError, OSError, TypeError, UnicodeEncodeError)
 MOST_FRAMES = 2**62
 """The most frames; larger numbers stand for an unknown one."""
 RATES = (1_000, 2_000_000)
-"""Hz; a header that says less or more is damaged, and to resample what it says would fill the memory."""
+"""Hz; a header that says less or more is damaged, and to resample what it says would fill the
+memory."""
 MOST_LEFT = 2**13
 """Bytes of an MP3 that may stay behind: a broken frame, or a tag that is not known."""
 LOUDEST = 10.0
@@ -113,7 +116,8 @@ def read(source: Path | str | bytes, rate: int, name: str = "") -> Waveform:
         Samples in [-1, 1]. Shape: `(samples,)`, with round(n · rate / own rate) of them.
 
     Raises:
-        AudioError: it is missing, empty, not audio, ends before its header says, or has samples that are not numbers.
+        AudioError: it is missing, empty, not audio, ends before its header says, or has samples
+            that are not numbers.
     """
     return np.concatenate(list(blocks(source, rate, name)))
 
@@ -150,7 +154,8 @@ def blocks(
             yield from decode(file, rate, name, claimed, seconds, spare=LEFT_OUT if mp3 else 0)
             if mp3 and mp3.left > MOST_LEFT:
                 raise AudioError(
-                    f"{name}: {mp3.left} bytes were not decoded: another recording follows, or it is damaged"
+                    f"{name}: {mp3.left} bytes were not decoded: another recording follows, or it"
+                    " is damaged"
                 )
     except UNREADABLE as error:
         raise AudioError(_explain(source, name, str(error))) from error
@@ -168,19 +173,25 @@ def decode(
     seconds: float = BLOCK_SECONDS,
     spare: int = 0,
 ) -> Iterator[Waveform]:
-    """Yield the blocks of an open file of `claimed` frames, of which `spare` may be missing: see `blocks`."""
+    """Yield the blocks of an open file of `claimed` frames, of which `spare` may be missing.
+
+    See `blocks`.
+    """
     if file.format in HALF_READ:
         raise AudioError(
-            f"{name}: libsndfile does not read {file.format} reliably: convert it, `ffmpeg -i IN OUT.flac`"
+            f"{name}: libsndfile does not read {file.format} reliably: convert it, `ffmpeg -i IN"
+            " OUT.flac`"
         )
     if file.subtype.startswith("MPEG") and file.format != "MP3":
         raise AudioError(
-            f"{name}: is an MP3 in a {file.format} file, of which a part is read: `ffmpeg -i IN OUT.wav`"
+            f"{name}: is an MP3 in a {file.format} file, of which a part is read: `ffmpeg -i IN"
+            " OUT.wav`"
         )
     lowest, highest = RATES
     if not lowest <= file.samplerate <= highest:
         raise AudioError(
-            f"{name}: its header says {file.samplerate} Hz, which is no rate of sound: is it damaged?"
+            f"{name}: its header says {file.samplerate} Hz, which is no rate of sound: is it"
+            " damaged?"
         )
     resampler = None
     if file.samplerate != rate:
@@ -197,7 +208,8 @@ def decode(
             raise AudioError(f"{name}: has samples that are not finite numbers")
         if (peak := float(np.abs(samples).max(initial=0))) > LOUDEST:
             raise AudioError(
-                f"{name}: has samples up to {peak:.4g}, where full scale is 1: scale them to [-1, 1]"
+                f"{name}: has samples up to {peak:.4g}, where full scale is 1: scale them to"
+                " [-1, 1]"
             )
         mono = _average(samples)
         block = (
@@ -212,11 +224,13 @@ def decode(
         )
     if not heard:
         raise AudioError(
-            f"{name}: holds no samples, or was never closed: `sox --ignore-length IN OUT` mends that"
+            f"{name}: holds no samples, or was never closed: `sox --ignore-length IN OUT` mends"
+            " that"
         )
     if not given:
         raise AudioError(
-            f"{name}: its {heard} samples at {file.samplerate} Hz give none at {rate} Hz: it is too short"
+            f"{name}: its {heard} samples at {file.samplerate} Hz give none at {rate} Hz: it is too"
+            " short"
         )
 
 
@@ -235,7 +249,10 @@ def _given(source: Path | str | bytes, name: str) -> tuple[Path | bytes, str]:
 
 
 class _Forward(soundfile.SoundFile):  # type: ignore[misc]
-    """soundfile seeks to where it is after each read, if it can; an MP3, which needs what came before, breaks there."""
+    """soundfile seeks to where it is after each read, if it can.
+
+    An MP3, which needs what came before, breaks there.
+    """
 
     def seekable(self) -> bool:
         return False
@@ -290,7 +307,10 @@ def _explain(source: Path | bytes, name: str, error: str) -> str:
     if (suffix := Path(name).suffix.lower()) in OTHER_SUFFIXES:
         return f"{name}: libsndfile does not read {suffix}: convert it, `ffmpeg -i IN OUT.flac`"
     reason = error.rsplit(": ", 1)[-1].rstrip(".")
-    return f"{name}: cannot be decoded ({reason}): is it audio, and whole? If so, convert it: `ffmpeg -i IN OUT.flac`"
+    return (
+        f"{name}: cannot be decoded ({reason}): is it audio, and whole? If so, convert it: `ffmpeg"
+        " -i IN OUT.flac`"
+    )
 
 
 def _printable(name: str) -> str:

@@ -1,4 +1,7 @@
-"""The frozen schema of an experiment: read from YAML and `key=value`, saved with every checkpoint."""
+"""The frozen schema of an experiment.
+
+Read from YAML and `key=value`, saved with every checkpoint.
+"""
 
 import math
 from collections.abc import Iterable
@@ -64,12 +67,16 @@ class Section(BaseModel):
 
 
 class ContextConfig(Section):
-    """The context network, which summarises the past as c_t: a GRU, causal convolutions or nothing."""
+    """The context network, which summarises the past as c_t.
+
+    A GRU, causal convolutions or nothing.
+    """
 
     kind: Literal["gru", "conv", "none"] = "gru"
     hidden: Positive = 256
     bptt: bool = True
-    """True to propagate a GRU's gradients through time; without it, the previous state is a constant."""
+    """True to propagate a GRU's gradients through time; without it, the previous state is a
+    constant."""
     layers: Positive = 4
     """The number of causal convolutions, for `conv`."""
     kernel: Annotated[int, Field(ge=2)] = 5
@@ -88,7 +95,7 @@ class ConvolutionConfig(Section):
 
 
 class ModelConfig(Section):
-    """The encoder, the context, the places where gradients are cut, and modules added to a trained stack."""
+    """The encoder, the context, the cuts between modules, and modules added to a trained stack."""
 
     kernels: tuple[Positive, ...] = (10, 8, 4, 4, 4)
     strides: tuple[Positive, ...] = (5, 4, 2, 2, 2)
@@ -97,8 +104,8 @@ class ModelConfig(Section):
     context: ContextConfig = ContextConfig()
     isolate_after: tuple[Positive, ...] = (1, 2, 3, 4, 5)
     added: tuple[ConvolutionConfig | ContextConfig, ...] = ()
-    """Modules on top of a trained stack. A convolution takes the frames of the module below; a context takes them too,
-    or the contexts of a module that is a context alone."""
+    """Modules on top of a trained stack. A convolution takes the frames of the module below; a
+    context takes them too, or the contexts of a module that is a context alone."""
     rate: Annotated[int, Field(ge=1, le=2_000_000)] = 16000
     mean: float | Literal["auto"] = -0.000678111
     deviation: Annotated[float, Field(gt=0)] | Literal["auto"] = 0.0630056
@@ -160,7 +167,8 @@ class ModelConfig(Section):
             n > last for n in self.isolate_after
         ):
             raise ValueError(
-                f"isolate_after must rise and name convolutions from 1 to {last}, not {list(self.isolate_after)}"
+                f"isolate_after must rise and name convolutions from 1 to {last}, not"
+                f" {list(self.isolate_after)}"
             )
         kinds = ["context" if self.context_is_a_module else "convolution"]
         for part in self.added:
@@ -180,8 +188,8 @@ class NegativesConfig(Section):
     kind: Literal["batch", "exact", "utterance", "pool"] = "batch"
     number: Positive = 10
     ranks: Literal["all", "own"] = "all"
-    """The crops that negatives are drawn from with `parallel: data`: those of all processes, as one process with all of
-    them would, or a process's own, which sends less."""
+    """The crops that negatives are drawn from with `parallel: data`: those of all processes, as one
+    process with all of them would, or a process's own, which sends less."""
 
 
 class ObjectiveConfig(Section):
@@ -195,7 +203,8 @@ class ObjectiveConfig(Section):
     steps_ahead: Positive = 12
     negatives: NegativesConfig = NegativesConfig()
     window: Positive = 128
-    """The number of frames of a crop in which InfoNCE predicts; `steps_ahead` is how many frames ahead it does."""
+    """The number of frames of a crop in which InfoNCE predicts; `steps_ahead` is how many frames
+    ahead it does."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -212,11 +221,11 @@ class DataConfig(Section):
     crop: Positive = 20480
     """The number of samples of one training example."""
     short: Literal["refuse", "leave out"] = "refuse"
-    """Utterances shorter than a crop are left out of training. Where they are more than half of the audio, `refuse`
-    stops before training, and `leave out` trains on the others."""
+    """Utterances shorter than a crop are left out of training. Where they are more than half of the
+    audio, `refuse` stops before training, and `leave out` trains on the others."""
     on_device: Literal["auto", "always", "never"] = "auto"
-    """The place of the packed corpus: on the device (`always`) or not (`never`); `auto` keeps it on a GPU of which it
-    takes at most half."""
+    """The place of the packed corpus: on the device (`always`) or not (`never`); `auto` keeps it on
+    a GPU of which it takes at most half."""
 
 
 class StopConfig(Section):
@@ -242,7 +251,8 @@ class PhaseConfig(Section):
     warm_start: bool = False
     """True to begin with the weights of the module below, which must have the same shapes."""
     cache: bool = False
-    """True to compute the input of the lowest of the modules once for the whole corpus and read it from disk."""
+    """True to compute the input of the lowest of the modules once for the whole corpus and read it
+    from disk."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -258,21 +268,24 @@ class TrainingConfig(Section):
     """The schedule, the optimizer, the device and the checkpoints."""
 
     schedule: Literal["joint", "sequential"] | tuple[PhaseConfig, ...] = "joint"
-    """All modules at once (`joint`), one after another (`sequential`), each for `steps`, or a list of phases."""
+    """All modules at once (`joint`), one after another (`sequential`), each for `steps`, or a list
+    of phases."""
     cache: bool = False
-    """True to cache the input of modules from the third on, with `sequential`: see `PhaseConfig.cache`."""
+    """True to cache the input of modules from the third on, with `sequential`: see
+    `PhaseConfig.cache`."""
     steps: Positive = 100_000
     batch: Positive = 8
     """The number of crops in a step; with `parallel: data`, of each process."""
     learning_rate: (
         Annotated[float, Field(gt=0)] | tuple[Annotated[float, Field(gt=0)], ...] | Literal["auto"]
     ) = 2e-4
-    """One learning rate, or one for each module. `auto` is 2e-4 for a batch of 8 and grows with the square root of the
-    batch (Malladi et al. 2022, for Adam)."""
+    """One learning rate, or one for each module. `auto` is 2e-4 for a batch of 8 and grows with the
+    square root of the batch (Malladi et al. 2022, for Adam)."""
     decay: Literal["none", "linear", "cosine"] = "none"
     """The way in which the learning rate falls to zero over a phase."""
     weight_decay: PerModule | tuple[PerModule, ...] = 0.0
-    """The decoupled weight decay (Loshchilov and Hutter 2019): a step takes this times the learning rate off."""
+    """The decoupled weight decay (Loshchilov and Hutter 2019): a step takes this times the learning
+    rate off."""
     clip: Annotated[float, Field(gt=0)] | None = None
     """The largest norm of the gradient of one module; None does not clip."""
     precision: Precision = "fp32"
@@ -308,8 +321,9 @@ class Config(Section):
         negatives, batch = self.objective.negatives, self.training.batch
         if negatives.kind == "pool" and negatives.number > batch * frames:
             raise ValueError(
-                f"objective.negatives.number: a pool of {negatives.number} from {batch * frames} frames, "
-                f"which is what {batch} crops of {self.data.crop} samples give: take fewer, or a larger batch or crop"
+                f"objective.negatives.number: a pool of {negatives.number} from {batch * frames}"
+                f" frames, which is what {batch} crops of {self.data.crop} samples give: take"
+                " fewer, or a larger batch or crop"
             )
         for name in ("learning_rate", "weight_decay"):
             given = getattr(self.training, name)
@@ -325,7 +339,8 @@ class Config(Section):
         for number, phase in enumerate(phases, start=1):
             if phase.modules != "all" and phase.modules[-1] > self.model.modules:
                 raise ValueError(
-                    f"training.schedule: phase {number} trains module {phase.modules[-1]} of {self.model.modules}"
+                    f"training.schedule: phase {number} trains module {phase.modules[-1]} of"
+                    f" {self.model.modules}"
                 )
         return self
 
@@ -340,7 +355,8 @@ def load(path: Path | str | None = None, overrides: Iterable[str] = ()) -> Confi
     """Read a configuration file and apply `key=value` overrides such as `training.steps=500`.
 
     Raises:
-        ConfigError: a key is unknown, a value has the wrong type or is impossible; names all of them.
+        ConfigError: a key is unknown, a value has the wrong type or is impossible; names all of
+            them.
     """
     settings = _read(Path(path)) if path else {}
     for override in overrides:
@@ -434,7 +450,7 @@ class _Loader(yaml.SafeLoader):
 def _parse(text: str) -> Any:
     if len(text) > LONGEST:
         raise ValueError(f"it has {len(text)} letters, more than any configuration")
-    return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+    return yaml.load(text, _Loader)
 
 
 def count_of(text: str) -> int | None:
@@ -448,7 +464,10 @@ def short(text: str) -> str:
 
 
 def _explain(error: ValidationError) -> str:
-    """One sentence a key; of a value that could have been several things, what is wrong with the likeliest."""
+    """Return one sentence for each key that is wrong.
+
+    Of a value that could have been several things, it says what is wrong with the likeliest.
+    """
     found: dict[str, str] = {}
     for problem in error.errors():
         parts = [str(part) for part in problem["loc"]]

@@ -1,4 +1,7 @@
-"""Faults that libsndfile passes over: a file that is cut short, or a recording that follows another."""
+"""Faults that libsndfile passes over.
+
+A file that is cut short, or a recording that follows another.
+"""
 
 import io
 import math
@@ -26,14 +29,16 @@ WHOLE: dict[bytes, tuple[int, int, Order, int]] = {
     b".snd": (8, 4, "big", 24),  # AU; where its samples begin is in the header
     b"dns.": (8, 4, "little", 24),
 }
-"""The place, width and order of a file's length, and what it does not count, by the file's first bytes."""
+"""The place, width and order of a file's length, and what it does not count, by the file's first
+bytes."""
 CHUNKS: dict[bytes, tuple[int, int, Order, bytes]] = {
     b"RIFF": (12, 4, "little", b"data"),
     b"RIFX": (12, 4, "big", b"data"),
     b"FORM": (12, 4, "big", b"SSND"),
     b"caff": (8, 8, "big", b"data"),
 }
-"""The place of the first chunk, the width and order of lengths, and the chunk that holds the samples."""
+"""The place of the first chunk, the width and order of lengths, and the chunk that holds the
+samples."""
 
 CUT = "is shorter than its header says: the file is cut short"
 FOLLOWED = "another recording follows the first: make them one, `ffmpeg -i IN OUT.wav`"
@@ -53,10 +58,13 @@ START_LETTERS = 12
 
 
 def problem(source: Path | bytes) -> str:
-    """Return what is wrong with the container of a recording, for a message; empty where nothing is.
+    """Return what is wrong with the container of a recording, for a message.
+
+    Empty where nothing is.
 
     Args:
-        source: A file, or the bytes of one. One that cannot be opened has no problem here: reading it will tell.
+        source: A file, or the bytes of one. One that cannot be opened has no problem here: reading
+            it will tell.
     """
     try:
         with _opened(source) as file:
@@ -102,7 +110,10 @@ def _problem(file: BinaryIO) -> str:
 
 
 def follows(blocks: Iterable[bytes]) -> bool:
-    """Return whether a recording begins in what follows the samples of another; all blocks are taken."""
+    """Return whether a recording begins in what follows the samples of another.
+
+    All blocks are taken.
+    """
     rest, found = b"", False
     for block in blocks:
         found = found or bool(RECORDING.search(rest + block))
@@ -113,7 +124,8 @@ def follows(blocks: Iterable[bytes]) -> bool:
 class OggPages:
     """Follows the pages of an Ogg stream (RFC 3533).
 
-    libsndfile decodes the first of several streams alone, and passes over pages that are damaged or missing.
+    libsndfile decodes the first of several streams alone, and passes over pages that are damaged or
+    missing.
     """
 
     def __init__(self) -> None:
@@ -162,20 +174,29 @@ _MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 def _checksum(page: bytes) -> int:
-    """Return the checksum of Ogg: the polynomial of zlib, with the highest bit of each byte first and no inversion."""
+    """Return the checksum of Ogg.
+
+    The polynomial of zlib, with the highest bit of each byte first and no inversion.
+    """
     mirrored = zlib.crc32(page.translate(_MIRRORED), 0xFFFFFFFF) ^ 0xFFFFFFFF
     return int(f"{mirrored:032b}"[::-1], 2)
 
 
 def _tag_bytes(start: bytes) -> int:
-    """Return the length of an ID3v2 tag at the beginning of a file, in which each byte holds seven bits."""
+    """Return the length of an ID3v2 tag at the beginning of a file.
+
+    Each byte of its length holds seven bits.
+    """
     if start[:3] != b"ID3":
         return 0
     return 10 + sum(byte << 7 * place for place, byte in enumerate(reversed(start[6:10])))
 
 
 def has_length(source: Path | bytes) -> bool:
-    """Return whether an MP3 says how many frames it has: in its first frame, a Xing, Info or VBRI header."""
+    """Return whether an MP3 says how many frames it has.
+
+    In its first frame, a Xing, Info or VBRI header.
+    """
     with _opened(source) as file:
         frame = _at(file, _tag_bytes(_at(file, 0, 10)), MPEG_BYTES)
     if frame.find(b"VBRI", 4, 64) > 0:
@@ -187,13 +208,15 @@ def has_length(source: Path | bytes) -> bool:
 class Mp3File(io.RawIOBase):
     """An MP3, and how far it was read.
 
-    libsndfile stops an MP3 at the number of frames that it says it has; where it does not say, at the number that its
-    size and its first frame suggest, which of a variable bit rate may be half of it. Such a file seems here to be
-    longer than any MP3 of its size can last: then it goes on to the end.
+    libsndfile stops an MP3 at the number of frames that it says it has; where it does not say, at
+    the number that its size and its first frame suggest, which of a variable bit rate may be half
+    of it. Such a file seems here to be longer than any MP3 of its size can last: then it goes on to
+    the end.
     """
 
     TIMES = 64
-    """A factor above the largest bit rate over the smallest (MPEG 1 layer III: 320 / 32; MPEG 2: 160 / 8)."""
+    """A factor above the largest bit rate over the smallest (MPEG 1 layer III: 320 / 32; MPEG 2:
+    160 / 8)."""
 
     def __init__(self, source: Path | bytes) -> None:
         super().__init__()
@@ -232,7 +255,10 @@ class Mp3File(io.RawIOBase):
 
     @property
     def left(self) -> int:
-        """Bytes behind what was read that are no tags: many where decoding stopped, or where another MP3 follows."""
+        """Bytes behind what was read that are no tags.
+
+        Many where decoding stopped, or where another MP3 follows.
+        """
         end = self._size
         while end > self._place:
             if _at(self._file, end - 128, 3) == b"TAG":

@@ -47,7 +47,10 @@ def pick_device(name: str) -> torch.device:
 
 @contextmanager
 def rounding_to_tf32(allowed: bool) -> Iterator[None]:
-    """Let GPUs round products to TF32, or not, until the block is left: torch has it so for convolutions by default."""
+    """Let GPUs round products to TF32, or not, until the block is left.
+
+    Torch has it so for convolutions by default.
+    """
     products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
     before = products.allow_tf32, convolutions.allow_tf32
     products.allow_tf32 = convolutions.allow_tf32 = allowed
@@ -68,7 +71,8 @@ def decide_precision(name: Precision, device: torch.device) -> Literal["fp32", "
         The precision to compute in.
 
     Raises:
-        ConfigError: `tf32` on a device that is no GPU, or `bf16` on one that computes it more slowly than fp32.
+        ConfigError: `tf32` on a device that is no GPU, or `bf16` on one that computes it more
+            slowly than fp32.
     """
     if name == "tf32" and device.type != "cuda":
         raise ConfigError(
@@ -93,8 +97,8 @@ def decide_precision(name: Precision, device: torch.device) -> Literal["fp32", "
 def bf16_speed(device: torch.device) -> float:
     """Return how many times as fast as in fp32 a matrix product is in bf16.
 
-    On a CPU a product is timed: where the instructions exist the ratio is 2 to 6, where oneDNN has to emulate them 0.4
-    (AVX-512 without BF16), and where torch does, 0.01 (AVX2).
+    On a CPU a product is timed: where the instructions exist the ratio is 2 to 6, where oneDNN has
+    to emulate them 0.4 (AVX-512 without BF16), and where torch does, 0.01 (AVX2).
     """
     if device.type != "cpu":  # not timed: Ampere brought bf16
         return (
@@ -119,7 +123,10 @@ def _seconds(product: Callable[[], Tensor]) -> float:
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:
-    """Send a tensor from the CPU to a device. A GPU takes pinned memory when it comes to it, and nobody waits."""
+    """Send a tensor from the CPU to a device.
+
+    A GPU takes pinned memory when it comes to it, and nobody waits.
+    """
     return (
         tensor.pin_memory().to(device, non_blocking=True)
         if device.type == "cuda"
@@ -133,7 +140,10 @@ def free_bytes(device: torch.device) -> int:
 
 
 def peak_bytes(device: torch.device) -> int:
-    """Most memory that this process has held: of a GPU what torch allocated, else what was resident (0: unknown)."""
+    """Most memory that this process has held.
+
+    Of a GPU what torch allocated, else what was resident (0: unknown).
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     try:
@@ -146,14 +156,20 @@ def peak_bytes(device: torch.device) -> int:
 
 
 def give_back_freed_memory() -> None:
-    """Give back what was freed before, such as the weights of modules that do not run: see `keep_freed_memory`."""
+    """Give back what was freed before, such as the weights of modules that do not run.
+
+    See `keep_freed_memory`.
+    """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim:
         trim(0)
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep what is freed: asking the kernel anew for each activation costs a step up to half its time."""
+    """Let glibc keep what is freed.
+
+    Asking the kernel anew for each activation costs a step up to half its time.
+    """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt:
         m_trim_threshold, m_mmap_max, m_arena_max = -1, -4, -8  # <malloc.h>

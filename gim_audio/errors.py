@@ -39,7 +39,10 @@ MEMORY = (
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error says that memory ran out, in the words of Python, NumPy, torch or CUDA."""
+    """Return whether an error says that memory ran out.
+
+    Python, NumPy, torch and CUDA each have their own words for it.
+    """
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and any(m in str(error) for m in MEMORY)
     )

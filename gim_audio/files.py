@@ -1,4 +1,7 @@
-"""Write under a temporary name, then rename: a killed process leaves the old file or the new one."""
+"""Write under a temporary name, then rename.
+
+A killed process leaves the old file or the new one.
+"""
 
 import errno
 import fcntl
@@ -84,7 +87,8 @@ def absent(path: Path, *, but: Collection[str] = ()) -> None:
         but: Names of files that its folder may hold.
 
     Raises:
-        GimAudioError: `path` is there, and not as a folder that holds nothing else; or its folder is closed.
+        GimAudioError: `path` is there, and not as a folder that holds nothing else; or its folder
+            is closed.
     """
     empty = path.is_dir() and all(inside.name in but for inside in path.iterdir())
     if os.path.lexists(path) and not empty:
@@ -111,7 +115,8 @@ def read_text(path: Path) -> str:
         raise DataError(f"{path}, line {line}: not UTF-8 text") from error
     if "\0" in text:
         raise DataError(
-            f"{path}, line {text.count(chr(10), 0, text.index(chr(0))) + 1}: not text: it holds a zero byte"
+            f"{path}, line {text.count(chr(10), 0, text.index(chr(0))) + 1}: not text: it holds a"
+            " zero byte"
         )
     return text
 
@@ -119,8 +124,8 @@ def read_text(path: Path) -> str:
 def read_json_lines(path: Path) -> Iterator[Any]:
     """Yield the values of a file with one JSON value a line.
 
-    A killed process or a broken disk may leave parts: lines that are no JSON are passed over, and so is a last line
-    without an end. A file that is missing has no lines.
+    A killed process or a broken disk may leave parts: lines that are no JSON are passed over, and
+    so is a last line without an end. A file that is missing has no lines.
     """
     if not path.exists():
         return
@@ -165,7 +170,7 @@ def follow(link: Path) -> Path:
 @cache
 def _note(text: str) -> None:
     """Tell the user once."""
-    print(f"note: {text}", file=sys.stderr)  # noqa: T201 - the command line stands above this file
+    print(f"note: {text}", file=sys.stderr)
 
 
 def set_mode(path: Path, mode: int) -> None:
@@ -176,7 +181,10 @@ def set_mode(path: Path, mode: int) -> None:
 
 @contextmanager
 def _if_it_can() -> Iterator[None]:
-    """Pass over what the file system cannot do: some of networks and of removable disks lack locks, links or modes."""
+    """Pass over what the file system cannot do.
+
+    Some of networks and of removable disks lack locks, links or modes.
+    """
     try:
         yield
     except OSError as error:
@@ -191,7 +199,9 @@ def _own() -> str:
 
 @contextmanager
 def lock(folder: Path) -> Iterator[None]:
-    """Keep other processes that ask for it out of a folder; the lock goes with the process, however it ends.
+    """Keep other processes that ask for it out of a folder.
+
+    The lock goes with the process, however it ends.
 
     Raises:
         GimAudioError: another process is in it.
@@ -210,7 +220,8 @@ def lock(folder: Path) -> Iterator[None]:
             if error.errno not in LACKS:
                 raise
             _note(
-                f"{folder}: the file system has no locks: the file {LOCKS[1]} is one while this process runs"
+                f"{folder}: the file system has no locks: the file {LOCKS[1]} is one while this"
+                " process runs"
             )
             held.enter_context(_lock_by_name(folder / LOCKS[1]))
         file.truncate(0)
@@ -221,7 +232,10 @@ def lock(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _lock_by_name(path: Path) -> Iterator[None]:
-    """Keep others out by a file that is there, for file systems without locks; it may outlive its process."""
+    """Keep others out by a file that is there, for file systems without locks.
+
+    It may outlive its process.
+    """
     process, _, host = "", "", ""
     with suppress(OSError, DataError):
         process, _, host = read_text(path).removeprefix("process ").strip().partition(" of ")
@@ -234,7 +248,8 @@ def _lock_by_name(path: Path) -> Iterator[None]:
             file.write(_own())
     except FileExistsError as error:
         raise GimAudioError(
-            f"{path.parent}: process {process} of {host} is at work there; if it is not, remove {path}"
+            f"{path.parent}: process {process} of {host} is at work there; if it is not, remove"
+            f" {path}"
         ) from error
     try:
         yield
@@ -245,8 +260,9 @@ def _lock_by_name(path: Path) -> Iterator[None]:
 def walk(folder: Path) -> Iterator[Path]:
     """Yield the files of a folder and of all folders below it, and folders that cannot be read.
 
-    Links to folders are followed; a folder that is reached in two ways is entered once, by the shorter. Hidden files
-    and folders are passed over: archives made on a Mac hold a `._NAME` beside each file.
+    Links to folders are followed; a folder that is reached in two ways is entered once, by the
+    shorter. Hidden files and folders are passed over: archives made on a Mac hold a `._NAME` beside
+    each file.
     """
     seen, folders = set(), deque([folder])
     while folders:
@@ -290,7 +306,10 @@ def umask() -> int:
 
 
 def free_bytes(path: Path) -> int:
-    """Free space of the file system that holds `path` or, while that is missing, its nearest parent."""
+    """Return the free space of the file system that holds `path`.
+
+    While `path` is missing, it is that of its nearest parent.
+    """
     return shutil.disk_usage(_nearest(path)).free
 
 
@@ -311,7 +330,10 @@ def _named(error: OSError, path: Path) -> Exception:
 
 
 def _temporary(path: Path) -> Path:
-    """A name beside `path` for this process, after removing what killed processes of this machine left."""
+    """Return a name beside `path` for this process.
+
+    What killed processes of this machine left is removed.
+    """
     prefix = f".{path.name}.{socket.gethostname()}."
     for leftover in path.parent.glob(f"{glob.escape(prefix)}*.partial"):
         process = leftover.name.removeprefix(prefix).removesuffix(".partial")
@@ -320,7 +342,9 @@ def _temporary(path: Path) -> Path:
             or int(process) == os.getpid()
             or not Path("/proc", process).exists()
         ):
-            shutil.rmtree(
-                leftover
-            ) if leftover.is_dir() and not leftover.is_symlink() else leftover.unlink()
+            (
+                shutil.rmtree(leftover)
+                if leftover.is_dir() and not leftover.is_symlink()
+                else leftover.unlink()
+            )
     return path.parent / f"{prefix}{os.getpid()}.partial"

@@ -1,17 +1,19 @@
 """Intervals over speakers, and whether two systems differ on the same speakers.
 
 Frames and utterances of one speaker resemble each other, so speakers are the independent units. A
-figure is computed again on random halves of the speakers, drawn without replacement (the delete-half
-jackknife: McCarthy 1966, Shao and Wu 1989). The spread of these values estimates the standard error
-of the figure on all n speakers: given the n, the mean of m of them has the variance S² (1/m - 1/n),
-the mean of all has S²/n, so the deviation of the values is multiplied by √(m / (n - m)). Unlike the
-delete-one jackknife this holds for statistics that are not smooth, such as an equal error rate;
-unlike in the bootstrap no speaker is drawn twice, which by itself raises mutual information.
+figure is computed again on random halves of the speakers, drawn without replacement (the
+delete-half jackknife: McCarthy 1966, Shao and Wu 1989). The spread of these values estimates the
+standard error of the figure on all n speakers: given the n, the mean of m of them has the variance
+S² (1/m - 1/n), the mean of all has S²/n, so the deviation of the values is multiplied by √(m / (n -
+m)). Unlike the delete-one jackknife this holds for statistics that are not smooth, such as an equal
+error rate; unlike in the bootstrap no speaker is drawn twice, which by itself raises mutual
+information.
 
 A mean over pairs of n speakers has a variance A + B: A of the speakers, B of what belongs to a pair
-alone. Half of the speakers have about a quarter of the pairs, so their halves give A + k B with a k of
-about 3: (N / M - 1) m / (n - m), where m speakers have M of the N pairs. The figure is therefore computed
-on random halves of the pairs of different speakers too, which give A / (n + 1) + B, and B follows from both.
+alone. Half of the speakers have about a quarter of the pairs, so their halves give A + k B with a k
+of about 3: (N / M - 1) m / (n - m), where m speakers have M of the N pairs. The figure is therefore
+computed on random halves of the pairs of different speakers too, which give A / (n + 1) + B, and B
+follows from both.
 
 `tools/bench_coverage.py` measures how often these intervals cover a known truth.
 """
@@ -31,8 +33,9 @@ TOO_FEW = 5
 """The number of speakers that do not tell A from B: k is as large as n + 1."""
 
 Weights = npt.NDArray[np.float64]
-"""1 for each speaker that counts and 0 for the others. Shape: `(speakers,)`; for a figure of pairs of speakers, 1 for
-each pair that counts, `(speakers, speakers)`, with what a speaker is alone on the diagonal."""
+"""1 for each speaker that counts and 0 for the others. Shape: `(speakers,)`; for a figure of pairs
+of speakers, 1 for each pair that counts, `(speakers, speakers)`, with what a speaker is alone on
+the diagonal."""
 
 Statistic = Callable[[Weights], float]
 """The figure of the speakers or pairs that count; NaN where these do not determine it."""
@@ -46,11 +49,12 @@ class Estimate:
         value: The figure on all speakers, corrected for bias where that was asked for.
         uncorrected: The figure on all speakers as it was computed.
         interval: 95% interval, lower edge first; None where there are too few speakers.
-        halves: The figure on each random half, for paired comparisons, with None where a half does not
-            determine it; empty where there is no interval.
-        slack: Twice the last step of a correction: half of the bias that may be left, and by how much the
-            biases of two systems may differ; 0 without one.
-        pair_halves: The figure on random halves of the pairs; empty for a figure that is not of pairs.
+        halves: The figure on each random half, for paired comparisons, with None where a half does
+            not determine it; empty where there is no interval.
+        slack: Twice the last step of a correction: half of the bias that may be left, and by how
+            much the biases of two systems may differ; 0 without one.
+        pair_halves: The figure on random halves of the pairs; empty for a figure that is not of
+            pairs.
     """
 
     value: float
@@ -71,20 +75,21 @@ def estimate(
 ) -> Estimate:
     """Return a figure with its 95% interval.
 
-    It is a t interval on a scale that keeps it in the range of the figure: logit for shares (Korn and
-    Graubard 1998), logarithmic for rates without an upper bound, plain outside of the range. At an end of
-    the range the values do not vary; there it is the exact one-sided bound for n speakers of whom none
-    was otherwise, which is wider than that of figures near the end.
+    It is a t interval on a scale that keeps it in the range of the figure: logit for shares (Korn
+    and Graubard 1998), logarithmic for rates without an upper bound, plain outside of the range. At
+    an end of the range the values do not vary; there it is the exact one-sided bound for n speakers
+    of whom none was otherwise, which is wider than that of figures near the end.
 
     Args:
         statistic: The figure as a function of the speakers that count.
         speakers: The number of speakers n.
-        biased: True for a figure that falls with the amount of data, as mutual information of counts
-            does. Its values for n, n/2 and n/4 speakers are then extrapolated to infinitely many by a
-            parabola in 1/n (Strong et al. 1998). The lower edge of the interval is lowered by four times
-            the last step of the extrapolation: so much bias is left where there are few frames.
-        most: The largest value that the figure can take; infinite for a rate of errors, of which there
-            may be more than phones.
+        biased: True for a figure that falls with the amount of data, as mutual information of
+            counts does. Its values for n, n/2 and n/4 speakers are then extrapolated to infinitely
+            many by a parabola in 1/n (Strong et al. 1998). The lower edge of the interval is
+            lowered by four times the last step of the extrapolation: so much bias is left where
+            there are few frames.
+        most: The largest value that the figure can take; infinite for a rate of errors, of which
+            there may be more than phones.
         pairs: True for a figure of pairs of speakers, a function of the pairs that count.
     """
     of_speakers: Statistic = (
@@ -144,7 +149,10 @@ def _on_parts(statistic: Statistic, speakers: int, size: int) -> npt.NDArray[np.
 
 
 def _on_pairs(statistic: Statistic, speakers: int) -> npt.NDArray[np.float64]:
-    """Return the figure on random halves of the pairs of different speakers, the same ones for every statistic."""
+    """Return the figure on random halves of the pairs of different speakers.
+
+    They are the same halves for every statistic.
+    """
     generator = np.random.default_rng((speakers, speakers))
     one, other = np.triu_indices(speakers, 1)
     values = []
@@ -163,7 +171,10 @@ def _kept(values: npt.NDArray[np.float64]) -> list[float | None]:
 def _extrapolated(
     statistic: Statistic, speakers: int, whole: float, half: float
 ) -> tuple[float, float]:
-    """Return the figure of infinitely many speakers, and twice the change by the parabola's last term."""
+    """Return the figure of infinitely many speakers.
+
+    And twice the change by the parabola's last term.
+    """
     sizes = sorted({speakers, speakers // 2, max(1, speakers // 4)}, reverse=True)
     values = [
         whole,

@@ -30,7 +30,8 @@ PHONES = (
     "ih", "iy", "jh", "k", "l", "m", "n", "ng", "ow", "oy", "p", "r", "s", "sh", "t", "th", "uh", "uw", "v",
     "w", "y", "z", "zh",
 )  # fmt: skip
-"""Silence, spoken noise and the 39 ARPAbet phones without stress: the classes of the published probe."""
+"""Silence, spoken noise and the 39 ARPAbet phones without stress: the classes of the published
+probe."""
 
 SHORTEST = 1e-4
 """Seconds; what CTM files resolve. A shorter piece of a phone is rounding."""
@@ -56,7 +57,8 @@ _ALIASES = {
 class Alignment:
     """Phones of one utterance, in order of time.
 
-    Shape: each array `(phones,)`; times in seconds from the utterance's start, labels index `PHONES`.
+    Shape: each array `(phones,)`; times in seconds from the utterance's start, labels index
+    `PHONES`.
     """
 
     starts: npt.NDArray[np.float64]
@@ -110,7 +112,8 @@ def read_ctm(path: Path) -> dict[str, Alignment]:
         lines = _lines_of(path)
     except FileNotFoundError as error:
         raise DataError(
-            f"{path}: no such file: `gim-audio data align` makes it, or `gim-audio data labels` of an alignment"
+            f"{path}: no such file: `gim-audio data align` makes it, or `gim-audio data labels` of"
+            " an alignment"
         ) from error
     for number, line in lines:
         try:
@@ -156,7 +159,9 @@ def _alignment(path: Path, name: str, phones: list[tuple[float, float, int]]) ->
 
 
 def read_alignments(path: Path) -> dict[str, Alignment]:
-    """Alignments: a folder of TextGrids, a CTM or the CPC authors' text, told apart by the first line.
+    """Read alignments: a folder of TextGrids, a CTM or the CPC authors' text.
+
+    The last two are told apart by the first line.
 
     Raises:
         DataError: the file is missing or in none of the formats.
@@ -177,7 +182,9 @@ def read_alignments(path: Path) -> dict[str, Alignment]:
 
 
 def read_textgrids(folder: Path) -> dict[str, Alignment]:
-    """Alignments of Praat TextGrids, one an utterance, as the Montreal Forced Aligner writes them: a tier `phones`.
+    """Read Praat TextGrids, one an utterance, as the Montreal Forced Aligner writes them.
+
+    Phones are in the tier `phones`.
 
     Raises:
         DataError: there are none, or one is damaged, has no such tier, or an unknown phone.
@@ -256,10 +263,12 @@ def labels_of_part(
 
 
 def read_cpc(path: Path) -> dict[str, Alignment]:
-    """Alignments in the CPC authors' text format: an utterance and one number from 0 to 40 for each 10 ms.
+    """Alignments in the CPC authors' text format.
 
-    The numbers are taken in the order of `PHONES` (the phone list of Kaldi's LibriSpeech recipe: silence,
-    spoken noise, then the alphabet). Only the names depend on it: accuracies do not.
+    An utterance and one number from 0 to 40 for each 10 ms.
+
+    The numbers are taken in the order of `PHONES` (the phone list of Kaldi's LibriSpeech recipe:
+    silence, spoken noise, then the alphabet). Only the names depend on it: accuracies do not.
     """
     alignments = {}
     for number, line in _lines_of(path):
@@ -299,10 +308,10 @@ def frame_labels(
 ) -> npt.NDArray[np.int64]:
     """One phone for each frame, -1 where the alignment says nothing.
 
-    A frame takes label t of the 10 ms grid, t = (label whose window is centred nearest to the frame) + 1 -
-    shift. For the reference encoder, whose frame i is centred on sample 160 i + 20, that is t = i - shift:
-    a shift of 2 is the published code's, 1 is centred for alignments that follow Kaldi's windows, 0 is centred
-    for alignments in true time.
+    A frame takes label t of the 10 ms grid, t = (label whose window is centred nearest to the
+    frame) + 1 - shift. For the reference encoder, whose frame i is centred on sample 160 i + 20,
+    that is t = i - shift: a shift of 2 is the published code's, 1 is centred for alignments that
+    follow Kaldi's windows, 0 is centred for alignments in true time.
 
     Args:
         alignment: The alignment of the utterance.

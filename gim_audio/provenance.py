@@ -13,7 +13,10 @@ __all__ = ["commit", "hardware", "provenance"]
 
 
 def commit() -> str:
-    """Commit of the checkout that holds this package (`-dirty` where files differ), else its version."""
+    """Return the commit of the checkout that holds this package, else its version.
+
+    `-dirty` is added where files differ.
+    """
     folder = Path(__file__).resolve().parent.parent
     described = _output(
         "git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=10", "--exclude=*"
@@ -56,6 +59,6 @@ def provenance() -> dict[str, str]:
 
 def _output(*command: str) -> str:
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return ""

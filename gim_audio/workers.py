@@ -21,10 +21,13 @@ _PDEATHSIG = 1  # <sys/prctl.h>
 def each(
     function: Callable[..., Result], jobs: Iterable[Job], count: int
 ) -> Generator[tuple[Job, Result]]:
-    """Call a function with each job's arguments, and yield the job and its result as soon as one is done.
+    """Call a function with each job's arguments, in several processes.
 
-    One process is this one: a script that asks for no more needs no guard of its main part. When the iterator is closed
-    or left by an error, what has begun is finished and nothing else is: close it.
+    Yield each job and its result as soon as it is done.
+
+    One process is this one: a script that asks for no more needs no guard of its main part. When
+    the iterator is closed or left by an error, what has begun is finished and nothing else is:
+    close it.
 
     Args:
         function: Something that can be pickled by name.
@@ -45,7 +48,8 @@ def each(
                 yield futures[future], future.result()
         except BrokenProcessPool as error:
             raise GimAudioError(
-                "one of the processes was killed, for want of memory perhaps: the same command goes on where it was"
+                "one of the processes was killed, for want of memory perhaps: the same command goes"
+                " on where it was"
             ) from error
         except BaseException:
             pool.shutdown(cancel_futures=True)

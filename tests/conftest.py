@@ -27,7 +27,10 @@ training: {steps: 6, batch: 3, checkpoint_every: 3, learning_rate: 1.0e-3, diagn
 
 @pytest.fixture(autouse=True)
 def _seeded():
-    """Begin each test with the same random numbers, whatever ran before: some initialisations have dead units alone."""
+    """Begin each test with the same random numbers, whatever ran before.
+
+    Some initialisations have dead units alone.
+    """
     torch.manual_seed(0)
 
 

@@ -1,6 +1,7 @@
 """Slow, obvious oracles, written from the paper and independent of the package.
 
-`infonce` is the loss in NumPy loops; `PlainTraining` is a joint run of all modules by nothing but torch's own parts.
+`infonce` is the loss in NumPy loops; `PlainTraining` is a joint run of all modules by nothing but
+torch's own parts.
 """
 
 import math
@@ -13,10 +14,11 @@ import torch.nn.functional as F
 def infonce(z, c, weights, kind, number, window, generator):
     """Loss and accuracy of one module.
 
-    `z` is (batch, frames, channels), `c` is (batch, frames, width), `weights` one (channels, width) for each k.
-    Random numbers are drawn from the generator in the documented order: the window, then for `batch` one
-    permutation of all frames for each negative, for `utterance` how far each negative lies from its target, for
-    `pool` the pool; for `exact` the same for each k. Frames are numbered in order of time, then of utterance.
+    `z` is (batch, frames, channels), `c` is (batch, frames, width), `weights` one (channels, width)
+    for each k. Random numbers are drawn from the generator in the documented order: the window,
+    then for `batch` one permutation of all frames for each negative, for `utterance` how far each
+    negative lies from its target, for `pool` the pool; for `exact` the same for each k. Frames are
+    numbered in order of time, then of utterance.
     """
     batch, frames, _ = z.shape
     total = batch * frames
@@ -69,7 +71,10 @@ def infonce(z, c, weights, kind, number, window, generator):
 
 
 class PlainTraining:
-    """Greedy InfoMax as one would first write it: one loss for each k, one backward pass at the end, plain Adam."""
+    """Greedy InfoMax as one would first write it.
+
+    One loss for each k, one backward pass at the end, plain Adam.
+    """
 
     def __init__(self, model, config):
         """Take a copy of the weights that `model` begins with."""

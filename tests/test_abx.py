@@ -56,7 +56,10 @@ def angle(x, y):
 
 @pytest.fixture(scope="module")
 def tokens():
-    """Of three speakers, two contexts, three phones; some cells are empty or have one token only."""
+    """Of three speakers, two contexts, three phones.
+
+    Some cells are empty or have one token only.
+    """
     generator = np.random.default_rng(4)
     items, stretches = [], []
     for speaker in "abc":
@@ -199,7 +202,10 @@ def test_item_files(tmp_path):
 
 
 def test_the_command(spoken, tmp_path, run):
-    """MFCC of clear synthetic speech are far from chance; the same command gives the same numbers."""
+    """MFCC of clear synthetic speech are far from chance.
+
+    The same command gives the same numbers.
+    """
     records = []
     for name in ("one", "two"):
         status, out, said = run("abx", "mfcc", spoken, "--out", tmp_path / f"{name}.json")

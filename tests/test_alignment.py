@@ -1,4 +1,4 @@
-"""Forced alignment against times that are known, and the measure of agreement against counting by hand."""
+"""Forced alignment against times that are known, and agreement against counting by hand."""
 
 import shutil
 from dataclasses import replace
@@ -58,7 +58,10 @@ def test_the_built_in_corpus(spoken, tmp_path, run):
 
 
 def test_real_speech(sample, tmp_path):
-    """Nearly the labels that a patched aligner gives; those are on a grid of windows, 7.8 ms earlier."""
+    """Nearly the labels that a patched aligner gives.
+
+    Those are on a grid of windows, 7.8 ms earlier.
+    """
     names = ["118-121721-0000", "1034-121119-0000", "1183-124566-0000"]
     text = dict(line.split(maxsplit=1) for line in (sample / "text").read_text().splitlines())
     files = {file.stem: str(file) for file in sample.rglob("*.flac")}
@@ -149,8 +152,8 @@ def test_what_cannot_be_aligned_is_listed(spoken, tmp_path, run):
     status, _, said = run("data", "align", tmp_path / "data")
     assert status == 2
     assert (
-        said
-        == f"gim-audio: {tmp_path}/data/phones.ctm exists already: remove it or choose another name\n"
+        said == f"gim-audio: {tmp_path}/data/phones.ctm exists already: remove it or choose another"
+        " name\n"
     )
 
 

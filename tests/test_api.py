@@ -214,7 +214,10 @@ def test_a_transformer_of_anything_that_holds_audio(tmp_path):
 
 
 def of_few_samples(estimator):
-    """The checks that give integers, or rows of which the first differs in length: here that is an error."""
+    """The checks that give integers, or rows of which the first differs in length.
+
+    Here that is an error.
+    """
     names = (
         "check_estimators_dtypes",
         "check_transformer_general",
@@ -241,7 +244,10 @@ def saved(tmp_path, model):
 
 
 def test_an_s3prl_upstream(saved, model):
-    """Its contract: a list of waveforms in, hidden states of one rate out, padded; lengths by the downsample rate."""
+    """Its contract: a list of waveforms in, hidden states of one rate out, padded.
+
+    Lengths by the downsample rate.
+    """
     upstream = torch.hub.load(str(ROOT), "gim_upstream", saved, source="local")
     waveforms = [torch.from_numpy(noise(n)) for n in (16000, 9000)]
     found = upstream(waveforms)
@@ -275,7 +281,7 @@ def test_inside_s3prl(saved, monkeypatch):
         from s3prl import hub
         from s3prl.nn import Featurizer as Sum
         from s3prl.nn import S3PRLUpstream
-    except Exception as error:  # noqa: BLE001 - it needs what torchaudio has removed
+    except Exception as error:
         pytest.skip(f"s3prl cannot be imported here: {error}")
     from gim_audio.featurize.s3prl import gim_upstream
 

@@ -49,7 +49,10 @@ def test_resampling_removes_what_cannot_be_kept(tmp_path):
 )
 @pytest.mark.parametrize("seconds", [0.0003, 0.1, 0.25, 9.0])
 def test_blocks_are_the_whole(tmp_path, suffix, rate, seconds):
-    """Against soundfile and soxr at once: the resampler's state crosses blocks, and an MP3's decoder is not disturbed."""
+    """Against soundfile and soxr at once.
+
+    The resampler's state crosses blocks, and an MP3's decoder is not disturbed.
+    """
     path = tmp_path / f"tone.{suffix}"
     soundfile.write(path, np.stack([tone(rate), tone(rate, frequency=90)], axis=1), rate)
     expected = soundfile.read(path, dtype="float32")[0].mean(axis=1, dtype=np.float32)

@@ -66,7 +66,9 @@ def test_a_measurement_is_a_line_of_numbers():
 
 @pytest.mark.parametrize(("cuts", "within"), [("[]", 1e-9), ("[1, 2, 3, 4]", 0.01)])
 def test_the_arithmetic_of_a_step(bench_step, cuts, within):
-    """As torch counts it, but for the scores; the last third of the heads' products is done in place, which it misses.
+    """As torch counts it, but for the scores.
+
+    The last third of the heads' products is done in place, which it misses.
 
     The first convolution of a greedy stack is computed again at some places, which is not counted.
     """

@@ -1,4 +1,7 @@
-"""Decoders that stop early, and folders that hold more than they show: all of the audio, or a line that says why not."""
+"""Decoders that stop early, and folders that hold more than they show.
+
+All of the audio, or a line that says why not.
+"""
 
 import io
 import struct
@@ -71,7 +74,10 @@ def test_tags_of_an_mp3_are_no_recording(tmp_path, mp3):
 @pytest.mark.parametrize("form", ["MP3", "WAV", "FLAC", "OGG", "OPUS", "AU"])
 @pytest.mark.parametrize("kind", ["twice", "half", "damaged"])
 def test_the_whole_or_an_error(form, kind):
-    """Of two recordings in one file, of half a file, and of one with a hole, no part is taken for the whole."""
+    """No part of two recordings in one file is taken for the whole.
+
+    The same holds for half a file, and for one with a hole.
+    """
     options = {"OPUS": {"subtype": "OPUS"}}.get(form, {})
     whole = encoded(loud_and_quiet(), "OGG" if form == "OPUS" else form, **options)
     if form in {"WAV", "AU"} and kind == "damaged":
@@ -93,7 +99,10 @@ def test_the_whole_or_an_error(form, kind):
 
 @pytest.mark.parametrize("form", ["WAV", "AIFF"])
 def test_a_length_that_was_never_written(form):
-    """A writer that cannot seek leaves 0 in the first header: libsndfile reads the rest, and so do we."""
+    """A writer that cannot seek leaves 0 in the first header.
+
+    Libsndfile reads the rest, and so do we.
+    """
     whole = encoded(loud_and_quiet(4), form)
     assert len(audio.read(whole[:4] + bytes(4) + whole[8:], 16000, "a")) == 4 * 16000
 
@@ -120,7 +129,10 @@ def test_the_header_of_an_mp3_that_does_not_say_how_long_it_is(tmp_path, mp3):
 
 
 def test_an_mp3_in_a_wav_is_refused(tmp_path, mp3):
-    """As ffmpeg writes it, with the fact chunk; libsndfile reads about half of the frames of a variable bit rate."""
+    """As ffmpeg writes it, with the fact chunk.
+
+    Libsndfile reads about half of the frames of a variable bit rate.
+    """
     form = struct.pack("<HHIIHHHHIHHH", 0x55, 1, 16000, 8000, 1, 0, 12, 1, 2, 576, 1, 1393)
     body = (
         b"WAVEfmt "
@@ -163,7 +175,10 @@ def test_mp3s_that_follow_each_other(mp3, between, second):
 
 
 def test_an_mp3_that_is_shorter_than_its_marks(mp3):
-    """One that ends within the header of its first frame, and one that a tag at the end would begin before."""
+    """A file may end within the header of its first frame.
+
+    Or a tag at the end would begin before the file does.
+    """
     at = mp3.find(b"Xing")
     assert not containers.has_length(mp3[: at + 4])
     short = containers.Mp3File(mp3[:90])
@@ -171,7 +186,10 @@ def test_an_mp3_that_is_shorter_than_its_marks(mp3):
 
 
 def test_an_mp3_whose_kind_changes():
-    """Of two streams of other rates the second is not decoded, where nothing says how long the first is."""
+    """A second stream of another rate is not decoded.
+
+    Nothing says how long the first stream is.
+    """
     one = without_first_frame(
         encoded(loud_and_quiet(), "MP3", bitrate_mode="VARIABLE", compression_level=0.4)
     )
@@ -238,7 +256,10 @@ def pages(ogg):
 @pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
 @pytest.mark.parametrize("place", [2, -2])
 def test_a_page_of_an_ogg(subtype, place):
-    """libsndfile passes over a page that is missing or damaged, and counts from the first that is left."""
+    """libsndfile passes over a page that is missing or damaged.
+
+    It counts from the first page that is left.
+    """
     whole = pages(encoded(loud_and_quiet(16), "OGG", subtype=subtype))
     missing = b"".join(page for page in whole if page is not whole[place])
     damaged = [
@@ -340,7 +361,10 @@ def test_standard_input_is_believed_no_more_than_files(tmp_path, kind):
 
 
 def test_a_writer_is_heard_to_the_end(tmp_path):
-    """One that writes a chunk behind the samples is not killed by SIGPIPE, which a script with pipefail would see."""
+    """A program that writes a chunk behind the samples is not killed by SIGPIPE.
+
+    A script with pipefail would see it.
+    """
     wav = encoded(loud_and_quiet(4), "WAV")
     command = [sys.executable, "-m", "gim_audio", "featurize", "mfcc", "-", str(tmp_path / "out")]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -396,7 +420,10 @@ def test_a_folder_is_walked_with_open_eyes(tree):
 
 
 def test_what_a_folder_holds_in_vain_is_named(tree, monkeypatch):
-    """Audio that libsndfile does not read, a link to nothing and a folder that may not be read: the others are done."""
+    """Audio that libsndfile does not read, a link to nothing and a folder that may not be read.
+
+    The others are done.
+    """
     (tree / "h.m4a").write_bytes(b"\0\0\0\x20ftypM4A ")
     (tree / "i.wav").symlink_to("nowhere.wav")
     (tree / "j.wav").symlink_to("j.wav")

@@ -155,7 +155,10 @@ def test_phones_are_read_in_order(spelt, monkeypatch):
 
 
 def test_the_loss_that_chooses_the_epochs(spelt, monkeypatch):
-    """It is the mean of the utterances' losses, from a few utterances at a time: all at once take gigabytes."""
+    """It is the mean of the utterances' losses, from a few utterances at a time.
+
+    All at once take gigabytes.
+    """
     data, _ = spelt
     subject = Subject(Spelt(), [1])
     probe = PhoneErrorRate(subject, spelt, spelt, seed=0)

@@ -1,4 +1,7 @@
-"""File systems, memory, processes and files that fail: the work goes on, or one line says why not."""
+"""File systems, memory, processes and files that fail.
+
+The work goes on, or one line says why not.
+"""
 
 import errno
 import json
@@ -121,12 +124,16 @@ def test_memory_that_is_not_enough(trained, run, monkeypatch):
 
     def refuse(*_, **__):
         raise RuntimeError(
-            "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried …"
+            "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you"
+            " tried …"
         )
 
     monkeypatch.setattr("gim_audio.training.step.Step.__call__", refuse)
     status, _, err = run(*arguments, "training.steps=9", "--resume")
-    message = f"smaller training.batch or data.crop: training stops; the last good checkpoint is {experiment}/step-000006"
+    message = (
+        "smaller training.batch or data.crop: training stops; the last good checkpoint is"
+        f" {experiment}/step-000006"
+    )
     assert (status, message in err) == (2, True), err
     assert not is_out_of_memory(RuntimeError("size mismatch"))
     assert is_out_of_memory(MemoryError())

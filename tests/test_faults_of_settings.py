@@ -87,7 +87,10 @@ def test_arguments_that_cannot_be(noise, tmp_path, run, arguments):
 
 
 def test_a_word_in_a_name_is_no_place_for_a_number(noise, tmp_path, run):
-    """MODULE is one where modules are asked for, and JOB where jobs are; the line names what was written."""
+    """MODULE is one where modules are asked for, and JOB where jobs are.
+
+    The line names what was written.
+    """
     assert numbered("a/MODULES_v2-MODULE-JOB", "MODULE", 3) == "a/MODULES_v2-3-JOB"
     status, _, err = run("featurize", "fbank", noise.path, tmp_path / "MODULE")
     assert (status, f"{tmp_path}/MODULE: 7 utterances" in err) == (0, True)

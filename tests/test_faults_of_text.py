@@ -1,4 +1,7 @@
-"""Reports of faults in text files: the right value, or one line that names file, line and remedy."""
+"""Reports of faults in text files.
+
+The right value, or one line that names file, line and remedy.
+"""
 
 import numpy as np
 import pytest
@@ -89,7 +92,10 @@ def test_times_that_are_none(noise, tmp_path, start):
 
 
 def test_numbers_are_no_phones(tmp_path):
-    """Kaldi's alignments have integers until int2sym.pl names them; stress marks are no phones by themselves."""
+    """Kaldi's alignments have integers until int2sym.pl names them.
+
+    Stress marks are no phones by themselves.
+    """
     for name in ("1", "2", "10", "-3"):
         (tmp_path / "x.ctm").write_text(f"a-1 1 0.0 0.5 {name}\n")
         with pytest.raises(DataError, match=r"line 1: phone .* is a number: `utils/int2sym\.pl"):
@@ -184,7 +190,10 @@ NUMBER = st.one_of(
     st.lists(st.tuples(TEXT, NUMBER, NUMBER, st.sampled_from([*PHONES, "1", "AH0", "sil_S", "?"])))
 )
 def test_any_alignment_is_read_or_refused(tmp_path, lines):
-    """What is read has times in order and known phones; the rest is refused by a line that names the file."""
+    """What is read has times in order and known phones.
+
+    The rest is refused by a line that names the file.
+    """
     path = tmp_path / "x.ctm"
     path.write_text(
         "\n".join(f"{name} 1 {start} {length} {phone}" for name, start, length, phone in lines)

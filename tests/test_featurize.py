@@ -77,8 +77,9 @@ def test_baselines_are_kaldis():
     cepstra, energies = mfcc.encode(waveform)[0], fbank.encode(waveform)[0]
     assert cepstra.shape == (1 + (16000 - 400) // 160, 39)
     assert energies.shape == (98, 80)
-    # 500 Hz falls into the mel band around it: Kaldi's filters run from 20 Hz to 8 kHz, evenly in 1127 ln(1 + f / 700).
-    mel = lambda f: 1127 * np.log(1 + f / 700)  # noqa: E731
+    # 500 Hz falls into the mel band around it: Kaldi's filters run from 20 Hz to 8 kHz, evenly in
+    # 1127 ln(1 + f / 700).
+    mel = lambda f: 1127 * np.log(1 + f / 700)
     band = (mel(500) - mel(20)) / (mel(8000) - mel(20)) * 81 - 1
     assert abs(np.median(energies.argmax(axis=1)) - band) <= 1
     steady = cepstra[20:-20]
@@ -213,7 +214,8 @@ def test_nothing_is_overwritten(experiment, noise, tmp_path, run):
 
 def test_an_utterance_name_is_no_path(noise, tmp_path, run):
     (tmp_path / "wav.scp").write_text(
-        f"{tmp_path}/escaped {noise.recordings['a-1']}\nspk/utt {noise.recordings['a-1']}\nfine {noise.recordings['a-1']}\n"
+        f"{tmp_path}/escaped {noise.recordings['a-1']}\nspk/utt {noise.recordings['a-1']}\nfine"
+        f" {noise.recordings['a-1']}\n"
     )
     status, _, err = run("featurize", "mfcc", f"scp:{tmp_path}/wav.scp", tmp_path / "out")
     assert status == 2
@@ -257,7 +259,10 @@ def test_wrong_names(experiment, noise, tmp_path, run):
     for arguments, message in [
         (
             [tmp_path / "none", noise.path, tmp_path / "o"],
-            "no such experiment (nor is it gim-small, mfcc, mfcc+cmvn, mfcc13, fbank, fbank+cmvn or random)",
+            (
+                "no such experiment (nor is it gim-small, mfcc, mfcc+cmvn, mfcc13, fbank,"
+                " fbank+cmvn or random)"
+            ),
         ),
         (
             [experiment, noise.path, tmp_path / "o", "--module", 7],

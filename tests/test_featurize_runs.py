@@ -1,4 +1,7 @@
-"""Runs of `gim-audio featurize`: several processes, killed and begun again, on a full disk, with wrong settings."""
+"""Runs of `gim-audio featurize`.
+
+Several processes, killed and begun again, on a full disk, with wrong settings.
+"""
 
 import os
 import signal
@@ -37,7 +40,10 @@ def test_the_same_bits_by_any_number_of_processes(small, tmp_path, run):
 
 
 def test_killed_and_begun_again(small, tmp_path):
-    """Whatever had been done when it was killed, the archive is that of an undisturbed run, and nothing else is left."""
+    """The archive is that of an undisturbed run, and nothing else is left.
+
+    It does not matter when the run was killed.
+    """
     data = many(tmp_path / "many", 300)
     command = [sys.executable, "-m", "gim_audio", "featurize", str(small), str(data.path)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}

@@ -10,7 +10,10 @@ from gim_audio.training.memory import alone, memory_by_module, peaks
 
 
 def test_memory_of_the_reference_model():
-    """Against the paper's shapes, worked out by hand: 8 crops give module 2 its 512 channels of 4095 frames."""
+    """Against the paper's shapes, worked out by hand.
+
+    8 crops give module 2 its 512 channels of 4095 frames.
+    """
     config = Config()
     model = build_model(config.model, config.objective)
     modules = memory_by_module(model, config)
@@ -36,7 +39,10 @@ def test_memory_of_the_reference_model():
 
 
 def test_the_arithmetic_is_what_autograd_keeps():
-    """Bytes that a module's forward pass saves for its backward pass, with those that it is given and gives out."""
+    """Compare with the bytes that a module's forward pass saves for its backward pass.
+
+    Its input and its output are among them.
+    """
     config = load(None, ["model.channels=128", "model.context.hidden=32", "training.batch=2"])
     torch.manual_seed(0)
     model = build_model(config.model, config.objective)

@@ -181,7 +181,10 @@ def test_two_processes_do_not_share_a_folder(corpus, tmp_path, conf, run):
 
 
 def test_best_counts_the_modules_that_have_begun(corpus, tmp_path, noise):
-    """A module that has not begun has the loss of chance, which must not decide; one that has makes a better model."""
+    """A module that has not begun has the loss of chance, which must not decide.
+
+    One that has makes a better model.
+    """
     from gim_audio.training import checkpointer
 
     (tmp_path / "c.yaml").write_text(TINY.replace("checkpoint_every: 3", "checkpoint_every: 1"))

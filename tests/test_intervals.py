@@ -59,7 +59,10 @@ def test_a_plain_mean_has_the_t_interval():
 
 
 def test_an_odd_number_of_speakers_is_not_treated_as_even():
-    """Three speakers have halves of one: single values deviate √2 times as much as the mean of three."""
+    """Three speakers have halves of one.
+
+    Single values deviate √2 times as much as the mean of three.
+    """
     values = np.array([0.4, 0.5, 0.6])
     found = estimate(share_of(values, np.ones(3)), 3)
     assert set(found.halves) == {0.4, 0.5, 0.6}
@@ -69,7 +72,7 @@ def test_an_odd_number_of_speakers_is_not_treated_as_even():
 
 
 def test_speakers_without_errors_are_no_proof():
-    """Where 20 speakers are all right, a share of 1 - 0.05^(1/20) of all speakers may still be wrong."""
+    """Where 20 speakers are all right, a share of 1 - 0.05^(1/20) may still be wrong."""
     found = estimate(share_of(np.full(20, 7.0), np.full(20, 7.0)), 20)
     assert found.interval == pytest.approx([0.05 ** (1 / 20), 1])
     found = estimate(share_of(np.zeros(20), np.full(20, 7.0)), 20)
@@ -78,7 +81,10 @@ def test_speakers_without_errors_are_no_proof():
 
 @pytest.mark.parametrize("value", [0.66, 0.99, 0.999, 1.0, 1.2])
 def test_a_rate_of_errors_may_exceed_one(value):
-    """Its interval has about the width of a t interval, whatever the rate; all phones missed is no upper bound."""
+    """Its interval has about the width of a t interval, whatever the rate.
+
+    All phones missed is no upper bound.
+    """
     errors = value + np.linspace(-0.1, 0.1, 14)
     low, high = estimate(share_of(errors, np.ones(14)), 14, most=np.inf).interval
     reach = t.ppf(0.975, 13) * errors.std(ddof=1) / np.sqrt(14)
@@ -115,7 +121,7 @@ def _mean_of_pairs(values):
 
 
 def test_the_noise_of_pairs_counts_once(monkeypatch):
-    """A mean of independent values of n (n - 1) / 2 pairs has the standard error σ / sqrt(n (n - 1) / 2)."""
+    """A mean over n (n - 1) / 2 independent pairs has the error σ / sqrt(n (n - 1) / 2)."""
     monkeypatch.setattr("gim_audio.intervals.SAMPLES", 100)
     widths, reaches = [], []
     for seed in range(20):
@@ -150,7 +156,10 @@ def test_speakers_and_pairs_are_told_apart(monkeypatch, speakers):
 
 
 def test_results_without_halves_of_pairs_are_compared():
-    """Those of older versions have none: the noise of pairs is then counted too often, never too rarely."""
+    """Those of older versions have none.
+
+    The noise of pairs is then counted too often, never too rarely.
+    """
     values = np.triu(np.random.default_rng(0).normal(0.5, 0.05, (2, 20, 20)), 1)
     new, other = (estimate(_mean_of_pairs(each + each.T), 20, pairs=True) for each in values)
     old = replace(new, pair_halves=[])
@@ -171,7 +180,7 @@ def test_speakers_count_in_a_mean_over_their_pairs():
 
 
 def test_the_order_of_speakers_is_their_names(simulation):
-    """Halves hold the same speakers in whatever order utterances come, so that systems can be paired."""
+    """Halves hold the same speakers whatever the order of utterances: systems can be paired."""
     counts = {f"s{n}": (n, 20) for n in range(15)}
     rows = []
     for names in (sorted(counts), sorted(counts, reverse=True)):

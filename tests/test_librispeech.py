@@ -30,11 +30,11 @@ def tree(folder, subset="dev-clean-2", transcripts=True):
 
 
 class Server(http.server.BaseHTTPRequestHandler):
-    """Serves one archive, breaking the connection after `cuts` bytes as often as that list is long."""
+    """Serve one archive, breaking the connection after each number of bytes in `cuts`."""
 
     archive = b""
-    cuts: list[int] = []  # noqa: RUF012
-    ranges: list[str | None] = []  # noqa: RUF012
+    cuts: list[int] = []
+    ranges: list[str | None] = []
     honours_range = True
 
     def do_GET(self):

@@ -160,7 +160,10 @@ def test_names_say_what_a_module_is_made_of():
 
 @pytest.mark.parametrize("bptt", [True, False])
 def test_bfloat16_gradients_are_near(bptt):
-    """Of each module on frames of unit variance: numbers of 8 bits are 0.4% off, a sum of products some times that."""
+    """Of each module on frames of unit variance.
+
+    Numbers of 8 bits are 0.4% off, a sum of products some times that.
+    """
     torch.manual_seed(0)
     model = build(
         "model.channels=32", "model.context.hidden=16", f"model.context.bptt={str(bptt).lower()}"

@@ -72,7 +72,10 @@ def test_zeroed_heads_guess(kind):
 
 
 def candidates(kind, batch, frames, number, window, seed=0):
-    """Return the rows that are compared for each k, the positive first. Shape: each `(T · B, 1 + number)`."""
+    """Return the rows that are compared for each k, the positive first.
+
+    Shape: each `(T · B, 1 + number)`.
+    """
     drawn = (
         Sampler(kind, number, window, 3)
         .draw(frames, batch, generator(seed))
@@ -84,7 +87,10 @@ def candidates(kind, batch, frames, number, window, seed=0):
 
 
 def test_published_sampling():
-    """Ten permutations of all frames: no repeats within one, shared by all k, uniform, and may hit the positive."""
+    """Ten permutations of all frames.
+
+    No repeats within one, shared by all k, uniform, and may hit the positive.
+    """
     batch, frames, hits, counts = 4, 40, 0, np.zeros(160)
     drawn = 0
     for seed in range(60):
@@ -153,7 +159,10 @@ def test_gradients_reach_positives_negatives_and_contexts(kind):
     [(Geometry(5, -2, 10), 200), (Geometry(40, -52, 105), 26), (Geometry(160, -212, 465), 6)],
 )
 def test_phones_are_named_from_the_frames_around_them(own, frames):
-    """By brute force: of all frames of the hop, those nearest to the label's centre; at the ends, the outermost again."""
+    """By brute force: of all frames of the hop, those nearest to the label's centre.
+
+    At the ends, the outermost again.
+    """
     torch.manual_seed(3)
     grid, count = Geometry(160, -212, 465), 6
     objective = Classify(7, 4, own, grid)

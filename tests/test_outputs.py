@@ -1,4 +1,7 @@
-"""What `featurize` writes: every format read by the tool that it is for, and the same bytes each time."""
+"""What `featurize` writes.
+
+Every format read by the tool that it is for, and the same bytes each time.
+"""
 
 import json
 import time

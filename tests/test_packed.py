@@ -184,7 +184,8 @@ def test_crops(corpus):
     crops = Crops(corpus, crop=4500, hop=160, batch=3, seed=5)
     assert (
         crops.left_out
-        == "1 of 7 utterances, 0.0 of 0.1 minutes of audio, are shorter than data.crop=4500 (0.28 s)"
+        == "1 of 7 utterances, 0.0 of 0.1 minutes of audio, are shorter than data.crop=4500"
+        " (0.28 s)"
     )
     assert crops.unused == 4000 / corpus.samples.sum()  # c-1
     drawn = [find(corpus, crop) for step in range(4) for crop in crops(step)]
@@ -212,7 +213,10 @@ def test_starts_reach_every_place(tmp_path):
 
 
 def test_no_utterance_long_enough(corpus):
-    advice = r"7 of 7 utterances.*data\.crop=20480 \(1\.28 s\): data\.crop=4960 would use 94% of the audio"
+    advice = (
+        r"7 of 7 utterances.*data\.crop=20480 \(1\.28 s\): data\.crop=4960 would use 94% of the"
+        r" audio"
+    )
     with pytest.raises(DataError, match=advice):
         Crops(corpus, crop=20480, hop=160, batch=1, seed=0)
 

@@ -93,7 +93,10 @@ def lines(experiment, key="loss"):
     "negatives", ["{kind: batch, number: 4}", "{kind: exact, number: 4}", "{kind: pool, number: 9}"]
 )
 def test_two_processes_share_a_batch(conf, corpus, tmp_path, negatives):
-    """Two crops each are four of one process: the losses agree to float rounding, negatives and all."""
+    """Two crops each are four of one process.
+
+    The losses agree to float rounding, negatives and all.
+    """
     settings = [f"objective.negatives={negatives}"]
     finish(
         torchrun(
@@ -114,7 +117,10 @@ def test_two_processes_share_a_batch(conf, corpus, tmp_path, negatives):
 
 
 def test_two_processes_share_labels_of_unequal_number(conf, corpus, tmp_path):
-    """A mean over a process's labels is not a part of the mean over all: the gradients are those of one process."""
+    """A mean over a process's labels is not a part of the mean over all.
+
+    The gradients are those of one process.
+    """
     shutil.copytree(corpus.path, tmp_path / "packed")
     labelled = PackedCorpus(tmp_path / "packed")
     crops = Crops(labelled, crop=4000, hop=160, batch=4, seed=2)
@@ -206,7 +212,10 @@ def test_processes_that_share_a_cache(conf, corpus, tmp_path):
 
 @pytest.mark.parametrize("processes", [2, 3])
 def test_modules_on_processes_of_their_own(conf, corpus, tmp_path, processes):
-    """Nothing but frames goes from one to the next: weights and metrics are those of one process, to the last bit."""
+    """Nothing but frames goes from one to the next.
+
+    Weights and metrics are those of one process, to the last bit.
+    """
     said = finish(torchrun(processes, conf, corpus, tmp_path / "many", "training.parallel=modules"))
     assert "process 0 has module" in said
     assert f"process {processes - 1} has module" in said

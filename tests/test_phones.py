@@ -58,7 +58,10 @@ def test_mfcc_frames_match_kaldi_labels_at_shift_one(pieces):
 
 
 def test_the_published_code_keeps_the_last_labels():
-    """L = 1 + (n - 400) // 160 labels for n // 160 frames: frame L_frames - 1 takes the last label at shift 2."""
+    """L = 1 + (n - 400) // 160 labels for n // 160 frames.
+
+    Frame L_frames - 1 takes the last label at shift 2.
+    """
     n = 20480
     labels = 1 + (n - 400) // 160
     track = np.arange(labels) % 41

@@ -31,7 +31,10 @@ def wav(samples, rate, form="WAV"):
 
 
 def test_standard_input_to_standard_output(small):
-    """As in `sox … | gim-audio featurize EXP - ark:- | copy-feats ark:- …`, with a header that does not know its length."""
+    """A pipe `sox … | gim-audio featurize EXP - ark:- | copy-feats ark:- …` works.
+
+    Its header does not know its length.
+    """
     samples = (3000 * np.random.default_rng(0).standard_normal(50_000)).astype(np.int16)
     recording = bytearray(wav(samples, 16000))
     recording[4:8], recording[40:44] = b"\xff\xff\xff\x7f", b"\xdb\xff\xff\x7f"
@@ -59,7 +62,7 @@ def test_a_pipe_is_not_replaced(small, noise, tmp_path, run):
 
 
 def test_damaged_archives_keep_what_is_good(small, tmp_path):
-    """Widths that other readers stumble over, a WAV without samples, one that is cut, and what is no archive."""
+    """Widths that other readers misread, a WAV without samples, a cut one, and no archive."""
     samples = 0.1 * np.random.default_rng(0).standard_normal(9000)
 
     def recording(subtype):

@@ -44,7 +44,7 @@ def test_features_by_its_name(run):
 
 @pytest.mark.parametrize("module", range(1, 7))
 def test_real_speech_in_pieces(sample, module):
-    """Frames of trained modules are far larger than those of untrained ones, and must agree all the same."""
+    """Frames of trained modules are large, and must agree all the same."""
     encoder = gim_audio.load("gim-small").encoder
     for file in sorted(sample.rglob("*.flac"))[::100]:
         waveform, _ = soundfile.read(file, dtype="float32")

@@ -49,7 +49,10 @@ def none_chosen(examples):
 
 
 def noisy_data(folder, speakers, utterances=4):
-    """Utterances that are quiet for their first half and loud for their second, louder for later speakers."""
+    """Utterances that are quiet at first and loud in their second half.
+
+    They are louder for later speakers.
+    """
     import soundfile
 
     data = make_data(folder, {f"{s}-{u}": 8000 for s in speakers for u in range(utterances)})
@@ -159,7 +162,10 @@ def test_what_cannot_be_probed(tmp_path):
 
 
 def test_pooled_frames_are_centred_on_the_slower_ones():
-    """A ramp in time stays the same ramp: the mean of frames around a centre is the value at that centre."""
+    """A ramp in time stays the same ramp.
+
+    The mean of frames around a centre is the value at that centre.
+    """
     geometries = Featurizer.random(load(None, ["model.channels=2"])).geometries
     grid = geometries[-1]
     for own in geometries:
@@ -317,16 +323,21 @@ def search(features, labels, fitted, judged):
     from sklearn.linear_model import LogisticRegression
 
     return {
-        penalty: LogisticRegression(C=1 / (penalty * fitted.sum()), tol=1e-7, max_iter=10_000)
-        .fit(features[fitted].astype(np.float64), labels[fitted])
-        .score(features[judged], labels[judged])
+        penalty: (
+            LogisticRegression(C=1 / (penalty * fitted.sum()), tol=1e-7, max_iter=10_000)
+            .fit(features[fitted].astype(np.float64), labels[fitted])
+            .score(features[judged], labels[judged])
+        )
         for penalty in PENALTIES
     }
 
 
 @pytest.mark.parametrize("channels", [2, 10, 60])
 def test_the_penalty_is_that_of_an_independent_search(channels):
-    """Labels of three classes that depend on two channels: the more others there are, the stronger the penalty."""
+    """Labels of three classes that depend on two channels.
+
+    The more others there are, the stronger the penalty.
+    """
     generator = np.random.default_rng(channels)
     features = generator.standard_normal((400, channels)).astype(np.float32)
     noise = 0.7 * generator.standard_normal((400, 3))

@@ -1,4 +1,4 @@
-"""Checkpoints as the published code and CPC_audio save them, against networks that are built here as theirs are."""
+"""Checkpoints of the published code and CPC_audio, against networks built as theirs are."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,10 @@ KERNELS, STRIDES, PADDINGS = (10, 8, 4, 4, 4), (5, 4, 2, 2, 2), (2, 2, 2, 2, 1)
 
 
 class Module(nn.Module):
-    """One part of the published model: convolutions, a GRU, heads; any of the first two may be missing."""
+    """One part of the published model: convolutions, a GRU, heads.
+
+    Any of the first two may be missing.
+    """
 
     def __init__(self, layers, channels, hidden, *, gru):
         super().__init__()

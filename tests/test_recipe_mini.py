@@ -29,7 +29,10 @@ OPTIONS = ["--hours", "0.02", "--speakers", "4", "--conf", "conf/tiny.yaml", "--
 
 @pytest.fixture
 def recipe(tmp_path):
-    """A copy of the recipes, with a configuration that takes seconds; gim-audio is the one that runs the tests."""
+    """A copy of the recipes, with a configuration that takes seconds.
+
+    Gim-audio is the one that runs the tests.
+    """
     shutil.copytree(
         ROOT / "recipes",
         tmp_path / "recipes",
@@ -149,7 +152,10 @@ def test_librispeech_recipe_on_the_sample(recipe, sample, tmp_path):
     shutil.copytree(ROOT / "data", tmp_path / "data")
     (librispeech / "conf/tiny.yaml").write_text(TINY)
     labels = sample / "phones.ctm"
-    options = f"--corpus {sample} --labels {labels} --shift 1 --speaker-split time --frames 20000 --name tiny".split()
+    options = (
+        f"--corpus {sample} --labels {labels} --shift 1 --speaker-split time --frames 20000 --name"
+        " tiny".split()
+    )
     options += ["--conf", "conf/tiny.yaml", "--nproc", "2", "--parallel", "modules"]
     process = start(librispeech, *options, "--stop-stage", "4")
     output, _ = process.communicate(timeout=500)

@@ -64,8 +64,10 @@ def experiment(tiny, corpus, tmp_path):
         "pm": result("phones", None, [0.48], "mfcc"),
         "a": result("abx", 6, [0] * 6) | {"modules": abx([0.30, 0.29, 0.28, 0.27, 0.26, 0.123])},
         "ar": result("abx", 0, [0] * 6) | {"modules": abx([0.40, 0.39, 0.38, 0.37, 0.36, 0.35])},
-        "v": result("verification", 6, [0] * 6)
-        | {"modules": [{"module": 1, "name": "conv1", "eer": 0.071, "interval": None}]},
+        "v": (
+            result("verification", 6, [0] * 6)
+            | {"modules": [{"module": 1, "name": "conv1", "eer": 0.071, "interval": None}]}
+        ),
         "um": result("units", None, [0], "mfcc") | {"modules": [units(0.353)]},
         "u": result("units", 6, [0] * 6) | {"modules": [units(0.456)]},
         "s": result("speakers", 6, [0.5, 0.6, 0.7, 0.8, 0.9, 0.95]),
@@ -100,8 +102,8 @@ def test_page_figures_and_tables(experiment, tmp_path, run):
     assert page.count("data:image/png;base64,") == 2
     for text in (page, tables):
         assert (
-            "Phones: module 6 (gru, the last one) is not compared with MFCC with deltas (43.1%, 48.0%: -4.9"
-            in text
+            "Phones: module 6 (gru, the last one) is not compared with MFCC with deltas (43.1%,"
+            " 48.0%: -4.9" in text
         )
         assert "shift 1" in text
     assert "| module 1: conv1 | 7.1 | 45.6 (44.6 to 47.6) | 40.0 | 10.0 |" in tables
@@ -157,7 +159,7 @@ def sentences(folder, **records):
 
 
 def test_verdicts_rest_on_a_paired_test(tmp_path):
-    """Intervals of 5 points that overlap say nothing where two systems differ alike for every speaker."""
+    """Overlapping intervals say nothing where two systems differ alike for every speaker."""
     ours, apart = counted(6, [shares(0.50)]), counted(None, [shares(0.48)], "mfcc")
     assert ours["modules"][0]["interval"][0] < apart["modules"][0]["interval"][1]  # they overlap
     (better,) = sentences(tmp_path / "e", a=ours, b=apart)
@@ -175,7 +177,10 @@ def test_verdicts_rest_on_a_paired_test(tmp_path):
 
 
 def test_the_test_set_chooses_no_module_and_the_best_baseline(tmp_path):
-    """The module is the one that was best on what training held out; the baseline is the one that is hardest to beat."""
+    """The module is the one that was best on what training held out.
+
+    The baseline is the one that is hardest to beat.
+    """
     records = {
         "a": counted(6, [shares(0.50), shares(0.55), shares(0.52)], held_out=[0.4, 0.45, 0.48]),
         "b": counted(None, [shares(0.48)], "mfcc"),
@@ -185,16 +190,16 @@ def test_the_test_set_chooses_no_module_and_the_best_baseline(tmp_path):
     }
     against_random, against_mfcc = sentences(tmp_path / "e", **records)
     assert (
-        "module 3 (gru, the best on held-out training speakers) is better than its own initialisation, "
-        in against_random
+        "module 3 (gru, the best on held-out training speakers) is better than its own"
+        " initialisation, " in against_random
     )
     assert (
         "module 1 (conv1, the best on held-out training speakers) (52.0%, 30.0%: +22.0"
         in against_random
     )
     assert (
-        "MFCC with deltas, CMVN by utterance, the best of 3 baselines on the test set (52.0%, 51.0%: +1.0"
-        in against_mfcc
+        "MFCC with deltas, CMVN by utterance, the best of 3 baselines on the test set (52.0%,"
+        " 51.0%: +1.0" in against_mfcc
     )
 
 
@@ -221,8 +226,8 @@ def test_what_cannot_be_tested_says_why(tmp_path):
     ours, theirs = counted(6, [shares(0.50)]), counted(None, [shares(0.48)], "mfcc")
     (others,) = sentences(tmp_path / "e", a=ours, b=theirs | {"speakers": SPEAKERS[::-1]})
     assert (
-        "is not compared with MFCC with deltas (50.0%, 48.0%: +2.0 points; no test: the test speakers differ)"
-        in others
+        "is not compared with MFCC with deltas (50.0%, 48.0%: +2.0 points; no test: the test"
+        " speakers differ)" in others
     )
     old = json.loads(json.dumps(theirs))
     del old["modules"][0]["halves"], old["speakers"]
@@ -306,8 +311,8 @@ def test_fewer_errors_are_better(tmp_path):
         in per
     )
     assert (
-        "ABX error across speakers: module 1 (gru) is worse than MFCC with deltas (30.0%, 25.0%: +5.0"
-        in across
+        "ABX error across speakers: module 1 (gru) is worse than MFCC with deltas (30.0%, 25.0%:"
+        " +5.0" in across
     )
 
 
@@ -392,7 +397,10 @@ def test_experiments_side_by_side(experiment, tmp_path, tiny, corpus, run):
 
 
 def test_rows_of_the_papers_table(experiment, tmp_path, tiny, corpus, run):
-    """Ours beside the published, by protocol; baselines of a folder of their own; every layer of every model."""
+    """Ours beside the published, by protocol; baselines of a folder of their own.
+
+    Every layer of every model.
+    """
     end_to_end = tiny.model_copy(
         update={"model": tiny.model.model_copy(update={"isolate_after": ()})}
     )
@@ -421,23 +429,29 @@ def test_rows_of_the_papers_table(experiment, tmp_path, tiny, corpus, run):
     for line in (
         "| random initialisation |  | 29.7 (27.7 to 30.7) |  |  |  | 27.6 | 1.9 |",
         "| MFCC with deltas |  | 48.1 (46.1 to 49.1) |  |  |  | 39.7 | 17.6 |",
-        "| MFCC with deltas, with 4 frames on either side |  | 50.0 (48.0 to 51.0) |  |  |  |  |  |",
-        "| Greedy InfoMax (`exp`) | 6 | 43.1 (41.1 to 44.1) |  | 95.0 (93.0 to 96.0) |  | 62.5 | 99.4 |",
+        (
+            "| MFCC with deltas, with 4 frames on either side |  | 50.0 (48.0 to 51.0) |  |  |  | "
+            " |  |"
+        ),
+        (
+            "| Greedy InfoMax (`exp`) | 6 | 43.1 (41.1 to 44.1) |  | 95.0 (93.0 to 96.0) |  | 62.5"
+            " | 99.4 |"
+        ),
         "| CPC (`cpc`) | 6 | 36.0 (34.0 to 37.0) | 20.0 (18.0 to 21.0) |  |  | 64.9 | 99.6 |",
         "| conv2 | 27.0 (25.0 to 28.0) | 31.0 (29.0 to 32.0) | 32.0 (30.0 to 33.0) |",
     ):
         assert line in text.splitlines()
     assert (
-        "MFCC with deltas, with 4 frames on either side, the best of 2 baselines on the test set (43.1%, 50.0%"
-        in text
+        "MFCC with deltas, with 4 frames on either side, the best of 2 baselines on the test set"
+        " (43.1%, 50.0%" in text
     )
     assert text.index("Greedy InfoMax (`exp`)") < text.index("## ")  # the table comes first
     assert Image.open(tmp_path / "r-layers.png").size[0] > 1000
     page = (tmp_path / "r.html").read_text()
     assert page.index("<table") < page.index("<img") < page.index("Settings and provenance")
     assert (
-        "<td>Greedy InfoMax (<code>exp</code>)</td><td>6</td><td>43.1<span>(41.1 to 44.1)</span></td>"
-        in page
+        "<td>Greedy InfoMax (<code>exp</code>)</td><td>6</td><td>43.1<span>(41.1 to"
+        " 44.1)</span></td>" in page
     )
     assert (
         f'<img alt="layers" width="{Image.open(tmp_path / "r-layers.png").size[0] * 96 // 150}"'

@@ -59,7 +59,10 @@ def test_the_first_module_learns_the_same_alone(corpus, tmp_path):
 
 
 def test_a_phase_moves_its_modules_alone(corpus, tmp_path):
-    schedule = "training.schedule=[{modules: [2, 4], steps: 3}, {steps: 2, learning_rate: 1.0e-4}, {modules: [6]}]"
+    schedule = (
+        "training.schedule=[{modules: [2, 4], steps: 3}, {steps: 2, learning_rate: 1.0e-4},"
+        " {modules: [6]}]"
+    )
     train(
         conf(tmp_path, schedule, "training.checkpoint_every=100"), corpus, tmp_path / "e", say=quiet
     )
@@ -74,7 +77,10 @@ def test_a_phase_moves_its_modules_alone(corpus, tmp_path):
 
 
 def test_a_phase_goes_on_where_its_modules_are(corpus, tmp_path):
-    """Six steps at once, or three and three, see the same batches: with fresh moments, only those differ."""
+    """Six steps at once, or three and three, see the same batches.
+
+    With fresh moments, only those differ.
+    """
     train(conf(tmp_path), corpus, tmp_path / "whole", say=quiet)
     train(
         conf(tmp_path, "training.schedule=[{steps: 3}, {steps: 3}]"),
@@ -248,7 +254,7 @@ def test_a_phase_that_stands_still_ends(corpus, tmp_path):
         train(config, corpus, tmp_path / "parts", say=quiet, progress=interrupt_at(7))
     train(config, corpus, tmp_path / "parts", resume=True, say=quiet)
     assert [row["loss"] for row in metrics(tmp_path / "parts")] == [row["loss"] for row in rows]
-    (phase, _) = phases(config, 3)
+    phase, _ = phases(config, 3)
     rising = [[0.1 * step] for step in range(20)]
     assert not any(
         phase.stands_still(rising[:n])
@@ -325,7 +331,10 @@ def test_decay_and_clipping_stay_within_a_module(corpus, tmp_path):
 
 def test_a_stack_grows_and_what_was_trained_stays(corpus, tmp_path):
     train(conf(tmp_path), corpus, tmp_path / "base", say=quiet)
-    added = "model.added=[{kernel: 3, stride: 2, padding: 1, channels: 9}, {kind: gru, hidden: 5}, {kind: gru, hidden: 4}]"
+    added = (
+        "model.added=[{kernel: 3, stride: 2, padding: 1, channels: 9}, {kind: gru, hidden: 5},"
+        " {kind: gru, hidden: 4}]"
+    )
     train(conf(tmp_path, added), corpus, tmp_path / "grown", base=tmp_path / "base", say=quiet)
     base, grown = weights(tmp_path / "base"), weights(tmp_path / "grown")
     assert all(torch.equal(base[name], grown[name]) for name in base)
@@ -349,7 +358,10 @@ def test_a_stack_grows_and_what_was_trained_stays(corpus, tmp_path):
 
 
 def test_a_measured_standardisation_grows_along(noise, corpus, tmp_path):
-    """It is the old stack's, whatever corpus the new modules learn from, and a resumed run needs no reminder."""
+    """It is the old stack's, whatever corpus the new modules learn from.
+
+    A resumed run needs no reminder.
+    """
     measured = ["model.mean=auto", "model.deviation=auto"]
     train(conf(tmp_path, *measured), corpus, tmp_path / "base", say=quiet)
     pack(noise.select(["a-1", "b-3"]), tmp_path / "other")
@@ -375,7 +387,10 @@ def test_a_measured_standardisation_grows_along(noise, corpus, tmp_path):
 
 
 def test_weights_to_begin_with(corpus, tmp_path):
-    """All of them learn on; a model that was exported for features gets new heads, and it is said."""
+    """All of them learn on.
+
+    A model that was exported for features gets new heads, and it is said.
+    """
     train(
         conf(tmp_path, "model.mean=0.01", "model.deviation=0.1"),
         corpus,
@@ -413,7 +428,8 @@ def test_a_shipped_model_learns_on(corpus, tmp_path):
     ]
     train(conf(tmp_path, *kept), corpus, tmp_path / "e", init="gim-small", say=said.append)
     assert said == [
-        "beginning with the weights of gim-small; the prediction heads of modules 1, 2, 3, 4, 5, 6 are new"
+        ("beginning with the weights of gim-small; the prediction heads of modules 1, 2, 3, 4, 5, 6"
+        " are new")
     ]
     begun, shipped = load_model(tmp_path / "e/step-000000")[1], load_for_features(Path("gim-small"))
     for name, weight in shipped.state_dict().items():

@@ -140,7 +140,7 @@ def test_a_stream_forgets_what_is_over(name, samples):
 
 
 def test_a_frame_comes_when_its_last_sample_does():
-    """Module 6's frame i depends on the samples up to 160 i + 252, and not one more is waited for."""
+    """Module 6's frame i comes with sample 160 i + 252, on which it depends last."""
     net, given = model("published"), 0
     stream = Stream(net, [6])
     for heard in range(1, 1000):

@@ -26,7 +26,10 @@ def quiet(_):
 
 @pytest.fixture
 def spoken(tmp_path):
-    """Utterances whose first half is a quiet phone and whose second a loud one; louder for later speakers."""
+    """Utterances whose first half is a quiet phone and whose second a loud one.
+
+    Louder for later speakers.
+    """
     data, alignments = noisy_data(tmp_path / "data", "abc")
     pack(data, tmp_path / "packed")
     write_ctm(tmp_path / "packed/phones.ctm", alignments)

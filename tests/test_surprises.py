@@ -33,8 +33,8 @@ def trained(corpus, tmp_path, run):
 def test_one_process_is_this_one(noise, tmp_path):
     """A plain script without a guard of its main part packs: it started itself again and again."""
     (tmp_path / "script.py").write_text(
-        f"import gim_audio\ngim_audio.pack(gim_audio.DataDir.read({str(noise.path)!r}), {str(tmp_path / 'p')!r})\n"
-        f"print(len(gim_audio.PackedCorpus({str(tmp_path / 'p')!r})))\n"
+        f"import gim_audio\ngim_audio.pack(gim_audio.DataDir.read({str(noise.path)!r}),"
+        f" {str(tmp_path / 'p')!r})\nprint(len(gim_audio.PackedCorpus({str(tmp_path / 'p')!r})))\n"
     )
     done = subprocess.run(
         [sys.executable, tmp_path / "script.py"],
@@ -123,7 +123,10 @@ def test_drawings_do_without_phones(tmp_path, run):
 
 
 def test_a_part_keeps_its_own_labels(tmp_path, run):
-    """A CTM may hold more than its data directory: the other's labels are not overwritten by them."""
+    """A CTM may hold more than its data directory.
+
+    The other's labels are not overwritten by them.
+    """
     for part, phone in (("a", "ah"), ("b", "iy")):
         data = make_data(tmp_path / part, {f"{part}-1": 8000})
         (data.path / "phones.ctm").write_text(
@@ -138,7 +141,10 @@ def test_a_part_keeps_its_own_labels(tmp_path, run):
 
 
 def test_a_split_in_time_is_split_again(tmp_path, run):
-    """The labels of a quarter are those of its stretch of the whole; a part without labels has no file of them."""
+    """The labels of a quarter are those of its stretch of the whole.
+
+    A part without labels has no file of them.
+    """
     data = make_data(tmp_path / "d", {"a-1": 16000, "b-1": 16000})
     (data.path / "phones.ctm").write_text("a-1 1 0.0 0.3 ah\na-1 1 0.3 0.7 iy\n")
     assert (

@@ -51,7 +51,10 @@ def test_phones_cover_every_sample(spoken):
 
 
 def test_times_agree_with_the_sound(spoken):
-    """Sibilants have their energy above 3 kHz, vowels below, and silence has little: at the stated times."""
+    """Sibilants have their energy above 3 kHz, vowels below, and silence has little.
+
+    At the stated times.
+    """
     data, alignments = DataDir.read(spoken), read_ctm(spoken / "phones.ctm")
     high, level = {}, {}
     for name, waveform in data.waveforms(16000):

@@ -1,4 +1,7 @@
-"""The model as any other module of torch: batches, lengths, gradients, copies; against the network one by one."""
+"""The model as any other module of torch: batches, lengths, gradients, copies.
+
+Against the network one by one.
+"""
 
 import copy
 import io
@@ -17,7 +20,8 @@ from gim_audio.featurize.torch_model import GimModel
 
 SMALL = ["model.channels=8", "model.context.hidden=6"]
 ADDED = [
-    "model.added=[{kernel: 3, padding: 1, channels: 5}, {kind: conv, hidden: 7}, {kind: gru, hidden: 4}]"
+    ("model.added=[{kernel: 3, padding: 1, channels: 5}, {kind: conv, hidden: 7}, {kind: gru,"
+    " hidden: 4}]")
 ]
 
 
@@ -39,7 +43,7 @@ def waveforms(*samples):
 
 
 def test_a_batch_is_its_waveforms(featurizer):
-    """Rows of other lengths, with noise where they are padded, are each as they are alone and whole."""
+    """Rows of other lengths, padded with noise, are each as they are alone and whole."""
     model, rows = GimModel(featurizer), waveforms(16000, 9001, 700)
     batch = 5 * torch.randn(3, 16000)
     for place, row in enumerate(rows):
@@ -104,7 +108,10 @@ def test_what_is_no_batch():
     ("train", "learns"), [(None, set()), ("last", {5}), ("all", {0, 1, 2, 3, 4, 5})]
 )
 def test_which_modules_learn(train, learns):
-    """A few steps of any optimizer lower a loss of the last features; what is frozen stays as it is to the bit."""
+    """A few steps of any optimizer lower a loss of the last features.
+
+    What is frozen stays as it is to the bit.
+    """
     torch.manual_seed(0)
     model, batch = GimModel(network(), train), torch.stack(waveforms(4000, 4000))
     before = copy.deepcopy(model.state_dict())
@@ -207,7 +214,7 @@ def test_one_recording_of_any_rate(tmp_path):
 
 
 def test_when_frames_are():
-    """The first frame of conv5 is centred on sample 20, as REFERENCE formulas have it, and one comes each 10 ms."""
+    """The first frame of conv5 is centred on sample 20, and one comes each 10 ms."""
     model = gim_audio.load("gim-small")
     np.testing.assert_allclose(model.frame_times(3), [0.00125, 0.01125, 0.02125])
     np.testing.assert_allclose(np.diff(model.frame_times(5, module=1)), 5 / 16000)
@@ -228,7 +235,7 @@ def test_baselines_have_the_same_interface(name):
 
 
 def test_nothing_of_the_process_changes(corpus, tmp_path):
-    """Loading, computing and training leave torch's settings and its global generator as they are."""
+    """Loading, computing and training leave torch's settings and generator as they are."""
     from conftest import TINY
 
     (tmp_path / "tiny.yaml").write_text(TINY)

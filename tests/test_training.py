@@ -86,7 +86,10 @@ def test_learning_lowers_every_loss(spoken, tmp_path, tiny):
 
 
 def test_the_fast_step_follows_the_plain_one(spoken, tmp_path):
-    """200 steps from the same seed: the losses agree within a hundredth, though the order of sums differs."""
+    """200 steps from the same seed.
+
+    The losses agree within a hundredth, though the order of sums differs.
+    """
     pack(DataDir.read(spoken), tmp_path / "packed")
     corpus = PackedCorpus(tmp_path / "packed")
     path = tmp_path / "conf.yaml"
@@ -192,7 +195,10 @@ def test_the_newest_checkpoint_counts_whatever_the_link_says(tiny, corpus, tmp_p
 
 @pytest.mark.parametrize("kind", ["batch", "exact", "utterance", "pool"])
 def test_two_threads_repeat_each_other(kind):
-    """Gradients of frames that serve as negatives for many targets are summed in one order, whoever comes first."""
+    """Gradients of frames that serve for many targets are summed in one order.
+
+    It does not matter which thread comes first.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
@@ -210,7 +216,10 @@ def test_two_threads_repeat_each_other(kind):
 
 
 def test_isolation_holds_in_training(tiny, corpus, tmp_path):
-    """What happens above a module changes nothing in it: another context, another objective size, same weights."""
+    """What happens above a module changes nothing in it.
+
+    Another context, another objective size, same weights.
+    """
     train(tiny, corpus, tmp_path / "a", say=quiet)
     lower = tiny.model.model_copy(
         update={"context": tiny.model.context.model_copy(update={"hidden": 9})}
@@ -246,15 +255,16 @@ def test_short_utterances_are_counted(tiny, corpus, tmp_path):
     longer = tiny.model_copy(update={"data": tiny.data.model_copy(update={"crop": 8500})})
     train(longer, corpus, tmp_path / "e", say=said.append)
     assert said == [
-        (
-            "left out of training: 3 of 7 utterances, 0.0 of 0.1 minutes of audio, are shorter than data.crop=8500 (0.53 s); "
-            "data.crop=4960 would use 94% of the audio"
-        )
+        ("left out of training: 3 of 7 utterances, 0.0 of 0.1 minutes of audio, are shorter than"
+        " data.crop=8500 (0.53 s); data.crop=4960 would use 94% of the audio")
     ]
 
 
 def test_most_of_the_audio_is_left_out_only_when_asked(tiny, corpus, tmp_path):
-    """Utterances of 9,000 samples and more hold 53 of 70 thousand; those of 15,500 and more hold 32."""
+    """Utterances of 9,000 samples and more hold 53 of 70 thousand.
+
+    Those of 15,500 and more hold 32.
+    """
     data = tiny.data.model_copy(update={"crop": 15500})
     longer = tiny.model_copy(update={"data": data})
     with pytest.raises(
@@ -533,7 +543,10 @@ def test_a_decay_that_has_begun_keeps_its_length(tiny, corpus, tmp_path, decay):
     if decay == "none":
         train(longer, corpus, tmp_path / "e", resume=True, say=quiet)
         return
-    said = "training.steps=8, but the learning rate decays over 4 steps, of which 4 are done, and would jump: resume with 4"
+    said = (
+        "training.steps=8, but the learning rate decays over 4 steps, of which 4 are done, and"
+        " would jump: resume with 4"
+    )
     with pytest.raises(CheckpointError, match=said):
         train(longer, corpus, tmp_path / "e", resume=True, say=quiet)
     train(change(tiny, steps=4, decay=decay), corpus, tmp_path / "e", resume=True, say=quiet)

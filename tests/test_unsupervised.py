@@ -123,7 +123,10 @@ def test_a_speaker_who_is_left_out_is_no_voice_either():
 
 
 def test_strangers_count_in_every_half(tmp_path):
-    """Intervals are over those who are enrolled and tested; others are false trials alone, and always there."""
+    """Intervals are over those who are enrolled and tested.
+
+    Others are false trials alone, and always there.
+    """
     train, test = noisy_data(tmp_path / "a", "ab")[0], noisy_data(tmp_path / "b", "ac")[0]
     subject = Subject(Loudness(), [1])
     (result,) = evaluate(subject, [VerificationProbe(subject, train, test)]).results

@@ -1,4 +1,7 @@
-"""What the benchmarks share: a measurement in a process of its own, and a page of tables that says where it is from."""
+"""What the benchmarks share.
+
+A measurement in a process of its own, and a page of tables that says where it is from.
+"""
 
 import json
 import statistics
@@ -21,7 +24,10 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def apart(script: str, *arguments: object) -> dict[str, float]:
-    """Run a script in a new process, so that memory and threads are its own; it prints one JSON line."""
+    """Run a script in a new process, so that memory and threads are its own.
+
+    It prints one JSON line.
+    """
     command = [sys.executable, script, *map(str, arguments)]
     done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
@@ -41,7 +47,10 @@ def seconds(work: Callable[[], object], times: int, warm: int = 1) -> float:
 
 
 def precisions(device: torch.device) -> tuple[str, ...]:
-    """Return the precisions that are worth measuring: emulated bf16 would take a hundred times as long."""
+    """Return the precisions that are worth measuring.
+
+    Emulated bf16 would take a hundred times as long.
+    """
     if bf16_speed(device) > 1:
         return "fp32", "bf16"
     print(f"bf16 is left out: {device.type} has no arithmetic for it", file=sys.stderr)

@@ -2,7 +2,8 @@
 
     python tools/bench_abx.py DATA [--features mfcc] [--out tools/bench_abx.md]
 
-DATA is a data directory with phones.ctm. `pip install zerospeech-libriabx2` first (it compiles with Cython).
+DATA is a data directory with phones.ctm. `pip install zerospeech-libriabx2` first (it compiles with
+Cython).
 """
 
 import argparse
@@ -37,7 +38,8 @@ def theirs(
         grid.centre / encoder.rate - hop / 2
     )  # it takes frame i to be centred on (i + 1/2) hops
     lines = [
-        f"{i.utterance} {i.onset - earlier:.9f} {i.offset - earlier:.9f} {i.phone} {' '.join(i.context)} {i.speaker}"
+        f"{i.utterance} {i.onset - earlier:.9f} {i.offset - earlier:.9f} {i.phone}"
+        f" {' '.join(i.context)} {i.speaker}"
         for i in items
     ]
     (folder / "all.item").write_text(
@@ -86,9 +88,11 @@ def main() -> None:
     write_page(
         options.out,
         "ABX",
-        f"Errors of {encoder.name} on {len(items)} triphones of {len(data.utterances)} utterances, all comparisons.\n",
+        f"Errors of {encoder.name} on {len(items)} triphones of {len(data.utterances)} utterances,"
+        " all comparisons.\n",
         table(["speakers", "comparisons", "gim-audio", "zerospeech-libriabx2"], rows),
-        f"Without encoding: {ours:.2f} s against {seconds:.2f} s, {seconds / ours:.1f} times as fast.\n",
+        f"Without encoding: {ours:.2f} s against {seconds:.2f} s, {seconds / ours:.1f} times as"
+        " fast.\n",
     )
 
 

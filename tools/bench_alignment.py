@@ -1,8 +1,12 @@
-"""How good and how fast forced alignment is: against the exact times of the built-in corpus, and on real speech.
+"""How good and how fast forced alignment is.
 
-    python tools/bench_alignment.py [--hours 0.4] [--real DATA --labels CTM] [--nj 2] [--out tools/bench_alignment.md]
+Against the exact times of the built-in corpus, and on real speech.
 
-DATA is a data directory of read English with transcripts; CTM are labels of it that somebody else made.
+    python tools/bench_alignment.py [--hours 0.4] [--real DATA --labels CTM] [--nj 2] [--out
+    tools/bench_alignment.md]
+
+DATA is a data directory of read English with transcripts; CTM are labels of it that somebody else
+made.
 """
 
 import argparse
@@ -42,9 +46,12 @@ def aligned(data: DataDir, out: Path, nj: int) -> tuple[dict[str, Alignment], st
     took = time.perf_counter() - started
     found = read_ctm(out)
     seconds = sum(float(one.ends[-1]) for one in found.values())
-    return found, (
-        f"{len(found)} of {len(found) + len(failed)} utterances aligned, "
-        f"{seconds / took:.0f} times faster than real time with {nj} processes"
+    return (
+        found,
+        (
+            f"{len(found)} of {len(found) + len(failed)} utterances aligned, "
+            f"{seconds / took:.0f} times faster than real time with {nj} processes"
+        ),
     )
 
 
@@ -89,9 +96,10 @@ def main() -> None:
     write_page(
         options.out,
         "Forced alignment",
-        "`gim-audio data align` against the exact times of the built-in corpus, and against another aligner's labels. "
-        "Frames: share that agrees, as it is / with the median lag taken out. Boundaries: of all of the first / of "
-        "those where the same two phones meet in both (the dictionary's pronunciation is not always the speaker's).\n",
+        "`gim-audio data align` against the exact times of the built-in corpus, and against another"
+        " aligner's labels. Frames: share that agrees, as it is / with the median lag taken out."
+        " Boundaries: of all of the first / of those where the same two phones meet in both (the"
+        " dictionary's pronunciation is not always the speaker's).\n",
         "\n".join(said) + "\n",
         table(["what", "utterances", "frames", "phones in both", "later by, ms", *near], rows),
     )

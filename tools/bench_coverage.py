@@ -2,8 +2,9 @@
 
     python tools/bench_coverage.py [--runs 150] [--out tools/bench_coverage.md]
 
-Every simulation draws new speakers from a population whose figure is known in closed form, and two systems that are
-measured on the same speakers. The intervals are made by the code that evaluations use.
+Every simulation draws new speakers from a population whose figure is known in closed form, and two
+systems that are measured on the same speakers. The intervals are made by the code that evaluations
+use.
 """
 
 import argparse
@@ -46,7 +47,10 @@ class Drawn:
 def rates(
     first: float, second: float, spread: float, length: float, most: float = 1.0
 ) -> Callable[[int, Generator], Drawn]:
-    """Simulate shares of frames or phones: each speaker has a rate of its own, uniform around the population's."""
+    """Simulate shares of frames or phones.
+
+    Each speaker has a rate of its own, uniform around the population's.
+    """
 
     def draw(speakers: int, generator: Generator) -> Drawn:
         total = np.exp(generator.normal(np.log(length), 0.5, speakers)).round().astype(int) + 1
@@ -62,7 +66,9 @@ def rates(
 
 
 def units(tokens: int, count: int, phones: int) -> Callable[[int, Generator], Drawn]:
-    """Simulate k-means units: a phone has some likely units, and every speaker another table of them.
+    """Simulate k-means units.
+
+    A phone has some likely units, and every speaker another table of them.
 
     A token is four frames of one phone and one unit: neighbouring frames repeat each other.
     """
@@ -91,7 +97,10 @@ def units(tokens: int, count: int, phones: int) -> Callable[[int, Generator], Dr
 
 
 def trials(utterances: int, first: float, second: float) -> Callable[[int, Generator], Drawn]:
-    """Simulate verification: scores are normal, with an effect of the test speaker and of the voice."""
+    """Simulate verification.
+
+    Scores are normal, with an effect of the test speaker and of the voice.
+    """
     of_true, of_speaker, of_voice = 0.5, 0.4, 0.4
 
     def draw(speakers: int, generator: Generator) -> Drawn:
@@ -117,7 +126,10 @@ def trials(utterances: int, first: float, second: float) -> Callable[[int, Gener
 
 
 def triples(pairs: int, per_pair: int) -> Callable[[int, Generator], Drawn]:
-    """Simulate ABX across speakers: how hard a comparison is depends on the pair of phones and on both speakers."""
+    """Simulate ABX across speakers.
+
+    How hard a comparison is depends on the pair of phones and on both speakers.
+    """
     of_one, of_other, comparisons = 0.4, 0.3, 4
     hardness = np.linspace(-0.4, 0.4, pairs)
     means = (0.9, 0.8)
@@ -166,7 +178,10 @@ CHEAP = 10
 def coverage(
     draw: Callable[[int, Generator], Drawn], speakers: int, runs: int, seed: int = 0
 ) -> dict[str, float]:
-    """Return how often the interval of a figure and that of a difference cover the truth, and their mean widths."""
+    """Return how often the intervals of a figure and a difference cover the truth.
+
+    Their mean widths are beside it.
+    """
     generator = np.random.default_rng((seed, speakers))
     covered, paired, widths, reaches, values = [], [], [], [], []
     for _ in range(runs):
@@ -220,11 +235,11 @@ def main() -> None:
     write_page(
         options.out,
         "How often 95% intervals cover the truth",
-        "Every run has new speakers; all in per cent. The standard error of a coverage of 95% is "
-        f"{100 * np.sqrt(0.95 * 0.05 / options.runs):.1f} with {options.runs} runs. The "
-        "differences are of two systems on the same speakers. Units that most speakers never use, as in "
-        "the row of 14 speakers and 100 units, leave a bias that no correction finds; the lower edge of the interval "
-        "allows for it.\n",
+        "Every run has new speakers; all in per cent. The standard error of a coverage of 95% is"
+        f" {100 * np.sqrt(0.95 * 0.05 / options.runs):.1f} with {options.runs} runs. The"
+        " differences are of two systems on the same speakers. Units that most speakers never use,"
+        " as in the row of 14 speakers and 100 units, leave a bias that no correction finds; the"
+        " lower edge of the interval allows for it.\n",
         table(
             [
                 "figure",

@@ -2,8 +2,8 @@
 
     python tools/bench_data.py DATA [--nj 2] [--out tools/bench_data.md]
 
-DATA is a data directory of FLAC files, such as LibriSpeech's; it is packed into a temporary folder. The large
-corpora are sparse archives with real indices: nothing but the index takes room.
+DATA is a data directory of FLAC files, such as LibriSpeech's; it is packed into a temporary folder.
+The large corpora are sparse archives with real indices: nothing but the index takes room.
 """
 
 import argparse
@@ -160,8 +160,8 @@ def main() -> None:
     write_page(
         options.out,
         "Data",
-        f"{len(files)} FLAC files, {hours:.2f} hours, {options.nj} processes; batches of {BATCH} crops of {CROP} "
-        "samples.\n",
+        f"{len(files)} FLAC files, {hours:.2f} hours, {options.nj} processes; batches of {BATCH}"
+        f" crops of {CROP} samples.\n",
         table(
             ["what", "took", "against", "took", "ratio"],
             [

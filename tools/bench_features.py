@@ -1,4 +1,6 @@
-"""Features of a long file against the convolutions alone, and probes against encoding again in each epoch.
+"""Measure features of a long file against the convolutions alone, and probes.
+
+The published probes encode again in each epoch.
 
 python tools/bench_features.py [--minutes 5] [--out tools/bench_features.md]
 """
@@ -57,7 +59,10 @@ def measure(what: str, length: float) -> float:
 
 
 def convolutions(precision: str, channels: int = 512) -> float:
-    """Seconds per second of audio of their forward passes alone, each in the faster of torch's layouts."""
+    """Return the seconds that the forward passes take per second of audio.
+
+    Each convolution is alone, in the faster of torch's layouts.
+    """
     keep_freed_memory()
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     x, total, config = torch.from_numpy(noise(SLICE))[None, None].to(dtype), 0.0, Config().model
@@ -117,12 +122,13 @@ def main() -> None:
     write_page(
         options.out,
         "Features and probes",
-        f"The reference model, one file of {options.minutes:g} minutes, last module, on the CPU; in seconds of audio a "
-        f"second. The convolutions' forward alone, on {SLICE} s, is the fastest of torch's layouts.\n",
+        f"The reference model, one file of {options.minutes:g} minutes, last module, on the CPU; in"
+        f" seconds of audio a second. The convolutions' forward alone, on {SLICE} s, is the fastest"
+        " of torch's layouts.\n",
         table(["precision", "featurize", "convolutions alone", "ratio"], rows),
-        "## Probes\n\nEncoding one hour of training audio for all six modules and both tasks, as `gim-audio probe` "
-        "does (once a task), and as published (for each module, in each of 20 epochs of whole utterances and 50 of "
-        f"crops); scaled from {SLICE} s.\n",
+        "## Probes\n\nEncoding one hour of training audio for all six modules and both tasks, as"
+        " `gim-audio probe` does (once a task), and as published (for each module, in each of 20"
+        f" epochs of whole utterances and 50 of crops); scaled from {SLICE} s.\n",
         table(
             ["probe", "published", "times faster"],
             [[f"{once / 60:.1f} min", f"{again / 60:.0f} min", f"{again / once:.0f}"]],

@@ -1,6 +1,7 @@
 """`gim-audio featurize` on a very long file, on many short ones, as a stream and in onnxruntime.
 
-python tools/bench_featurize.py [--hours 10] [--files 20000] [--channels 512] [--out tools/bench_featurize.md]
+python tools/bench_featurize.py [--hours 10] [--files 20000] [--channels 512] [--out
+tools/bench_featurize.md]
 """
 
 import argparse
@@ -49,7 +50,10 @@ def featurize(model: Path, given: Path, output: Path) -> tuple[float, float]:
         f"from gim_audio.cli import main; main({['featurize', *map(str, (model, given, output))]})"
     )
     # Before it ends: torch's own end touches a tenth of a gigabyte that no work needs.
-    peak = "import torch; from gim_audio.devices import peak_bytes; print(peak_bytes(torch.device('cpu')))"
+    peak = (
+        "import torch; from gim_audio.devices import peak_bytes;"
+        " print(peak_bytes(torch.device('cpu')))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", f"{command}; {peak}"],
         check=True,
@@ -95,7 +99,10 @@ def short_files(count: int, channels: int) -> dict[str, float]:
 
 
 def stream(channels: int) -> dict[str, float]:
-    """Seconds that a push of one hop takes (the median, and the slowest of a hundred), and of one sample."""
+    """Return the seconds that a push of one hop takes, and of one sample.
+
+    Of one hop there are the median, and the slowest of a hundred.
+    """
     keep_freed_memory()
     encoder = Featurizer.random(settings(channels))
     live, waveform = Live(encoder), noise(20)
@@ -114,7 +121,10 @@ def stream(channels: int) -> dict[str, float]:
 
 
 def in_onnxruntime(channels: int) -> dict[str, float]:
-    """Seconds per second of audio of ten, beside torch's with the same threads, and the largest difference."""
+    """Return the seconds per second of audio in ONNX Runtime and in torch.
+
+    The largest difference is beside them.
+    """
     import onnxruntime
 
     from gim_audio.inference.onnx import to_onnx
@@ -174,9 +184,10 @@ def main() -> None:
     write_page(
         options.out,
         "featurize: long, many, live",
-        f"A model of {width} channels, last module, fp32, on the CPU; the whole command, with start, decoding and "
-        "writing. Memory is the most that the process held, libraries included. The convolutions alone are measured "
-        f"as in bench_features.md, on {SLICE} s, before and after the long file; their mean.\n",
+        f"A model of {width} channels, last module, fp32, on the CPU; the whole command, with"
+        " start, decoding and writing. Memory is the most that the process held, libraries"
+        f" included. The convolutions alone are measured as in bench_features.md, on {SLICE} s,"
+        " before and after the long file; their mean.\n",
         table(
             [
                 "one file of",

@@ -1,4 +1,6 @@
-"""How a step's time and memory grow with batch, crop, channels and modules: Greedy InfoMax beside CPC.
+"""How a step's time and memory grow with batch, crop, channels and modules.
+
+Greedy InfoMax beside CPC.
 
     python tools/bench_growth.py [--precision fp32] [--steps 3] [--out tools/bench_growth.md]
 
@@ -36,7 +38,10 @@ KINDS = {"gim": "Greedy InfoMax", "cpc": "CPC, end to end"}
 def measure(
     kind: str, batch: int, crop: int, channels: int, convolutions: int, precision: str, steps: int
 ) -> None:
-    """One point, in this process; convolutions beyond five follow the second one, with a stride of 1."""
+    """One point, in this process.
+
+    Convolutions beyond five follow the second one, with a stride of 1.
+    """
     keep_freed_memory()
     extra = convolutions - 5
     cuts = list(range(1, convolutions + 1)) if kind == "gim" else []
@@ -58,7 +63,8 @@ def measure(
     taken = seconds(lambda: step(x, next(count)), steps)
     parameters = sum(p.numel() for p in model.parameters())
     memory = peak_gigabytes() - IMPORTED
-    # Weights and Adam's two moments are the same whatever the schedule; the rest is what a step needs.
+    # Weights and Adam's two moments are the same whatever the schedule; the rest is what a step
+    # needs.
     found = {
         "seconds": taken,
         "gigabytes": memory,
@@ -122,9 +128,10 @@ def main() -> None:
     write_page(
         options.out,
         "How a step grows",
-        f"One thing changes at a time from {reference}; {options.precision}, on the CPU. Working memory is the peak "
-        "without the imports, the weights and Adam's moments: what activations and gradients need. "
-        "Convolutions beyond five have a kernel of 3 and a stride of 1 and follow the second one.\n",
+        f"One thing changes at a time from {reference}; {options.precision}, on the CPU. Working"
+        " memory is the peak without the imports, the weights and Adam's moments: what activations"
+        " and gradients need. Convolutions beyond five have a kernel of 3 and a stride of 1 and"
+        " follow the second one.\n",
         f"![]({picture.name})\n",
         table(
             ["", "GIM, s", "CPC, s", "GIM, GB", "CPC, GB", "GIM, working GB", "CPC, working GB"],

@@ -1,8 +1,11 @@
-"""Peak memory and time of training, by schedule: joint, one module after another, the same from a cache, end to end.
+"""Peak memory and time of training, by schedule.
+
+Joint, one module after another, the same from a cache, end to end.
 
     python tools/bench_memory.py [--precision fp32] [--device cpu] [--out tools/bench_memory.md]
 
-Each row is a run of its own through `gim_audio.training.train`, checkpoints and all. Nothing else should run.
+Each row is a run of its own through `gim_audio.training.train`, checkpoints and all. Nothing else
+should run.
 """
 
 import argparse
@@ -197,15 +200,17 @@ def main() -> None:
     write_page(
         options.out,
         "Memory by schedule",
-        f"The reference model, batch 8, {options.precision}, on {where}. Measured: the peak of a whole run above what "
-        "the imports hold. Predicted: the tensors alone, as `gim-audio info` counts them. The last column is the time "
-        "of a step against what the same module takes in a joint step.\n",
+        f"The reference model, batch 8, {options.precision}, on {where}. Measured: the peak of a"
+        " whole run above what the imports hold. Predicted: the tensors alone, as `gim-audio info`"
+        " counts them. The last column is the time of a step against what the same module takes in"
+        " a joint step.\n",
         table(
             ["training", "measured, GB", "predicted, GB", "of joint", "s a step", "of its share"],
             lines,
         ),
-        "## When a cache pays\n\nMaking it from the waveform, what a step saves, and after how many epochs (a crop of "
-        f"each utterance; utterances of {LENGTH} s, as LibriSpeech's are on average) it has paid for itself.\n",
+        "## When a cache pays\n\nMaking it from the waveform, what a step saves, and after how"
+        f" many epochs (a crop of each utterance; utterances of {LENGTH} s, as LibriSpeech's are on"
+        " average) it has paid for itself.\n",
         table(["module", "making it, ms a second of audio", "saved, ms a step", "epochs"], pays),
     )
 

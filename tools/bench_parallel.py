@@ -1,8 +1,11 @@
-"""Steps a second with several processes on this machine: modules on processes of their own, and shared batches.
+"""Steps a second with several processes on this machine.
+
+Modules on processes of their own, and shared batches.
 
     python tools/bench_parallel.py [--precision fp32] [--steps 16] [--out tools/bench_parallel.md]
 
-The reference model with 8 crops a step, each run by torchrun (gloo) as a person would start it, a thread a process.
+The reference model with 8 crops a step, each run by torchrun (gloo) as a person would start it, a
+thread a process.
 """
 
 import argparse
@@ -81,8 +84,8 @@ def main() -> None:
     write_page(
         options.out,
         "Several processes",
-        f"The reference model, 8 crops a step, {options.precision}, {os.cpu_count()} cores, gloo; a thread a process "
-        "where nothing else is said. Not run on a GPU.\n",
+        f"The reference model, 8 crops a step, {options.precision}, {os.cpu_count()} cores, gloo; a"
+        " thread a process where nothing else is said. Not run on a GPU.\n",
         table(
             ["", "s a step", "gain over one", "over two threads", "modules, by measured seconds"],
             rows,

@@ -73,7 +73,8 @@ def main() -> None:
     write_page(
         options.out,
         "Training in two precisions",
-        "InfoNCE loss of every module: the mean over some steps, and the largest in them. Chance is ln 11 = 2.40.\n",
+        "InfoNCE loss of every module: the mean over some steps, and the largest in them. Chance is"
+        " ln 11 = 2.40.\n",
         f"![]({picture.name})\n",
         table(
             ["steps", "precision", *(f"module {number}" for number in range(1, modules + 1))], rows

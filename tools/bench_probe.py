@@ -3,9 +3,9 @@
     python tools/bench_probe.py TRAIN TEST [--frames 4000] [--shift 1] [--out tools/bench_probe.md]
 
 TRAIN and TEST are data directories with phones.ctm. For five sets of features, the penalty that the
-probe chooses is set beside that of scikit-learn's GridSearchCV over the same penalties, with the same
-held-out utterances, every fit from zero in double precision. Then the probe is run again, with the
-same number of threads and with another.
+probe chooses is set beside that of scikit-learn's GridSearchCV over the same penalties, with the
+same held-out utterances, every fit from zero in double precision. Then the probe is run again, with
+the same number of threads and with another.
 """
 
 import argparse
@@ -126,8 +126,9 @@ def main() -> None:
     write_page(
         options.out,
         "The strict probe",
-        f"Phones from at most {options.frames:,} training frames, label shift {options.shift}; accuracies in per cent. "
-        "`held out` is the accuracy on a fifth of the training speakers, by which the penalty is chosen.\n",
+        f"Phones from at most {options.frames:,} training frames, label shift {options.shift};"
+        " accuracies in per cent. `held out` is the accuracy on a fifth of the training speakers,"
+        " by which the penalty is chosen.\n",
         table(
             [
                 "features",

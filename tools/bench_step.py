@@ -2,8 +2,8 @@
 
     python tools/bench_step.py [--batch 8] [--steps 5] [--rounds 2] [--out tools/bench_step.md]
 
-Every variant runs in a process of its own, in turns; a round's time is the median of its steps, the best round
-counts. Nothing else should run on the machine.
+Every variant runs in a process of its own, in turns; a round's time is the median of its steps, the
+best round counts. Nothing else should run on the machine.
 """
 
 import argparse
@@ -45,7 +45,10 @@ CROP = 20480
 
 
 class PublishedLoss(nn.Module):
-    """InfoNCE with the work of the published code: all ten permutations of all frames are gathered."""
+    """InfoNCE with the work of the published code.
+
+    All ten permutations of all frames are gathered.
+    """
 
     def __init__(
         self, width: int, channels: int, steps: int = 12, negatives: int = 10, window: int = 128
@@ -127,7 +130,10 @@ def our_step(config: Config, waveform: Tensor, compiled: bool = False) -> Callab
 
 
 def objectives(config: Config, waveform: Tensor) -> Callable[[], object]:
-    """Forward and backward of the heads and losses alone, on frames of the shapes and layouts of a real step."""
+    """Run the heads and losses alone, forward and backward.
+
+    Frames have the shapes and layouts of a real step.
+    """
     keep_freed_memory()
     model = build_model(config.model, config.objective).to(waveform.device)
     dtype = torch.bfloat16 if config.training.precision == "bf16" else torch.float32
@@ -167,7 +173,10 @@ def memory_of_a_run(config: Config) -> None:
 
 
 def roofline(config: Config, waveform: Tensor, dtype: torch.dtype) -> dict[str, float]:
-    """Seconds of the step's arithmetic, each part alone, with the fastest of the ways that torch has here."""
+    """Return the seconds of the step's arithmetic, each part alone.
+
+    Each takes the fastest of the ways that torch has here.
+    """
     keep_freed_memory()
     parts: dict[str, float] = {}
     device, batch, channels, model = (
@@ -400,22 +409,24 @@ def write(best: dict[str, dict[str, float]], out: Path, batch: int, device: torc
     write_page(
         out,
         "A training step",
-        f"The reference model, batch {batch}, crops of {CROP} samples, on {device.type}. `published` does the work of "
-        "the published code's step in today's torch, once more with freed memory kept as `gim-audio train` keeps it; "
-        "`pool` has 512 shared negatives, `small pool` 64; `compiled` lets torch.compile make the convolutions. "
-        "Our memory is that of a whole run, checkpoints and all, "
+        f"The reference model, batch {batch}, crops of {CROP} samples, on {device.type}."
+        " `published` does the work of the published code's step in today's torch, once more with"
+        " freed memory kept as `gim-audio train` keeps it; `pool` has 512 shared negatives, `small"
+        " pool` 64; `compiled` lets torch.compile make the convolutions. Our memory is that of a"
+        " whole run, checkpoints and all, "
         + (
             "what torch allocated on the device.\n"
             if device.type == "cuda"
             else "above what the imports hold.\n"
         ),
         table(["step", "seconds", "times faster than published", "peak memory, GB"], steps),
-        "## Roofline\n\nThe step's arithmetic in ms, each part alone, with the fastest of torch's ways here.\n",
+        "## Roofline\n\nThe step's arithmetic in ms, each part alone, with the fastest of torch's"
+        " ways here.\n",
         table(
             ["part", *measured], [*floor, ["sum", *total], ["a GIM step, times the sum", *ratio]]
         ),
-        "## Against CPC\n\nSeconds of a step; a GIM step has six sets of heads where CPC has one, so the last three "
-        "columns leave out the heads and losses of both (measured alone).\n",
+        "## Against CPC\n\nSeconds of a step; a GIM step has six sets of heads where CPC has one,"
+        " so the last three columns leave out the heads and losses of both (measured alone).\n",
         table(["precision", "GIM", "CPC", "ratio", "GIM, rest", "CPC, rest", "ratio"], against),
     )
 

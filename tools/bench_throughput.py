@@ -1,9 +1,12 @@
-"""What larger batches give: steps and hours of audio a second, and the share of the device's peak that is used.
+"""What larger batches give.
+
+Steps and hours of audio a second, and the share of the device's peak that is used.
 
     python tools/bench_throughput.py [--device cuda] [--peak 989] [--batches 8 64 256] [--out FILE]
 
-Greedy InfoMax, CPC and the published code's work, each in a process of its own. `--peak` is what the device's maker
-says of dense bfloat16 products, in TFLOP/s (989 for an H100 SXM); without it there is no utilisation.
+Greedy InfoMax, CPC and the published code's work, each in a process of its own. `--peak` is what
+the device's maker says of dense bfloat16 products, in TFLOP/s (989 for an H100 SXM); without it
+there is no utilisation.
 """
 
 import argparse
@@ -29,9 +32,12 @@ KINDS = {
 
 
 def step_flops(config: Config) -> float:
-    """Of a training step: twice the products of every convolution, head and GRU, in forward and in each backward.
+    """Return the floating-point operations of a training step.
 
-    Gradients of inputs count where a module has layers below the loss that need them; scores, a hundredth, do not.
+    They are twice the products of every convolution, head and GRU, in forward and in each backward.
+
+    Gradients of inputs count where a module has layers below the loss that need them; scores, a
+    hundredth, do not.
     """
     model = build_model(config.model, config.objective)
     batch, window, total = config.training.batch, config.objective.window, 0.0
@@ -125,9 +131,11 @@ def main() -> None:
     write_page(
         options.out,
         "Larger batches",
-        f"The reference model on {name}. Utilisation is of {options.peak} TFLOP/s.\n"
-        if options.peak
-        else f"The reference model on {name}.\n",
+        (
+            f"The reference model on {name}. Utilisation is of {options.peak} TFLOP/s.\n"
+            if options.peak
+            else f"The reference model on {name}.\n"
+        ),
         table(
             [
                 "batch",

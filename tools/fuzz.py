@@ -2,10 +2,10 @@
 
     python tools/fuzz.py [--count 10000] [--seed 0] [--kind KIND]
 
-Real files of every container, data directories, alignments, configurations, experiments and command lines are mutated.
-A run is good where it ends within 20 s with status 0, or with status 2 and a line that says why. A traceback, a crash
-of the process, silence, or missing output of a good input beside the wrong one is printed with what reproduces it, and
-the status is 1.
+Real files of every container, data directories, alignments, configurations, experiments and command
+lines are mutated. A run is good where it ends within 20 s with status 0, or with status 2 and a
+line that says why. A traceback, a crash of the process, silence, or missing output of a good input
+beside the wrong one is printed with what reproduces it, and the status is 1.
 """
 
 import argparse
@@ -83,7 +83,10 @@ TOKENS = (
 
 
 def spoilt(data: bytes, generator: Generator) -> bytes:
-    """Return bytes with some mutations: flipped, overwritten, cut out, put in, repeated or cut off."""
+    """Return bytes with some mutations.
+
+    Flipped, overwritten, cut out, put in, repeated or cut off.
+    """
     found = bytearray(data)
     for _ in range(int(generator.integers(1, 4))):
         at, length = int(generator.integers(len(found) + 1)), int(2 ** generator.uniform(0, 12))
@@ -111,7 +114,10 @@ def spoilt(data: bytes, generator: Generator) -> bytes:
 
 
 def garbled(text: str, generator: Generator) -> bytes:
-    """Return text with some words, characters or lines replaced, moved, repeated or left out; or spoilt bytes."""
+    """Return text with some words, characters or lines replaced, moved, repeated or left out.
+
+    Or spoilt bytes.
+    """
     if generator.integers(5) == 0:
         return spoilt(text.encode(), generator)
     lines = [line.split(" ") for line in text.split("\n")]
@@ -356,8 +362,11 @@ def alignment(scene: Scene, folder: Path, generator: Generator) -> None:
         "cpc": "".join(
             f"{name} {' '.join(str(n % 41) for n in range(50))}\n" for name in ("a-1", "b-1")
         ),
-        "textgrid": 'File type = "ooTextFile"\nObject class = "TextGrid"\n\n0\n0.5\n<exists>\n1\n"IntervalTier"\n'
-        '"phones"\n0\n0.5\n2\n0\n0.2\n"AH0"\n0.2\n0.5\n"T"\n',
+        "textgrid": (
+            'File type = "ooTextFile"\nObject class ='
+            ' "TextGrid"\n\n0\n0.5\n<exists>\n1\n"IntervalTier"\n'
+            '"phones"\n0\n0.5\n2\n0\n0.2\n"AH0"\n0.2\n0.5\n"T"\n'
+        ),
     }
     path = folder / "x.ctm"
     if kind == "textgrid":
@@ -374,7 +383,10 @@ def alignment(scene: Scene, folder: Path, generator: Generator) -> None:
 
 
 def configuration(scene: Scene, folder: Path, generator: Generator) -> None:
-    """A configuration, or a setting on the command line; nothing is trained, as the corpus is missing."""
+    """A configuration, or a setting on the command line.
+
+    Nothing is trained, as the corpus is missing.
+    """
     (folder / "c.yaml").write_bytes(garbled(scene.configuration, generator))
     override = garbled("training.steps=3", generator).decode(errors="surrogateescape")
     check(
@@ -508,7 +520,7 @@ def one(scene: Scene, kind: str, number: int, seed: int) -> str:
             return str(error)
         except Late:
             return f"more than {SECONDS} s"
-        except Exception:  # noqa: BLE001 - that is what is looked for
+        except Exception:
             return traceback.format_exc()
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
@@ -538,7 +550,10 @@ def _some(inputs: list[tuple[int, str]], seed: int, results: Any) -> None:
 def fuzz(
     count: int, seed: int = 0, kind: str | None = None
 ) -> tuple[Counter[str], list[tuple[int, str, str]]]:
-    """Try so many inputs; return how many there were of each kind, and those that failed: number, kind, reason."""
+    """Try so many inputs; return how many there were of each kind, and those that failed.
+
+    Number, kind, reason.
+    """
     context = multiprocessing.get_context("spawn")
     left, failures, tried = list(_kinds(count, kind)), [], Counter[str]()
     while left:
@@ -549,7 +564,7 @@ def fuzz(
         while True:
             try:
                 found = results.get(timeout=2 * SECONDS if begun else 120)
-            except Exception:  # noqa: BLE001 - queue.Empty: it hangs where no signal reaches, or is gone
+            except Exception:
                 found = None
                 if begun:
                     reason = (

@@ -1,4 +1,7 @@
-"""Distances of many pairs of tokens at once: angles between frames, dynamic time warping between tokens."""
+"""Distances of many pairs of tokens at once.
+
+Angles between frames, dynamic time warping between tokens.
+"""
 
 import math
 
@@ -18,8 +21,8 @@ class Tokens:
     """Stretches of frames.
 
     Args:
-        frames: The frames of all utterances, one after another; they may be mapped from disk. Shape: `(frames,
-            channels)`.
+        frames: The frames of all utterances, one after another; they may be mapped from disk.
+            Shape: `(frames, channels)`.
         starts: The first frame of each token.
         lengths: The number of frames of each token, at least 1.
         device: The device that computes distances.
@@ -35,20 +38,26 @@ class Tokens:
         self.frames, self.starts, self.lengths, self.device = frames, starts, lengths, device
 
     def padded(self, tokens: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """Directions of some tokens' frames, and how many each has. Shape: `(n, longest, channels + 1)`, `(n,)`."""
+        """Directions of some tokens' frames, and how many each has.
+
+        Shape: `(n, longest, channels + 1)`, `(n,)`.
+        """
         lengths = self.lengths[tokens]
         places = self.starts[tokens, None] + np.minimum(
             np.arange(lengths.max()), lengths[:, None] - 1
         )
         given = torch.from_numpy(self.frames[places]).to(self.device)
         norms = given.norm(dim=2, keepdim=True)
-        # A frame of zeros has no direction: it is at a right angle to all others, and like every other of its kind.
+        # A frame of zeros has no direction: it is at a right angle to all others, and like every
+        # other of its kind.
         directions = torch.cat([given / norms.clamp(min=1e-12), (norms == 0).float()], dim=2)
         return directions, torch.from_numpy(lengths).to(self.device)
 
 
 def distances(tokens: Tokens, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-    """Return the mean angle of each pair, as a share of 180°, along the path on which the sum of angles is least.
+    """Return the mean angle of each pair, as a share of 180°.
+
+    It is taken along the path on which the sum of angles is least.
 
     Args:
         tokens: The tokens that make the pairs.
@@ -71,16 +80,20 @@ def distances(tokens: Tokens, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.fl
 
 
 def warp(costs: Tensor, n: Tensor, m: Tensor) -> Tensor:
-    """The mean cost of a cell along the cheapest path from corner to corner, of many tables at once.
+    """Return the mean cost of a cell along the cheapest path from corner to corner.
 
-    A path goes down, right or diagonally; where these cost the same, diagonally first, then right (as libri-light's).
-    All tables go through their antidiagonals together: a cell needs the two antidiagonals before its own.
+    All tables are done at once.
+
+    A path goes down, right or diagonally; where these cost the same, diagonally first, then right
+    (as libri-light's). All tables go through their antidiagonals together: a cell needs the two
+    antidiagonals before its own.
 
     Shape: costs `(tables, rows, columns)`, used rows n and columns m `(tables,)` → `(tables,)`.
     """
     tables, rows, columns = costs.shape
     diagonals, width = rows + columns - 1, rows + columns
-    # Read with one number less a row, a padded table has its antidiagonals in its columns; (diagonals, rows, tables).
+    # Read with one number less a row, a padded table has its antidiagonals in its columns;
+    # (diagonals, rows, tables).
     padded = F.pad(costs, (0, rows), value=math.inf)
     skewed = (
         padded.as_strided((tables, rows, diagonals), (rows * width, width - 1, 1))

@@ -61,8 +61,8 @@ def items_of(alignments: Mapping[str, Alignment], speakers: Mapping[str, str]) -
 def read_items(path: Path) -> list[Item]:
     """An item file as libri-light and ZeroSpeech have it.
 
-    Lines are `file onset offset phone before after speaker`; a first line that is not is a heading, lines that are
-    empty or begin with `;;` mean nothing.
+    Lines are `file onset offset phone before after speaker`; a first line that is not is a heading,
+    lines that are empty or begin with `;;` mean nothing.
 
     Raises:
         DataError: the file is missing or a line is none of these.

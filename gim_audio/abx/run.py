@@ -42,8 +42,9 @@ def abx(
 
     Features lie in a temporary folder while they are compared: memory does not grow with the data.
 
-    A token's frames are those whose centres lie in it, without the last one, as in libri-light; every module is taken
-    at the last module's frame rate. All modules are compared on the same tokens.
+    A token's frames are those whose centres lie in it, without the last one, as in libri-light;
+    every module is taken at the last module's frame rate. All modules are compared on the same
+    tokens.
 
     Args:
         encoder: The frozen model or baseline.
@@ -59,8 +60,9 @@ def abx(
         progress: called with the number of utterances that are encoded.
 
     Returns:
-        A row a module: its number, its name, and for `within` and `across` a score as a dictionary, or None where
-        there is nothing to compare. And the speakers that the scores' halves are made of, sorted.
+        A row a module: its number, its name, and for `within` and `across` a score as a dictionary,
+        or None where there is nothing to compare. And the speakers that the scores' halves are made
+        of, sorted.
 
     Raises:
         DataError: no item is in the data, or none can be compared.
@@ -91,8 +93,8 @@ def abx(
         }
         if not any(plans.values()):
             raise DataError(
-                f"{data.path}: among {len(tokens)} tokens no two phones stand between the same neighbours: more speech "
-                "is needed"
+                f"{data.path}: among {len(tokens)} tokens no two phones stand between the same"
+                " neighbours: more speech is needed"
             )
         pairs = pairs_of([group for plan in plans.values() for group in plan])
         rows: list[dict[str, Any]] = []
@@ -119,7 +121,9 @@ def _encode(
     allow_pipes: bool,
     progress: Callable[[int], None],
 ) -> tuple[list[Item], Numbers, Numbers, int]:
-    """Write each module's frames to its file; return tokens, their starts and lengths, and how many frames.
+    """Write each module's frames to its file.
+
+    Return tokens, their starts and lengths, and how many frames.
 
     Shape: the arrays `(tokens,)`.
     """

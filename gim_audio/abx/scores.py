@@ -124,7 +124,10 @@ def _targets(
 
 
 def pairs_of(groups: Sequence[Group]) -> Numbers:
-    """Every pair of tokens that the groups compare, once, the lower number first. Shape: `(pairs, 2)`."""
+    """Every pair of tokens that the groups compare, once, the lower number first.
+
+    Shape: `(pairs, 2)`.
+    """
     base = 1 + max(int(side.max()) for group in groups for side in (group.a, group.b, group.x))
     both = [_keys(group.x, side, base).ravel() for group in groups for side in (group.a, group.b)]
     pairs = np.stack(np.divmod(np.unique(np.concatenate(both)), base), axis=1)
@@ -144,9 +147,10 @@ def score(
     distances: npt.NDArray[np.float32],
     speakers: Sequence[str],
 ) -> Score:
-    """Average over the groups of a speaker and two phones, then over speakers, then over ordered pairs of phones.
+    """Average over the groups of a speaker and two phones, over speakers, and over pairs.
 
-    A speaker who is left out for the interval is left out as the speaker of A and B and as that of X.
+    A speaker who is left out for the interval is left out as the speaker of A and B and as that of
+    X.
 
     Args:
         groups: The groups of one mode.
@@ -168,7 +172,7 @@ def score(
 def errors_of(
     groups: Sequence[Group], pairs: Numbers, distances: npt.NDArray[np.float32]
 ) -> tuple[npt.NDArray[np.float64], int]:
-    """Return each group's share of triples in which B is nearer to X than A is, and the number of triples.
+    """Return each group's share of triples whose B is nearer to X than A, and their number.
 
     Shape: errors `(groups,)`.
     """

@@ -1,4 +1,7 @@
-"""Phones and their times from transcripts, by forced alignment; and how well two alignments agree."""
+"""Phones and their times from transcripts, by forced alignment.
+
+And how well two alignments agree.
+"""
 
 from gim_audio.alignment.agreement import TOLERANCES, Agreement, agreement
 from gim_audio.alignment.run import align

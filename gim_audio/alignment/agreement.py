@@ -23,11 +23,13 @@ class Agreement:
     Attributes:
         utterances: The number of utterances that both have.
         frames: share of the first's time, on a grid of 10 ms, for which both say the same phone.
-        frames_moved: the same, once the second is moved by the median difference of their boundaries: aligners disagree
-            on the moment that a window stands for.
-        phones: share of the first's phones that the second has too, by difflib's matching of the two sequences.
-        boundaries: The shares, for each of `TOLERANCES`, of the first's boundaries that the second puts so near; a
-            boundary lies between two phones that follow each other, and both have to be there.
+        frames_moved: the same, once the second is moved by the median difference of their
+            boundaries: aligners disagree on the moment that a window stands for.
+        phones: share of the first's phones that the second has too, by difflib's matching of the
+            two sequences.
+        boundaries: The shares, for each of `TOLERANCES`, of the first's boundaries that the second
+            puts so near; a boundary lies between two phones that follow each other, and both have
+            to be there.
         met: the same, of the boundaries that both have.
         later: seconds by which the second's boundaries are later, at the median.
     """

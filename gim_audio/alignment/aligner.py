@@ -22,13 +22,15 @@ RATE = 16000
 """Hz, of the acoustic model."""
 
 CENTRE = 0.0078
-"""Seconds from 10 k ms to the moment that frame k stands for: the middle of its window of 25.6 ms less half a frame."""
+"""Seconds from 10 k ms to the moment that frame k stands for: the middle of its window of 25.6 ms
+less half a frame."""
 
 DITHER = 2
 """Numbers of 16 bits: digital silence has no spectrum."""
 
 WIDE = {"beam": 1e-200, "pbeam": 1e-200, "wbeam": 1e-200}
-"""Beams that lose nothing; pocketsphinx's own are several times faster and sometimes lose the thread."""
+"""Beams that lose nothing; pocketsphinx's own are several times faster and sometimes lose the
+thread."""
 
 BEAMS: tuple[dict[str, float], ...] = ({}, WIDE)
 """The beams of the first pass, which are tried in turn."""
@@ -49,8 +51,8 @@ SPOKEN_NOISE = "+SPN+"
 def words_of(text: str) -> list[str]:
     """Return the words of a transcript, in lower case, without punctuation.
 
-    What stands in <>, [] or {} or after ! is no word: names of silence are left out, as there may be a pause anywhere,
-    and what else somebody uttered (<UNK>, [LAUGHTER]) is `SPOKEN_NOISE`.
+    What stands in <>, [] or {} or after ! is no word: names of silence are left out, as there may
+    be a pause anywhere, and what else somebody uttered (<UNK>, [LAUGHTER]) is `SPOKEN_NOISE`.
     """
 
     def marked(found: re.Match[str]) -> str:
@@ -62,10 +64,10 @@ def words_of(text: str) -> list[str]:
 class Aligner:
     """Finds the phones of utterances whose words are known.
 
-    Two passes: the first finds the words, with the pronunciation and the pauses that fit best; the second takes all
-    their phones as those of one long word and finds each. (Of several words pocketsphinx 5.1.1 finds the phones of some
-    utterances only: it holds them to the first pass's word boundaries.) Words that its dictionary lacks are
-    pronounced by eSpeak NG.
+    Two passes: the first finds the words, with the pronunciation and the pauses that fit best; the
+    second takes all their phones as those of one long word and finds each. (Of several words
+    pocketsphinx 5.1.1 finds the phones of some utterances only: it holds them to the first pass's
+    word boundaries.) Words that its dictionary lacks are pronounced by eSpeak NG.
     """
 
     def __init__(self) -> None:
@@ -80,7 +82,9 @@ class Aligner:
         return self._decoder(hmm=self._model, dict=dictionary, lm=None, loglevel="FATAL", **beams)
 
     def align(self, waveform: Waveform, text: str) -> Alignment:
-        """Phones from the first sample to the last, in true time; pauses, breath and noise are `SIL`.
+        """Phones from the first sample to the last, in true time.
+
+        Pauses, breath and noise are `SIL`.
 
         Args:
             waveform: The samples at `RATE`. Shape: `(samples,)`.

@@ -1,4 +1,7 @@
-"""Forced alignment of a data directory, by several processes; interrupted, it goes on where it was."""
+"""Forced alignment of a data directory, by several processes.
+
+Interrupted, it goes on where it was.
+"""
 
 import json
 from collections.abc import Callable, Iterator, Sequence

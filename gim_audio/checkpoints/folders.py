@@ -85,7 +85,8 @@ def load_model(path: Path | str) -> tuple[Config, GreedyInfoMax]:
         path: The folder.
 
     Raises:
-        CheckpointError: nothing is there, a file is damaged, or the weights do not fit the configuration.
+        CheckpointError: nothing is there, a file is damaged, or the weights do not fit the
+            configuration.
     """
     with _whole(Path(path)) as folder:
         config = load(folder / "config.yaml")
@@ -93,7 +94,8 @@ def load_model(path: Path | str) -> tuple[Config, GreedyInfoMax]:
         weights = load_file(folder / "model.safetensors")
         if weights.keys() == model.features_only().keys():
             raise CheckpointError(
-                f"{path}: was exported for features alone: it has no prediction heads to train or test"
+                f"{path}: was exported for features alone: it has no prediction heads to train or"
+                " test"
             )
         model.load_state_dict(weights)
     return config, model.eval()
@@ -112,15 +114,18 @@ def load_for_features(path: Path) -> GreedyInfoMax:
         for module in model.stack:
             module.objective = nn.Identity()  # type: ignore[assignment]
         with safe_open(folder / "model.safetensors", "pt") as file:
-            names = [name for name in file.keys() if ".objective." not in name]  # noqa: SIM118 - it is no dict
-            # Copied: where weights lie may decide in which order a CPU sums, and in a file they lie anywhere.
+            names = [name for name in file.keys() if ".objective." not in name]
+            # Copied: where weights lie may decide in which order a CPU sums, and in a file they lie
+            # anywhere.
             weights = {name: file.get_tensor(name).to(torch.float32, copy=True) for name in names}
             model.load_state_dict(weights, assign=True)
     return model.eval()
 
 
 def weights_of(path: Path) -> tuple[Config, dict[str, Tensor]]:
-    """Return the configuration of a checkpoint and its weights in float32, with prediction heads where it has some.
+    """Return the configuration of a checkpoint and its weights in float32.
+
+    Prediction heads are among them where it has some.
 
     Raises:
         CheckpointError: See `load_model`.
@@ -134,12 +139,15 @@ def weights_of(path: Path) -> tuple[Config, dict[str, Tensor]]:
 def has_heads(path: Path) -> bool:
     """Return whether a checkpoint holds prediction heads: those exported for features hold none."""
     with safe_open(resolve(path) / "model.safetensors", "pt") as file:
-        return any(".objective." in name for name in file.keys())  # noqa: SIM118 - it is no dict
+        return any(".objective." in name for name in file.keys())
 
 
 @contextmanager
 def _whole(path: Path) -> Iterator[Path]:
-    """The folder that a path stands for, once its checksums are right; errors say that it is not whole."""
+    """The folder that a path stands for, once its checksums are right.
+
+    Errors say that it is not whole.
+    """
     folder = resolve(path)
     if (folder / "state.json").exists():
         verify(folder)
@@ -152,7 +160,9 @@ def _whole(path: Path) -> Iterator[Path]:
 
 
 def resolve(path: Path) -> Path:
-    """The checkpoint that a path stands for: itself, an experiment's newest, or the one that comes with the package.
+    """The checkpoint that a path stands for.
+
+    Itself, an experiment's newest, or the one that comes with the package.
 
     Raises:
         CheckpointError: there is none.
@@ -190,7 +200,10 @@ def verify(folder: Path) -> None:
 
 
 def trained_steps(path: Path) -> int | None:
-    """Training steps behind a checkpoint; None where they are not known, as with imported weights."""
+    """Training steps behind a checkpoint.
+
+    None where they are not known, as with imported weights.
+    """
     state = resolve(path) / "state.json"
     try:
         step = json.loads(state.read_text(encoding="utf-8"))["step"] if state.exists() else None

@@ -1,4 +1,7 @@
-"""Other people's checkpoints: the published Greedy InfoMax code's, and CPC_audio's where it is the same network."""
+"""Other people's checkpoints.
+
+The published Greedy InfoMax code's, and CPC_audio's where it is the same network.
+"""
 
 import re
 from collections.abc import Mapping
@@ -22,10 +25,13 @@ Weights = dict[str, Tensor]
 
 
 def read_published(file: Path) -> tuple[Config, Weights]:
-    """A configuration and a state dict of `GreedyInfoMax`, from a `.ckpt` or `.pt` file; no pickled code is run.
+    """A configuration and a state dict of `GreedyInfoMax`, from a `.ckpt` or `.pt` file.
+
+    No pickled code is run.
 
     Raises:
-        CheckpointError: the file is missing or is neither, or a key or shape does not fit, which is named.
+        CheckpointError: the file is missing or is neither, or a key or shape does not fit, which is
+            named.
     """
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
@@ -52,7 +58,10 @@ def _tensors(file: Path, state: Mapping[Any, Any]) -> Mapping[str, Tensor]:
 
 
 def _greedy_infomax(file: Path, state: Mapping[str, Tensor]) -> tuple[dict[str, Any], Weights]:
-    """`fullmodel.I.encoder.model.layer J.0.weight` and so on; a module I has one convolution, or all, or none."""
+    """`fullmodel.I.encoder.model.layer J.0.weight` and so on.
+
+    A module I has one convolution, or all, or none.
+    """
     pattern = re.compile(
         r"(?:module\.)?fullmodel\.(?P<module>\d+)\."
         r"(?:encoder\.model\.layer (?P<layer>\d+)\.0\.(?P<convolution>weight|bias)"
@@ -83,7 +92,8 @@ def _greedy_infomax(file: Path, state: Mapping[str, Tensor]) -> tuple[dict[str, 
     split = {1: [5], 5: [1] * 5, 6: [1] * 5 + [0]}.get(count)
     if split != [len(set(layers.get(number, []))) for number in range(last + 1)]:
         raise CheckpointError(
-            f"{file}: {last + 1} modules with {sum(len(set(v)) for v in layers.values())} convolutions"
+            f"{file}: {last + 1} modules with {sum(len(set(v)) for v in layers.values())}"
+            " convolutions"
         )
     each = contexts == set(layers) and count == 5
     if contexts != {last} and not each:
@@ -114,7 +124,10 @@ def _greedy_infomax(file: Path, state: Mapping[str, Tensor]) -> tuple[dict[str, 
 
 
 def _cpc_audio(file: Path, state: Mapping[str, Tensor]) -> tuple[dict[str, Any], Weights]:
-    """A CPCModel with convolutions alone (`--normMode ID`) and a GRU; its criterion has no counterpart here."""
+    """A CPCModel with convolutions alone (`--normMode ID`) and a GRU.
+
+    Its criterion has no counterpart here.
+    """
     weights: Weights = {}
     for key, value in state.items():
         convolution = re.fullmatch(r"gEncoder\.conv([0-4])\.(weight|bias)", key)
@@ -125,8 +138,9 @@ def _cpc_audio(file: Path, state: Mapping[str, Tensor]) -> tuple[dict[str, Any],
             weights[f"stack.0.context.gru.{gru[1]}_l0"] = value
         elif ".batchNorm" in key:
             raise CheckpointError(
-                f"{file}: {key}: it normalises each frame between convolution and ReLU, which no weights of this model "
-                "can: only checkpoints of CPC_audio with --normMode ID can be imported"
+                f"{file}: {key}: it normalises each frame between convolution and ReLU, which no"
+                " weights of this model can: only checkpoints of CPC_audio with --normMode ID can"
+                " be imported"
             )
         else:
             raise CheckpointError(
@@ -135,7 +149,8 @@ def _cpc_audio(file: Path, state: Mapping[str, Tensor]) -> tuple[dict[str, Any],
     hidden = weights.get("stack.0.context.gru.weight_hh_l0")
     if hidden is not None and hidden.ndim == 2 and hidden.shape[0] == 4 * hidden.shape[1]:
         raise CheckpointError(
-            f"{file}: gAR.baseNet.weight_hh_l0: shape {tuple(hidden.shape)} is an LSTM's, not a GRU's"
+            f"{file}: gAR.baseNet.weight_hh_l0: shape {tuple(hidden.shape)} is an LSTM's, not a"
+            " GRU's"
         )
     model = {
         "paddings": (3, 2, 1, 1, 1),
@@ -148,7 +163,10 @@ def _cpc_audio(file: Path, state: Mapping[str, Tensor]) -> tuple[dict[str, Any],
 
 
 def _build(file: Path, settings: dict[str, Any], weights: Weights) -> tuple[Config, Weights]:
-    """The settings that shapes tell, and the weights, once they are known to fit; heads that are not there are new."""
+    """The settings that shapes tell, and the weights, once they are known to fit.
+
+    Heads that are not there are new.
+    """
     widths: list[int] = []
     for number, kernel in enumerate(KERNELS):
         name = next((key for key in _places(number) if key in weights), _places(number)[0])

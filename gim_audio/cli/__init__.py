@@ -33,17 +33,17 @@ COMMANDS = {
 class LazyGroup(click.Group):
     """Imports a command's file only when that command is asked for."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+    def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the commands in the order in which people use them."""
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import and return a command."""
         if cmd_name not in COMMANDS:
             return None
         module, name = COMMANDS[cmd_name].split(":")
         command = getattr(import_module(module), name)
-        assert isinstance(command, click.Command)  # noqa: S101
+        assert isinstance(command, click.Command)
         return command
 
 
@@ -60,7 +60,7 @@ def cli() -> None:
     gim-audio pack data/toy packed/toy
     gim-audio train conf.yaml --data packed/toy --out exp/toy
     gim-audio featurize exp/toy speech.wav features/
-    """  # noqa: D301
+    """
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -36,7 +36,10 @@ def librispeech(
     download: bool,
     mirror: str | None,
 ) -> None:
-    """A LibriSpeech tree in its own layout to a data directory. CORPUS is the folder that holds LibriSpeech/."""
+    """A LibriSpeech tree in its own layout to a data directory.
+
+    CORPUS is the folder that holds LibriSpeech/.
+    """
     from gim_audio.corpora import librispeech as corpora
     from gim_audio.errors import DataError
     from gim_audio.files import absent, new_folder, read_text
@@ -63,7 +66,8 @@ def librispeech(
     of = f" of {len(listed)} listed" if listed is not None else ""
     text = "" if found.text else ", without text: not all of them have transcripts"
     say(
-        f"{out}: {len(found.utterances)}{of} utterances, {len(set(found.speakers.values()))} speakers{text}"
+        f"{out}: {len(found.utterances)}{of} utterances, {len(set(found.speakers.values()))}"
+        f" speakers{text}"
     )
 
 
@@ -104,7 +108,8 @@ def check(path: Path, mend: bool) -> None:
             say(line)
     found = DataDir.read(path)
     say(
-        f"{path}: {len(found.utterances)} utterances, {len(set(found.speakers.values()))} speakers, nothing wrong"
+        f"{path}: {len(found.utterances)} utterances, {len(set(found.speakers.values()))} speakers,"
+        " nothing wrong"
     )
 
 
@@ -114,7 +119,8 @@ def check(path: Path, mend: bool) -> None:
 def labels(path: Path, alignments: Path) -> None:
     """Take phone labels from ALIGNMENTS to DATA/phones.ctm.
 
-    ALIGNMENTS: a CTM, the CPC authors' text format, or a folder of TextGrids as the Montreal Forced Aligner writes it.
+    ALIGNMENTS: a CTM, the CPC authors' text format, or a folder of TextGrids as the Montreal Forced
+    Aligner writes it.
     """
     from gim_audio.kaldi import DataDir
     from gim_audio.phones import labels_of, read_alignments, write_ctm
@@ -131,10 +137,13 @@ def labels(path: Path, alignments: Path) -> None:
 @click.option("--nj", default=1, show_default=True, type=JOBS, help="Processes.")
 @click.option("--allow-pipes", is_flag=True, help="Run the commands in wav.scp.")
 def align(path: Path, out: Path | None, nj: int, allow_pipes: bool) -> None:
-    """Find the phones of read English by forced alignment of DATA/text, to DATA/phones.ctm, in true time.
+    """Find the phones of read English by forced alignment of DATA/text.
 
-    Utterances that cannot be decoded or whose transcript does not fit are listed and left out. The same command
-    continues an interrupted run. Words that the dictionary lacks are pronounced by eSpeak NG.
+    They are written to DATA/phones.ctm, in true time.
+
+    Utterances that cannot be decoded or whose transcript does not fit are listed and left out. The
+    same command continues an interrupted run. Words that the dictionary lacks are pronounced by
+    eSpeak NG.
     """
     from gim_audio.alignment import align as run
     from gim_audio.kaldi import DataDir
@@ -145,7 +154,8 @@ def align(path: Path, out: Path | None, nj: int, allow_pipes: bool) -> None:
     for name, reason in failed.items():
         say(f"left out {name}: {reason}")
     say(
-        f"{target}: {len(found.utterances) - len(failed)} of {len(found.utterances)} utterances are aligned"
+        f"{target}: {len(found.utterances) - len(failed)} of {len(found.utterances)} utterances are"
+        " aligned"
     )
 
 
@@ -153,7 +163,10 @@ def align(path: Path, out: Path | None, nj: int, allow_pipes: bool) -> None:
 @click.argument("first", type=PATH)
 @click.argument("second", type=PATH)
 def agreement(first: Path, second: Path) -> None:
-    """Compare the phones and boundaries of SECOND with those of FIRST, in any format that `data labels` takes."""
+    """Compare the phones and boundaries of SECOND with those of FIRST.
+
+    Both may have any format that `data labels` takes.
+    """
     from gim_audio.alignment import TOLERANCES
     from gim_audio.alignment import agreement as compare
     from gim_audio.phones import read_alignments
@@ -163,11 +176,13 @@ def agreement(first: Path, second: Path) -> None:
     click.echo(f"phones in both            {found.phones:.1%}")
     click.echo(f"boundaries are later by   {1000 * found.later:+.1f} ms at the median")
     click.echo(
-        f"frames that agree         {found.frames:.1%}, {found.frames_moved:.1%} once that is taken out"
+        f"frames that agree         {found.frames:.1%}, {found.frames_moved:.1%} once that is"
+        " taken out"
     )
     for tolerance, share, met in zip(TOLERANCES, found.boundaries, found.met, strict=True):
         click.echo(
-            f"boundaries within {1000 * tolerance:.0f} ms   {share:.1%} of all, {met:.1%} of those in both"
+            f"boundaries within {1000 * tolerance:.0f} ms   {share:.1%} of all, {met:.1%} of those"
+            " in both"
         )
 
 
@@ -192,8 +207,8 @@ def split(
 ) -> None:
     """Split a data directory and its labels in two: FIRST gets about SHARE of it.
 
-    By utterances, every speaker is in both parts; by speakers, in one; by time, each utterance is cut into
-    two segments.
+    By utterances, every speaker is in both parts; by speakers, in one; by time, each utterance is
+    cut into two segments.
     """
     from gim_audio.files import absent, new_folder
     from gim_audio.kaldi import DataDir

@@ -61,11 +61,14 @@ def abx(
     device: str,
     allow_pipes: bool,
 ) -> None:
-    """Measure how often a phone is nearer to another phone than to itself, said again (50% is chance, 0% perfect).
+    """Measure how often a phone is nearer to another phone than to itself, said again.
 
-    EXP: an experiment, a checkpoint, gim-small, or mfcc, mfcc13, fbank, also with +cmvn; random. Tokens are phones
-    between the same neighbours, within and across speakers; angles, dynamic time warping. Intervals are over speakers.
-    Features lie in a temporary folder meanwhile: 4 GB an hour of speech for all modules of the published model.
+    50% is chance, 0% perfect.
+
+    EXP: an experiment, a checkpoint, gim-small, or mfcc, mfcc13, fbank, also with +cmvn; random.
+    Tokens are phones between the same neighbours, within and across speakers; angles, dynamic time
+    warping. Intervals are over speakers. Features lie in a temporary folder meanwhile: 4 GB an hour
+    of speech for all modules of the published model.
     """
     from gim_audio.abx import abx as compare
     from gim_audio.abx import items_of, read_items
@@ -149,9 +152,12 @@ def _error(score: "dict[str, Any] | None") -> str:
 def draw(
     exp: str, path: Path, out: Path, modules: str, utterance: str | None, shift: int, layers: bool
 ) -> None:
-    """Draw features: an utterance as waveform, spectrogram and activations on one time axis, and t-SNE maps.
+    """Draw features of an utterance, and t-SNE maps of phones and speakers.
 
-    The maps show frames of common phones (of DATA/phones.ctm, where that is) and mean windows of some speakers.
+    The utterance is drawn as waveform, spectrogram and activations on one time axis.
+
+    The maps show frames of common phones (of DATA/phones.ctm, where that is) and mean windows of
+    some speakers.
     """
     from gim_audio.errors import DataError
     from gim_audio.featurize import Featurizer, load_encoder
@@ -190,7 +196,10 @@ def draw(
 @click.option("--markdown", type=PATH, help="The tables, as Markdown.")
 @click.option("--title", default="gim-audio", show_default=True)
 def report(experiments: tuple[Path, ...], out: Path, markdown: Path | None, title: str) -> None:
-    """Tables and figures of experiments: metrics.jsonl, and the probes' results in EXP/results/*.json."""
+    """Tables and figures of experiments.
+
+    Metrics.jsonl, and the probes' results in EXP/results/*.json.
+    """
     from gim_audio.errors import ConfigError
     from gim_audio.report import write_report
 

@@ -16,7 +16,8 @@ from gim_audio.cli.progress import say
 def import_(checkpoint: Path, exp: Path) -> None:
     """Make an experiment of the published code's CHECKPOINT (model_N.ckpt), or of one of CPC_audio.
 
-    CPC_audio's layer norms have no counterpart here: of its checkpoints, those with --normMode ID and a GRU fit.
+    CPC_audio's layer norms have no counterpart here: of its checkpoints, those with --normMode ID
+    and a GRU fit.
     """
     import json
 
@@ -36,7 +37,10 @@ def import_(checkpoint: Path, exp: Path) -> None:
 
 
 @command(
-    epilog="Example: gim-audio export exp/gim gim.onnx    Example: gim-audio export exp/gim small/ --half"
+    epilog=(
+        "Example: gim-audio export exp/gim gim.onnx    Example: gim-audio export exp/gim small/"
+        " --half"
+    )
 )
 @click.argument("exp", type=EXPERIMENT)
 @click.argument("out", type=PATH)
@@ -52,7 +56,10 @@ def import_(checkpoint: Path, exp: Path) -> None:
     "--half", is_flag=True, help="Weights in float16, half the size; products stay in float32."
 )
 def export(exp: str, out: Path, module: int | str | None, stream: bool, half: bool) -> None:
-    """Write what is needed for features: OUT.onnx, a graph; or a folder OUT, a checkpoint without prediction heads."""
+    """Write what is needed for features: OUT.onnx, a graph.
+
+    Or a folder OUT, a checkpoint without prediction heads.
+    """
     import torch
 
     from gim_audio.checkpoints.folders import resolve, save_model, seal, trained_steps

@@ -46,9 +46,11 @@ class Job(click.ParamType[tuple[int, int]]):
 
 
 @command(
-    epilog="Example: gim-audio featurize exp/gim speech.flac features/    "
-    "Example: gim-audio featurize mfcc data/test ark,scp:mfcc/feats.ark,mfcc/feats.scp    "
-    "Example: sox talk.mp3 -t wav - | gim-audio featurize exp/gim - ark:- | copy-feats ark:- ark,t:-",
+    epilog=(
+        "Example: gim-audio featurize exp/gim speech.flac features/    Example: gim-audio featurize"
+        " mfcc data/test ark,scp:mfcc/feats.ark,mfcc/feats.scp    Example: sox talk.mp3 -t wav - |"
+        " gim-audio featurize exp/gim - ark:- | copy-feats ark:- ark,t:-"
+    ),
 )
 @click.argument("exp", type=EXPERIMENT)
 @click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
@@ -58,7 +60,9 @@ class Job(click.ParamType[tuple[int, int]]):
     "modules",
     type=MODULE,
     multiple=True,
-    help="A number from 1, -1 for the last, or a name such as gru; or several.  [default: the last]",
+    help=(
+        "A number from 1, -1 for the last, or a name such as gru; or several.  [default: the last]"
+    ),
 )
 @click.option(
     "--pool", metavar="HOW", help="mean, mean+std (one vector an utterance), stack:K, subsample:K."
@@ -111,16 +115,21 @@ def featurize(
     precision: "EncodingPrecision",
     allow_pipes: bool,
 ) -> None:
-    """Write features of audio. EXP: an experiment, a checkpoint, gim-small, or mfcc, mfcc13, fbank, random.
+    """Write features of audio.
+
+    EXP: an experiment, a checkpoint, gim-small, or mfcc, mfcc13, fbank, random.
 
     mfcc+cmvn is mfcc less the mean of each utterance (mfcc13 and fbank likewise).
 
-    INPUT: audio files, folders, a data directory, scp:FILE, ark:FILE (WAVs), or - (one recording on standard input).
+    INPUT: audio files, folders, a data directory, scp:FILE, ark:FILE (WAVs), or - (one recording on
+    standard input).
 
-    OUTPUT: a new folder of UTTERANCE.npy; ark,scp:FILE.ark,FILE.scp; ark:- (standard output); ark,t:FILE;
-    FILE.h5, FILE.parquet or FILE.arrow. With it: when each frame is, and what was computed.
+    OUTPUT: a new folder of UTTERANCE.npy; ark,scp:FILE.ark,FILE.scp; ark:- (standard output);
+    ark,t:FILE; FILE.h5, FILE.parquet or FILE.arrow. With it: when each frame is, and what was
+    computed.
 
-    The features do not depend on the number of files, on --nj or on interruptions: the same command continues a run.
+    The features do not depend on the number of files, on --nj or on interruptions: the same command
+    continues a run.
     """
     from gim_audio.devices import decide_precision, keep_freed_memory, pick_device
     from gim_audio.errors import AudioError, ConfigError
@@ -191,7 +200,8 @@ def featurize(
         say(f"failed: {reason}")
     if check:
         say(
-            f"check: largest difference {report.check[0]:.2g}, of values up to {report.check[1]:.3g}"
+            f"check: largest difference {report.check[0]:.2g}, of values up to"
+            f" {report.check[1]:.3g}"
             if report.check
             else "check: all utterances are longer than 5 minutes, none was checked"
         )

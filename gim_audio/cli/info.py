@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 @command(epilog="Example: gim-audio info exp/gim")
 @click.argument("experiment", type=PATH)
 def info(experiment: Path) -> None:
-    """Print what a trained model is made of, module by module, and what training it takes in memory.
+    """Print the modules of a trained model, and the memory that training it takes.
 
     Memory is that of the tensors, by arithmetic; libraries take some for themselves.
     """

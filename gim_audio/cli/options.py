@@ -1,4 +1,7 @@
-"""Types of options and arguments: numbers with bounds, paths in UTF-8; and commands that take an option once."""
+"""Types of options and arguments: numbers with bounds, paths in UTF-8.
+
+And commands that take an option once.
+"""
 
 import math
 from functools import partial
@@ -32,20 +35,23 @@ SHIFT = click.IntRange(-1000, 1000)
 
 PRECISIONS = click.Choice(["auto", "fp32", "bf16", "bf16-emulated"])
 PRECISION_HELP = (
-    "Precision of a network's products. auto: bf16 where the processor or GPU computes it faster than fp32. bf16 is "
-    "refused where it is slower, unless it is called bf16-emulated."
+    "Precision of a network's products. auto: bf16 where the processor or GPU computes it faster"
+    " than fp32. bf16 is refused where it is slower, unless it is called bf16-emulated."
 )
 
 
 class _Utf8(click.ParamType[Any]):
-    """A name in UTF-8: others can be opened, but not written into a table, a configuration or a report."""
+    """A name in UTF-8.
+
+    Other names can be opened, but not written into a table, a configuration or a report.
+    """
 
     def __init__(self, name: str, kind: type) -> None:
         self.name, self._kind = name, kind
 
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> Any:  # noqa: ARG002
+    ) -> Any:
         """Return the name as the kind that was asked for."""
         try:
             str(value).encode()
@@ -64,7 +70,7 @@ class _Module(click.ParamType[Any]):
 
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int | str:  # noqa: ARG002
+    ) -> int | str:
         """Return the number, or the name as it is: only a model knows its names."""
         from gim_audio.config import count_of
 

@@ -79,7 +79,10 @@ def shared_options(command: Any) -> Any:
             default=0,
             show_default=True,
             type=click.IntRange(0, 1000),
-            help="Stack each frame with N neighbours on either side, to compare features of equal temporal context.",
+            help=(
+                "Stack each frame with N neighbours on either side, to compare features of equal"
+                " temporal context."
+            ),
         ),
         click.option(
             "--units",
@@ -98,13 +101,16 @@ def shared_options(command: Any) -> Any:
 
 
 SHIFT_HELP = (
-    "Phone labels are later by this many steps of 10 ms: 2 is the published code's, 1 is centred for labels on Kaldi's "
-    "windows, 0 for labels in true time."
+    "Phone labels are later by this many steps of 10 ms: 2 is the published code's, 1 is centred"
+    " for labels on Kaldi's windows, 0 for labels in true time."
 )
 
 
 @command(
-    epilog="Example: gim-audio probe phones exp/gim --train packed/train --test packed/test --out phones.json",
+    epilog=(
+        "Example: gim-audio probe phones exp/gim --train packed/train --test packed/test --out"
+        " phones.json"
+    ),
 )
 @click.argument("task", type=click.Choice(TASKS))
 @shared_options
@@ -114,7 +120,10 @@ SHIFT_HELP = (
     type=click.Choice(["ref", "strict"]),
     default="strict",
     show_default=True,
-    help="The protocol of phones and speakers: ref as published, strict logistic regression to convergence.",
+    help=(
+        "The protocol of phones and speakers: ref as published, strict logistic regression to"
+        " convergence."
+    ),
 )
 @click.option("--shift", default=1, show_default=True, type=SHIFT, help=SHIFT_HELP)
 def probe(task: str, exp: str, out: Path, protocol: str, shift: int, **settings: Any) -> None:
@@ -132,7 +141,7 @@ def probe(task: str, exp: str, out: Path, protocol: str, shift: int, **settings:
     EXP: an experiment, a checkpoint, gim-small, or a baseline: mfcc, mfcc13 (without deltas), fbank (log mel energies),
     also with +cmvn (less the utterance's mean) or +cmvn-speaker; random. Intervals are over speakers. `gim-audio
     evaluate` runs several tasks on one encoding.
-    """  # noqa: D301
+    """
     from gim_audio.files import absent
     from gim_audio.probes import write_result
 
@@ -143,7 +152,10 @@ def probe(task: str, exp: str, out: Path, protocol: str, shift: int, **settings:
 
 
 @command(
-    epilog="Example: gim-audio evaluate exp/gim --train packed/train --test packed/test --out exp/gim/results/gim",
+    epilog=(
+        "Example: gim-audio evaluate exp/gim --train packed/train --test packed/test --out"
+        " exp/gim/results/gim"
+    ),
 )
 @shared_options
 @click.option("--out", required=True, type=PATH, help="A folder, with one JSON file a result.")
@@ -181,10 +193,12 @@ def evaluate(
     speaker_test: Path | None,
     **settings: Any,
 ) -> None:
-    """Evaluate frozen features on several tasks, from one encoding of the audio: see `gim-audio probe`.
+    """Evaluate frozen features on several tasks, from one encoding of the audio.
 
-    EXP: an experiment, a checkpoint, gim-small, or a baseline: mfcc, mfcc13 (without deltas), fbank (log mel energies),
-    also with +cmvn (less the utterance's mean) or +cmvn-speaker; random.
+    See `gim-audio probe`.
+
+    EXP: an experiment, a checkpoint, gim-small, or a baseline: mfcc, mfcc13 (without deltas), fbank
+    (log mel energies), also with +cmvn (less the utterance's mean) or +cmvn-speaker; random.
     """
     from gim_audio.files import absent, new_folder
     from gim_audio.probes import write_result
@@ -270,9 +284,11 @@ def _ask(
         "all": found.seconds,
     }
     return [
-        (result, encoder, *of_speakers, seconds)
-        if result.task in {"speakers", "verification"}
-        else (result, encoder, train, test, seconds)
+        (
+            (result, encoder, *of_speakers, seconds)
+            if result.task in {"speakers", "verification"}
+            else (result, encoder, train, test, seconds)
+        )
         for result in found.results
     ]
 
@@ -348,7 +364,7 @@ def alignments(data: "DataDir") -> "dict[str, Alignment]":
     """Return the alignments of a data directory's utterances, from its phones.ctm."""
     from gim_audio.phones import labels_of, read_ctm
 
-    assert data.path  # noqa: S101 - it was read from there
+    assert data.path
     return labels_of(data, read_ctm(data.path / "phones.ctm"))
 
 

@@ -41,9 +41,9 @@ def train(
 ) -> None:
     """Train a model: CONF is a YAML file, its keys can be overridden on the line.
 
-    Writes checkpoints `step-NNNNNN/` (the first before any training), `latest` and `metrics.jsonl`. Ctrl-C and
-    SIGTERM write a checkpoint first, SIGUSR1 writes one and continues. Under torchrun, training.parallel=data or
-    =modules divides the work.
+    Writes checkpoints `step-NNNNNN/` (the first before any training), `latest` and `metrics.jsonl`.
+    Ctrl-C and SIGTERM write a checkpoint first, SIGUSR1 writes one and continues. Under torchrun,
+    training.parallel=data or =modules divides the work.
     """
     from gim_audio.checkpoints.folders import resolve
     from gim_audio.config import load

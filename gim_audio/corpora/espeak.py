@@ -1,4 +1,7 @@
-"""eSpeak NG through ctypes: samples, and when each of its phones begins (speak_lib.h, version 1.52)."""
+"""eSpeak NG through ctypes.
+
+Samples, and when each of its phones begins (speak_lib.h, version 1.52).
+"""
 
 import ctypes
 from ctypes import POINTER, c_char, c_char_p, c_int, c_long, c_short, c_size_t, c_uint, c_void_p
@@ -11,10 +14,10 @@ import numpy.typing as npt
 __all__ = ["ESPEAK_TO_PHONES", "VARIANTS", "Espeak", "Speech"]
 
 VARIANTS = (
-    "m1 f1 m2 f2 m3 f3 m4 f4 m5 f5 m6 m7 m8 Alex Alicia Andrea Andy Annie Denis Diogo Gene Hugo Jacky Lee Marco "
-    "Mario Michael Mike adam anika antonio aunty belinda benjamin boris caleb david ed grandma grandpa ian iven "
-    "iven2 iven3 john linda max miguel pablo paul pedro quincy rob robert sandro shelby steph steph2 travis "
-    "victor zac "
+    "m1 f1 m2 f2 m3 f3 m4 f4 m5 f5 m6 m7 m8 Alex Alicia Andrea Andy Annie Denis Diogo Gene Hugo"
+    " Jacky Lee Marco Mario Michael Mike adam anika antonio aunty belinda benjamin boris caleb"
+    " david ed grandma grandpa ian iven iven2 iven3 john linda max miguel pablo paul pedro quincy"
+    " rob robert sandro shelby steph steph2 travis victor zac "
 ).split()
 """Voice variants that sound like people; whispers, robots and monsters are left out."""
 
@@ -32,7 +35,8 @@ ESPEAK_TO_PHONES: dict[str, tuple[str, ...]] = {
     "?": ("t",), "T": ("th",), "U": ("uh",), "U@": ("uh", "r"), "u": ("uw",), "u:": ("uw",), "v": ("v",),
     "w": ("w",), "j": ("y",), ";": ("y",), "@-": ("ah",), "z": ("z",), "z#": ("z",), "Z": ("zh",),
 }  # fmt: skip
-"""American English mnemonics (without stress marks) to the 41 phones; a unit of two is cut in the middle."""
+"""American English mnemonics (without stress marks) to the 41 phones; a unit of two is cut in the
+middle."""
 
 _SYNCHRONOUS, _PHONEME_EVENTS, _END, _PHONEME = 2, 1, 0, 7
 _RATE, _PITCH, _RANGE = 1, 3, 4

@@ -1,4 +1,7 @@
-"""LibriSpeech (and Mini LibriSpeech) to a data directory: from a local tree, or downloaded first."""
+"""LibriSpeech (and Mini LibriSpeech) to a data directory.
+
+From a local tree, or downloaded first.
+"""
 
 import errno
 import http
@@ -30,7 +33,8 @@ SUBSETS = {
     "train-clean-5": (31, "5df7d4e78065366204ca6845bb08f490"),
     "dev-clean-2": (31, "6d7ab67ac6a1d2c993d050e16d61080d"),
 }
-"""OpenSLR resource and MD5 of each archive, as in openslr.org/resources/12/md5sum.txt and /31/md5sum.txt."""
+"""OpenSLR resource and MD5 of each archive, as in openslr.org/resources/12/md5sum.txt and
+/31/md5sum.txt."""
 
 MIRROR = "https://www.openslr.org/resources"
 ATTEMPTS = 5
@@ -41,7 +45,9 @@ Progress = Callable[[int, int], None]
 
 
 def read_tree(corpus: Path, subset: str, listed: Collection[str] | None = None) -> DataDir:
-    """The data directory of a subset in the corpus's own layout, `SUBSET/SPEAKER/CHAPTER/UTTERANCE.flac`.
+    """Return the data directory of a subset of LibriSpeech.
+
+    The corpus has its own layout, `SUBSET/SPEAKER/CHAPTER/UTTERANCE.flac`.
 
     Args:
         corpus: the folder that holds `LibriSpeech/` or the subset itself.
@@ -54,7 +60,8 @@ def read_tree(corpus: Path, subset: str, listed: Collection[str] | None = None) 
     root = find(corpus, subset)
     if root is None:
         raise DataError(
-            f"{corpus}: no folder LibriSpeech/{subset} in it: give the corpus's folder, or --download"
+            f"{corpus}: no folder LibriSpeech/{subset} in it: give the corpus's folder, or"
+            " --download"
         )
     inside = [
         file
@@ -97,7 +104,9 @@ def download(
     mirror: str = MIRROR,
     progress: Progress = lambda done, total: None,
 ) -> None:
-    """Fetch a subset into `corpus/LibriSpeech/`, unless it is there; a cut download goes on where it was.
+    """Fetch a subset into `corpus/LibriSpeech/`, unless it is there.
+
+    A cut download goes on where it was.
 
     Args:
         corpus: a folder; it is made.
@@ -106,7 +115,8 @@ def download(
         progress: called with bytes done and in all.
 
     Raises:
-        DataError: the server cannot be reached, the archive has a wrong checksum, or the disk is too small.
+        DataError: the server cannot be reached, the archive has a wrong checksum, or the disk is
+            too small.
     """
     import pooch
 
@@ -149,7 +159,7 @@ class _Resume:
     def __init__(self, partial: Path, progress: Progress) -> None:
         self.partial, self.progress = partial, progress
 
-    def __call__(self, url: str, output_file: str, pooch: Any) -> None:  # noqa: ARG002 - pooch's signature
+    def __call__(self, url: str, output_file: str, pooch: Any) -> None:
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 self._fetch(url)
@@ -162,8 +172,9 @@ class _Resume:
                     raise
                 if attempt == ATTEMPTS:
                     raise DataError(
-                        f"{url}: the connection broke {ATTEMPTS} times ({' '.join(str(error).split())}): "
-                        f"run it again, it goes on from {self._size()} bytes"
+                        f"{url}: the connection broke {ATTEMPTS} times"
+                        f" ({' '.join(str(error).split())}): run it again, it goes on from"
+                        f" {self._size()} bytes"
                     ) from error
                 time.sleep(min(2**attempt / 4, 8))
             else:
@@ -175,9 +186,9 @@ class _Resume:
 
     def _fetch(self, url: str) -> None:
         done = self._size()
-        request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})  # noqa: S310
+        request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
         try:
-            response = urllib.request.urlopen(request, timeout=30)  # noqa: S310 - the user names the mirror
+            response = urllib.request.urlopen(request, timeout=30)
         except urllib.error.HTTPError as error:
             if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and done:
                 return  # all of it is here; the checksum will tell
@@ -189,8 +200,8 @@ class _Resume:
             total = done + rest
             if free_bytes(self.partial.parent) < rest + EXTRACTED * total:
                 raise DataError(
-                    f"{self.partial.parent}: {(rest + EXTRACTED * total) / 1e9:.1f} GB are needed for {url}, "
-                    f"{free_bytes(self.partial.parent) / 1e9:.1f} GB are free"
+                    f"{self.partial.parent}: {(rest + EXTRACTED * total) / 1e9:.1f} GB are needed"
+                    f" for {url}, {free_bytes(self.partial.parent) / 1e9:.1f} GB are free"
                 )
             with self.partial.open("r+b" if done else "wb") as file:
                 file.seek(done)

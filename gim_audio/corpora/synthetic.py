@@ -1,4 +1,7 @@
-"""The built-in spoken corpus: a data directory with exact phone times, the same bytes for the same seed."""
+"""The built-in spoken corpus.
+
+A data directory with exact phone times, the same bytes for the same seed.
+"""
 
 import io
 from collections.abc import Callable
@@ -32,31 +35,34 @@ QUIET = 0.06
 """A share of the loudest sample shortly before."""
 
 ADJECTIVES = (
-    "azure bright careful cheerful cloudy curious dusty eager early faithful famous foolish frozen gentle golden "
-    "good hasty heavy huge joyful lazy little loud loyal narrow noisy odd old patient pleasant proud quiet royal "
-    "shallow sharp shy silver strange thirsty thorough tired usual warm weary whole wooden yellow young "
+    "azure bright careful cheerful cloudy curious dusty eager early faithful famous foolish frozen"
+    " gentle golden good hasty heavy huge joyful lazy little loud loyal narrow noisy odd old"
+    " patient pleasant proud quiet royal shallow sharp shy silver strange thirsty thorough tired"
+    " usual warm weary whole wooden yellow young "
 ).split()
 NOUNS = (
-    "author badger beach bird bishop bottle boy bridge bush butcher camera captain car chair child church clock "
-    "cloud cook cousin dog doctor engine father feather field fire fish forest garage garden girl goose guest "
-    "harbour hedge horse house island jacket judge juice jungle king kitchen lawyer letter lion mirage mountain "
-    "mouse mother nephew nurse ocean oyster path pigeon pillow poet potter river road rouge sailor shadow "
-    "shepherd singer sister soldier spoon stranger teacher thief thumb toy treasure uncle valley village voice "
-    "watch weather window wolf wood yacht zebra "
+    "author badger beach bird bishop bottle boy bridge bush butcher camera captain car chair child"
+    " church clock cloud cook cousin dog doctor engine father feather field fire fish forest garage"
+    " garden girl goose guest harbour hedge horse house island jacket judge juice jungle king"
+    " kitchen lawyer letter lion mirage mountain mouse mother nephew nurse ocean oyster path pigeon"
+    " pillow poet potter river road rouge sailor shadow shepherd singer sister soldier spoon"
+    " stranger teacher thief thumb toy treasure uncle valley village voice watch weather window"
+    " wolf wood yacht zebra "
 ).split()
 VERBS = (
-    "admired annoyed answered avoided believed bought carried caught chased choked counted covered crossed "
-    "described employed enjoyed feared followed found heard judged joined knew launched left liked loathed "
-    "measured missed moved noticed opened painted passed praised pushed reached remembered saw shook showed sold "
-    "stole thanked threw touched troubled understood used visited washed watched wished "
+    "admired annoyed answered avoided believed bought carried caught chased choked counted covered"
+    " crossed described employed enjoyed feared followed found heard judged joined knew launched"
+    " left liked loathed measured missed moved noticed opened painted passed praised pushed reached"
+    " remembered saw shook showed sold stole thanked threw touched troubled understood used visited"
+    " washed watched wished "
 ).split()
 PREPOSITIONS = (
-    "above across after against along among around before behind below beside beyond near through toward under "
-    "with without "
+    "above across after against along among around before behind below beside beyond near through"
+    " toward under with without "
 ).split()
 OPENINGS = (
-    "In the morning; At last; Once again; Without any doubt; Last Thursday; Long ago; For pleasure; As usual; "
-    "Beyond measure; Every other year; To his great joy; Under the azure sky"
+    "In the morning; At last; Once again; Without any doubt; Last Thursday; Long ago; For pleasure;"
+    " As usual; Beyond measure; Every other year; To his great joy; Under the azure sky"
 ).split("; ")
 
 
@@ -83,8 +89,9 @@ def make(
 ) -> None:
     """Make the corpus: WAVs of 16 kHz, `text`, and `phones.ctm` in true time.
 
-    Speakers take turns until `hours` are reached. Each has a voice, pitch, speed and microphone of its own;
-    each utterance has one to three sentences, a level of -32 to -14 dB and noise at 15 to 45 dB below it.
+    Speakers take turns until `hours` are reached. Each has a voice, pitch, speed and microphone of
+    its own; each utterance has one to three sentences, a level of -32 to -14 dB and noise at 15 to
+    45 dB below it.
 
     Raises:
         DataError: there would be no speaker, or less audio than a second for each.
@@ -94,7 +101,8 @@ def make(
         raise DataError(
             f"{speakers} speakers in {hours} hours: give at least one speaker and a second for each"
         )
-    # A process of its own: the library keeps state that an earlier corpus must not pass on to this one.
+    # A process of its own: the library keeps state that an earlier corpus must not pass on to this
+    # one.
     with (
         new_folder(path) as folder,
         ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process,
@@ -166,7 +174,7 @@ _engine: Espeak | None = None
 
 
 def _say(text: str, voice: Voice, noise_seed: int) -> Speech:
-    global _engine  # noqa: PLW0603 - one library in the process that speaks
+    global _engine
     _engine = _engine or Espeak()
     return _engine.say(
         text,
@@ -205,7 +213,8 @@ def _rms(samples: npt.NDArray[np.float64]) -> float:
 def phones_of(speech: Speech) -> Alignment:
     """ESpeak's phones as classes of the 41, from the first sample to the last.
 
-    ESpeak says when a voiceless stop bursts; as phoneticians and aligners have it, it begins with its closure.
+    ESpeak says when a voiceless stop bursts; as phoneticians and aligners have it, it begins with
+    its closure.
     """
     starts: list[float] = [0.0]
     labels: list[int] = [normalise("SIL")]

@@ -15,13 +15,17 @@ __all__ = ["BASELINES", "KaldiFeatures"]
 WIDTHS = {"mfcc": 13, "mfcc13": 13, "fbank": 80}
 """The geometry of a window alone."""
 BASELINES = tuple(f"{kind}{suffix}" for kind in WIDTHS for suffix in ("", "+cmvn", "+cmvn-speaker"))
-"""Names that stand for computed features: as they are, less the mean of an utterance, less the mean of a speaker."""
+"""Names that stand for computed features: as they are, less the mean of an utterance, less the mean
+of a speaker."""
 REACH = 4
 """Frames to either side that second differences look at."""
 
 
 class KaldiFeatures(Encoder):
-    """13 MFCC, alone or with their first and second differences, or 80 log mel energies, as Kaldi computes them."""
+    """MFCC or log mel energies, as Kaldi computes them.
+
+    There are 13 MFCC, alone or with their first and second differences, or 80 log mel energies.
+    """
 
     def __init__(self, kind: str, rate: int = 16000) -> None:
         self.kind, self.name, self.rate, self.precision = kind, kind, rate, "fp32"
@@ -32,13 +36,13 @@ class KaldiFeatures(Encoder):
             Geometry(hop=self.hop, start=0, receptive_field=self.shortest)
         ]
 
-    def encode(self, waveform: Waveform, modules: Sequence[int] | None = None) -> list[Features]:  # noqa: ARG002 - one module
+    def encode(self, waveform: Waveform, modules: Sequence[int] | None = None) -> list[Features]:
         """See `Encoder.encode`."""
         return [np.concatenate([features for (features,) in self.pieces([waveform], [1])])]
 
     def pieces(
         self, blocks: Iterable[Waveform], modules: Sequence[int]
-    ) -> Iterator[list[Features]]:  # noqa: ARG002 - one module
+    ) -> Iterator[list[Features]]:
         """See `Encoder.pieces`."""
         heard, samples, differences = 0, np.empty(0, np.float32), _Differences(WIDTHS[self.kind])
         for block, last in with_the_last(blocks):

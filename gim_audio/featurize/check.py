@@ -13,7 +13,8 @@ from gim_audio.kaldi import DataDir
 __all__ = ["largest_difference"]
 
 LONGEST = 300.0
-"""Seconds that are encoded in one pass: the first module of the published model takes 6.5 MB for each."""
+"""Seconds that are encoded in one pass: the first module of the published model takes 6.5 MB for
+each."""
 
 
 def largest_difference(
@@ -24,7 +25,9 @@ def largest_difference(
     done: Mapping[str, list[Done]],
     count: int,
 ) -> tuple[float, float] | None:
-    """Featurize some utterances again, spread over all; None where all are longer than five minutes.
+    """Featurize some utterances again, spread over all.
+
+    None where all are longer than five minutes.
 
     Returns:
         The largest absolute difference, and the largest absolute value.
@@ -48,7 +51,7 @@ def largest_difference(
         for module, entry, features in zip(
             modules, done[name], encode(waveform, modules), strict=True
         ):
-            assert module == entry.module, "an index has the order of the modules"  # noqa: S101
+            assert module == entry.module, "an index has the order of the modules"
             expected = task.pooling.of(features)
             found = np.concatenate(list(work.blocks(entry))).astype(np.float32)
             if found.shape != expected.shape:

@@ -33,8 +33,8 @@ Together = Callable[[Sequence[Waveform]], list[list[Features]]]
 Signal = TypeVar("Signal", npt.NDArray[Any], Tensor)
 
 BLOCK_SECONDS = {"cpu": 2}
-"""Waveforms are encoded in blocks of this length, so that activations take bounded memory (and, on a CPU, stay
-near its caches); results are the same."""
+"""Waveforms are encoded in blocks of this length, so that activations take bounded memory (and, on
+a CPU, stay near its caches); results are the same."""
 LONG_BLOCK_SECONDS = 20
 """The same on other devices."""
 
@@ -73,7 +73,9 @@ class Encoder(ABC):
 
     @abstractmethod
     def encode(self, waveform: Waveform, modules: Sequence[int] | None = None) -> list[Features]:
-        """Features of some modules, numbered from 1 (all of them). Shape: `(samples,)` → each `(frames, channels)`.
+        """Features of some modules, numbered from 1 (all of them).
+
+        Shape: `(samples,)` → each `(frames, channels)`.
 
         Raises:
             AudioError: the waveform has fewer than `shortest` samples.
@@ -83,10 +85,13 @@ class Encoder(ABC):
     def pieces(
         self, blocks: Iterable[Waveform], modules: Sequence[int]
     ) -> Iterator[list[Features]]:
-        """Features of a waveform that comes in blocks, as soon as they are sure; together those of `encode`."""
+        """Features of a waveform that comes in blocks, as soon as they are sure.
+
+        Together those of `encode`.
+        """
 
     def together(self, modules: Sequence[int]) -> Together:
-        """Return a function that encodes batches, each waveform as `encode` does, and keeps memory in between."""
+        """Return a function that encodes batches, each waveform as `encode` does."""
         return lambda waveforms: [self.encode(waveform, modules) for waveform in waveforms]
 
     def __call__(self, waveform: Signal, rate: int, module: ModuleName | None = None) -> Signal:
@@ -97,9 +102,9 @@ class Encoder(ABC):
         """Return the features of some modules of a waveform at any rate.
 
         Args:
-            waveform: The samples in [-1, 1], an array or a tensor. Shape: `(samples,)`; of several channels, which
-                are averaged, an array is `(samples, channels)`, as soundfile has it, and a tensor `(channels,
-                samples)`, as torchaudio.
+            waveform: The samples in [-1, 1], an array or a tensor. Shape: `(samples,)`; of several
+                channels, which are averaged, an array is `(samples, channels)`, as soundfile has
+                it, and a tensor `(channels, samples)`, as torchaudio.
             rate: The rate of the samples in Hz.
             modules: Numbers from 1.
 
@@ -118,7 +123,8 @@ class Encoder(ABC):
         """Return a module's number from 1.
 
         Args:
-            module: A number from 1, a negative one from the end, or a name such as `gru`; None is the last module.
+            module: A number from 1, a negative one from the end, or a name such as `gru`; None is
+                the last module.
 
         Raises:
             ConfigError: There is no such module.
@@ -252,7 +258,10 @@ class Featurizer(Encoder):
 
     @torch.no_grad()
     def encode_whole(self, waveform: Waveform, modules: Sequence[int]) -> list[Features]:
-        """Encode in one pass, without pieces, as the model is trained; all other ways are compared with this."""
+        """Encode in one pass, without pieces, as the model is trained.
+
+        All other ways are compared with this.
+        """
         with rounding_to_tf32(False):
             features, _ = self.model(
                 torch.from_numpy(np.ascontiguousarray(waveform)).to(self.device)[None]

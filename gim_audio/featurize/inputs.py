@@ -1,4 +1,7 @@
-"""The inputs that may be named as audio: files, folders, a data directory, `scp:FILE`, an archive, standard input."""
+"""The inputs that may be named as audio.
+
+Files, folders, a data directory, `scp:FILE`, an archive, standard input.
+"""
 
 import io
 import os
@@ -21,8 +24,8 @@ from gim_audio.kaldi import DataDir, locate, read_scp, read_wave
 __all__ = ["Source", "gather", "one_by_one", "standard_input", "wave_archive"]
 
 Source = Callable[[int], Iterable[tuple[str, str, Iterable[Waveform]]]]
-"""Takes a sampling rate; gives name, what error messages call it, and samples in blocks, of one utterance after
-another."""
+"""Takes a sampling rate; gives name, what error messages call it, and samples in blocks, of one
+utterance after another."""
 
 UNKNOWN = STREAMED - 2**16
 """Bytes of samples that a header of unknown length stands for, less what else is in the file."""
@@ -39,11 +42,13 @@ LIVE = (b"RIFF", b".snd", b"OggS")
 def gather(inputs: Sequence[str]) -> DataDir:
     """Return the utterances that the inputs stand for.
 
-    A file is named by its stem, a file in a folder by its path in there, without the suffix and with `-` for `/`. What
-    a folder holds that looks like audio but cannot be read is among them: it will fail, and say why.
+    A file is named by its stem, a file in a folder by its path in there, without the suffix and
+    with `-` for `/`. What a folder holds that looks like audio but cannot be read is among them: it
+    will fail, and say why.
 
     Raises:
-        DataError: a folder has no audio, two files have one name, or a data directory is in a bad state.
+        DataError: a folder has no audio, two files have one name, or a data directory is in a bad
+            state.
     """
     if len(inputs) == 1 and inputs[0].startswith("scp:"):
         return read_scp(Path(inputs[0].removeprefix("scp:")))
@@ -120,10 +125,13 @@ def _raise_or(waveform: Waveform | Exception) -> Iterator[Waveform]:
 
 
 def standard_input(pcm: int | None = None) -> Source:
-    """One recording, called `stdin`, decoded while it comes where its format allows that (WAV, AU, Ogg).
+    """Yield one recording, called `stdin`.
+
+    It is decoded while it arrives where its format allows that (WAV, AU, Ogg).
 
     Args:
-        pcm: The rate in Hz of 16-bit little-endian samples of one channel without a header; None for a recording.
+        pcm: The rate in Hz of 16-bit little-endian samples of one channel without a header; None
+            for a recording.
 
     Raises:
         DataError: it is closed.
@@ -131,7 +139,8 @@ def standard_input(pcm: int | None = None) -> Source:
     where = "standard input"
     if sys.stdin is None:
         raise DataError("standard input: is closed")
-    # Without Python's buffer, whose lock a thread that waits for input would hold when the process ends.
+    # Without Python's buffer, whose lock a thread that waits for input would hold when the process
+    # ends.
     file = io.FileIO(sys.stdin.fileno(), closefd=False)
     return lambda rate: [("stdin", where, _stream(file, rate, where, pcm))]
 
@@ -158,7 +167,8 @@ def _stream(file: io.FileIO, rate: int, where: str, pcm: int | None) -> Iterator
             # All is taken: a writer with something left would be killed by SIGPIPE.
             if follows(iter(lambda: os.read(pipe, PIECE), b"")):
                 raise AudioError(
-                    f"{where}: another recording follows the first: send one, or an archive to ark:-"
+                    f"{where}: another recording follows the first: send one, or an archive to"
+                    " ark:-"
                 )
             if pages and (found := pages.problem(whole=True)):
                 raise AudioError(f"{where}: {found}")
@@ -169,7 +179,10 @@ def _stream(file: io.FileIO, rate: int, where: str, pcm: int | None) -> Iterator
 
 
 def _with(magic: bytes, file: io.FileIO, pages: OggPages | None) -> int:
-    """Return a pipe that gives what was read of a file already, and then the file; `pages` follows it."""
+    """Return a pipe that gives what was read of a file already, and then the file.
+
+    `pages` follows it.
+    """
     out, into = os.pipe()
 
     def pump() -> None:
@@ -190,7 +203,10 @@ def _with(magic: bytes, file: io.FileIO, pages: OggPages | None) -> int:
 
 
 def wave_archive(name: str) -> Source:
-    """The recordings of a Kaldi archive of WAVs, `-` for standard input; where it is damaged, it is over."""
+    """The recordings of a Kaldi archive of WAVs, `-` for standard input.
+
+    Where it is damaged, it is over.
+    """
 
     def source(rate: int) -> Iterator[tuple[str, str, Iterable[Waveform]]]:
         if name == "-" and sys.stdin is None:
@@ -212,7 +228,10 @@ def wave_archive(name: str) -> Source:
 
 
 def _word(file: BinaryIO) -> bytes | None:
-    """Return what stands before the next space, after white space and the pad byte of an odd WAV; None at the end."""
+    """Return what stands before the next space, after white space and the pad byte of an odd WAV.
+
+    None at the end.
+    """
     letter = file.read(1)
     while letter and letter in b" \t\r\n\0":
         letter = file.read(1)

@@ -28,8 +28,8 @@ class Live:
         module: A number from 1, from the end where negative, or a name; the last one by default.
 
     Attributes:
-        latency: seconds from the moment on which a frame is centred to the sample with which it can be given; a
-            resampler waits for some more.
+        latency: seconds from the moment on which a frame is centred to the sample with which it can
+            be given; a resampler waits for some more.
 
     Example:
         >>> from gim_audio.config import Config
@@ -78,7 +78,10 @@ class Live:
         )
 
     def flush(self) -> npt.NDArray[np.float32]:
-        """The last frames, which see the end; nothing can be pushed after. Shape: `(frames, width)`."""
+        """The last frames, which see the end; nothing can be pushed after.
+
+        Shape: `(frames, width)`.
+        """
         return self._push(np.empty(0, np.float32), last=True)
 
     def _push(self, samples: Waveform, *, last: bool) -> npt.NDArray[np.float32]:

@@ -23,12 +23,17 @@ EncodingPrecision = Literal["auto", "fp32", "bf16", "bf16-emulated"]
 def load_encoder(
     name: str, device: torch.device | str = "cpu", precision: EncodingPrecision = "fp32"
 ) -> Encoder:
-    """A baseline (one of `BASELINES`, or `random`), an experiment, a checkpoint, or a model of the package.
+    """Return the encoder of a name.
 
-    A folder with the name of a baseline is `./mfcc`; one with the name of a model of the package goes before it.
+    It is a baseline (one of `BASELINES`, or `random`), an experiment, a checkpoint, or a model of
+    the package.
+
+    A folder with the name of a baseline is `./mfcc`; one with the name of a model of the package
+    goes before it.
 
     Raises:
-        ConfigError: `bf16` for a baseline that is not a network, or on a processor that has to emulate it.
+        ConfigError: `bf16` for a baseline that is not a network, or on a processor that has to
+            emulate it.
         CheckpointError: there is no such thing, or it is damaged.
     """
     if name in BASELINES:
@@ -55,11 +60,12 @@ def load(
     """Return a model as a module of torch.
 
     Args:
-        name: An experiment, a checkpoint, a model of the package such as `gim-small`, or a baseline such as `mfcc`.
+        name: An experiment, a checkpoint, a model of the package such as `gim-small`, or a baseline
+            such as `mfcc`.
         train: `last` or `all` to fine-tune these modules of a network; None freezes all.
         device: The device that computes; `to` moves a network.
-        precision: The precision of `featurize` and `stream`; `forward` computes in the type of the weights, or as
-            torch's autocast says.
+        precision: The precision of `featurize` and `stream`; `forward` computes in the type of the
+            weights, or as torch's autocast says.
 
     Raises:
         ConfigError: A baseline is to be trained, or a precision is not available.

@@ -1,4 +1,6 @@
-"""Cepstral mean normalisation: features less their mean over an utterance or over a speaker's utterances.
+"""Cepstral mean normalisation.
+
+Features less their mean over an utterance or over a speaker's utterances.
 
 Whoever uses MFCC or log mel energies subtracts such a mean, which takes out the channel and much of
 the voice. Variances stay as they are, as in Kaldi's `apply-cmvn` by default.
@@ -23,14 +25,15 @@ By = Literal["utterance", "speaker"]
 class Normalised(Encoder):
     """Another encoder's features less a mean.
 
-    An utterance's features are held until it ends. By speaker, utterances can be encoded only by `encoders_of`, which
-    knows who speaks.
+    An utterance's features are held until it ends. By speaker, utterances can be encoded only by
+    `encoders_of`, which knows who speaks.
 
     Args:
         encoder: The encoder whose features are normalised.
         by: The unit whose mean is subtracted.
         name: The name in results and files.
-        means: The mean of each module, where it is known; by default an utterance's own. Shape: each `(channels,)`.
+        means: The mean of each module, where it is known; by default an utterance's own. Shape:
+            each `(channels,)`.
     """
 
     def __init__(
@@ -67,8 +70,8 @@ class Normalised(Encoder):
     def _check(self) -> None:
         if self.by == "speaker" and self.means is None:
             raise ConfigError(
-                f"{self.name}: the mean of a speaker is known where a data directory says who speaks (probe, evaluate, "
-                f"abx): use {self.name.removesuffix('-speaker')} here"
+                f"{self.name}: the mean of a speaker is known where a data directory says who"
+                f" speaks (probe, evaluate, abx): use {self.name.removesuffix('-speaker')} here"
             )
 
 

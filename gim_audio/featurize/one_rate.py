@@ -44,7 +44,10 @@ class Pool:
         self._last, self._held = features[-1:], held[whole * self._ratio :]
 
     def finish(self, count: int) -> Features:
-        """Return slower frames; at the ends, the outermost faster frame stands again for those that are not there."""
+        """Return slower frames.
+
+        At the ends, the outermost faster frame stands again for those that are not there.
+        """
         missing = count - sum(map(len, self._pooled))
         if missing > 0 and self._held is not None:
             self.push(
@@ -56,7 +59,9 @@ class Pool:
 def encode_at_one_rate(
     encoder: Encoder, waveform: Waveform, modules: Sequence[int]
 ) -> list[Features]:
-    """Features of some modules (from 1) at the last module's frame rate. Shape: each `(frames, channels)`.
+    """Features of some modules (from 1) at the last module's frame rate.
+
+    Shape: each `(frames, channels)`.
 
     Of more than a block, nothing is held but what is returned.
     """
@@ -86,6 +91,7 @@ def waveforms(
             raise DataError(f"{name}: {waveform}")
         if len(waveform) < encoder.shortest:
             raise DataError(
-                f"{data.path}: {name} has {len(waveform)} samples, {encoder.name} needs {encoder.shortest}"
+                f"{data.path}: {name} has {len(waveform)} samples, {encoder.name} needs"
+                f" {encoder.shortest}"
             )
         yield name, waveform

@@ -19,7 +19,10 @@ MOST = 9999
 
 
 class Reducer(ABC):
-    """Takes the frames of one utterance piece by piece. Shape: `(frames, channels)` → `(fewer, channels')`."""
+    """Takes the frames of one utterance piece by piece.
+
+    Shape: `(frames, channels)` → `(fewer, channels')`.
+    """
 
     @abstractmethod
     def push(self, features: Features) -> Features:
@@ -35,9 +38,9 @@ class Pooling:
     """The pooling of frames.
 
     Attributes:
-        kind: `frames` leaves them; `mean` and `mean+std` give one vector an utterance (the deviation after the mean);
-            `stack` joins so many frames to one, the last one repeated where they are not enough; `subsample` takes
-            one of so many.
+        kind: `frames` leaves them; `mean` and `mean+std` give one vector an utterance (the
+            deviation after the mean); `stack` joins so many frames to one, the last one repeated
+            where they are not enough; `subsample` takes one of so many.
         number: The K of `stack` and `subsample`.
     """
 
@@ -75,7 +78,10 @@ class Pooling:
         return replace(own, hop=own.hop * self.number, receptive_field=field)
 
     def of(self, features: Features) -> Features:
-        """All frames of an utterance at once. Shape: `(frames, channels)` → `(fewer, channels')`."""
+        """All frames of an utterance at once.
+
+        Shape: `(frames, channels)` → `(fewer, channels')`.
+        """
         reducer = self.start()
         parts = [reducer.push(features), reducer.finish()]
         return np.concatenate([part for part in parts if part is not None])

@@ -1,4 +1,7 @@
-"""Featurize a set of utterances: the good ones are written, the bad ones come back with the reason."""
+"""Featurize a set of utterances.
+
+The good ones are written, the bad ones come back with the reason.
+"""
 
 import os
 import re
@@ -36,8 +39,8 @@ class Target:
     """The place and form of features.
 
     Attributes:
-        specifier: A folder, file or archive, as in `parse_output`; where modules are asked for, the word `MODULE` in
-            it becomes the number of each.
+        specifier: A folder, file or archive, as in `parse_output`; where modules are asked for, the
+            word `MODULE` in it becomes the number of each.
         form: The format of a folder's files.
         compress: a Kaldi archive.
     """
@@ -63,14 +66,16 @@ class Target:
             )
         if len(found) > 1 and numbered(self.specifier, "MODULE", 1) == self.specifier:
             raise GimAudioError(
-                f"{self.specifier}: several modules, several outputs: put MODULE into the name, where the number goes"
+                f"{self.specifier}: several modules, several outputs: put MODULE into the name,"
+                " where the number goes"
             )
         for path, times in Counter(
             os.path.realpath(path) for output in found.values() for path in output.paths
         ).items():
             if times > 1:
                 raise GimAudioError(
-                    f"{self.specifier}: {path} would be written {times} times: give each its own name"
+                    f"{self.specifier}: {path} would be written {times} times: give each its own"
+                    " name"
                 )
         return found
 
@@ -93,7 +98,8 @@ class Report:
         good: The number of utterances that were written.
         failed: the others, with the reason.
         notes: Notes on utterances that were written.
-        check: largest difference, and how large values are, where it was asked for and could be made.
+        check: largest difference, and how large values are, where it was asked for and could be
+            made.
         outputs: The specifier of each module's output.
     """
 
@@ -136,7 +142,9 @@ def featurize(
     check: int = 0,
     progress: Progress = lambda done, total: None,
 ) -> Report:
-    """Write the features of every utterance, in the order of their names; interrupted, the same call goes on.
+    """Write the features of every utterance, in the order of their names.
+
+    Interrupted, the same call goes on.
 
     Args:
         task: The task, which says what is made of an utterance.
@@ -290,7 +298,10 @@ def _in_a_process(unit: Unit, task: Task, modules: tuple[int, ...], folder: Path
 
 @cache
 def _worker(task: Task, modules: tuple[int, ...], folder: Path, nj: int) -> Worker:
-    """Return this process's worker, which is kept between units; of several GPUs, each process takes one."""
+    """Return this process's worker, which is kept between units.
+
+    Of several GPUs, each process takes one.
+    """
     import os
 
     import torch
@@ -315,7 +326,8 @@ def _write_all(
         needed = sum(entry.rows * entry.columns for entry in entries) * work.dtype.itemsize
         if output.path and (free := free_bytes(output.path)) < needed:
             raise GimAudioError(
-                f"{output.path}: needs {needed / 1e6:.1f} MB, {free / 1e6:.1f} are free; the same command goes on"
+                f"{output.path}: needs {needed / 1e6:.1f} MB, {free / 1e6:.1f} are free; the same"
+                " command goes on"
             )
         with output.open(_describe(encoder, task, entries[0], known)) as write:
             for entry in entries:
@@ -348,9 +360,11 @@ def _describe(
         "receptive_field_samples": geometry.receptive_field,
         "frame_shift": None if vector else geometry.hop / encoder.rate,
         "frame_offset": None if vector else geometry.centre / encoder.rate,
-        "time_of_frame": "one vector an utterance"
-        if vector
-        else "frame i is centred on frame_offset + i * frame_shift seconds",
+        "time_of_frame": (
+            "one vector an utterance"
+            if vector
+            else "frame i is centred on frame_offset + i * frame_shift seconds"
+        ),
         # The same command gives the same bytes, on any day.
         **{key: value for key, value in provenance().items() if key != "date"},
     }

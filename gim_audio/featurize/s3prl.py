@@ -13,10 +13,12 @@ __all__ = ["Upstream", "gim_upstream"]
 
 
 class Upstream(nn.Module):
-    """Waveforms at the model's rate to the hidden states of all modules, at the last one's frame rate.
+    """An upstream: waveforms to the hidden states of all modules.
 
-    The weights are frozen: features are computed without gradients. As s3prl sums hidden states by weights, all have
-    the width of the widest; a narrower module's are filled up with zeros.
+    Waveforms have the model's rate, and hidden states that of the last module's frames.
+
+    The weights are frozen: features are computed without gradients. As s3prl sums hidden states by
+    weights, all have the width of the widest; a narrower module's are filled up with zeros.
 
     Args:
         ckpt: an experiment or a checkpoint.
@@ -27,12 +29,16 @@ class Upstream(nn.Module):
         self.featurizer = Featurizer.load(ckpt)
         self.model = self.featurizer.model
 
-    def get_downsample_rates(self, key: str) -> int:  # noqa: ARG002 - all hidden states have one rate
+    def get_downsample_rates(self, key: str) -> int:
         """Samples a frame."""
         return self.featurizer.geometries[-1].hop
 
     def forward(self, wavs: Sequence[Tensor]) -> dict[str, list[Tensor] | Tensor]:
-        """Shape: each `(samples,)` → `hidden_states`, of each module `(batch, frames, width)`, zeros after the end."""
+        """Return the hidden states of waveforms.
+
+        Shape: each `(samples,)` → `hidden_states`, of each module `(batch, frames, width)`, zeros
+        after the end.
+        """
         self.featurizer.device = next(self.model.parameters()).device
         modules = range(1, len(self.featurizer.modules) + 1)
         found = [

@@ -1,4 +1,7 @@
-"""Features as torch users expect them: batches of waveforms in, batches of frames out, with gradients if asked for."""
+"""Features as torch users expect them.
+
+Batches of waveforms in, batches of frames out, with gradients if asked for.
+"""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -22,7 +25,8 @@ Trained = Literal["last", "all"]
 """The modules that learn: the last one, or all of them, by one loss and without stop-gradients."""
 
 Modules = ModuleName | Sequence[ModuleName] | Literal["all"] | None
-"""One module or several, by numbers from 1 (from the end where negative) or names such as `gru`; None is the last."""
+"""One module or several, by numbers from 1 (from the end where negative) or names such as `gru`;
+None is the last."""
 
 
 class FeatureModel(nn.Module):
@@ -63,14 +67,15 @@ class FeatureModel(nn.Module):
         """Return the features of several modules and how many frames of each are real.
 
         Args:
-            waveforms: Samples in [-1, 1] at `sample_rate`. Shape: `(samples,)` or `(batch, samples)`; two dimensions
-                are a batch, never channels.
-            lengths: The number of samples of each waveform, of which the rest is padding; all of them unless given.
-                What is in the padding changes nothing. Shape: `(batch,)`.
+            waveforms: Samples in [-1, 1] at `sample_rate`. Shape: `(samples,)` or `(batch,
+                samples)`; two dimensions are a batch, never channels.
+            lengths: The number of samples of each waveform, of which the rest is padding; all of
+                them unless given. What is in the padding changes nothing. Shape: `(batch,)`.
             modules: The module or modules.
 
         Returns:
-            For each module, in the order asked for, its features, zero beyond the end, and their numbers of frames.
+            For each module, in the order asked for, its features, zero beyond the end, and their
+            numbers of frames.
             Shape: each `(batch, frames, width)` and `(batch,)`.
 
         Raises:
@@ -79,7 +84,10 @@ class FeatureModel(nn.Module):
         """
 
     def forward(self, waveforms: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Return the features of the last module: see `extract_features`. Shape: `(batch, frames, width)`."""
+        """Return the features of the last module: see `extract_features`.
+
+        Shape: `(batch, frames, width)`.
+        """
         (features,), _ = self.extract_features(waveforms, lengths, None)
         return features
 
@@ -92,16 +100,19 @@ class FeatureModel(nn.Module):
         """Return the features of one recording at any rate and of any length, without gradients.
 
         Args:
-            recording: A file, or samples in [-1, 1] as an array `(samples,)` or `(samples, channels)`, as soundfile has
-                it, or a tensor `(samples,)` or `(channels, samples)`, as torchaudio; channels are averaged.
+            recording: A file, or samples in [-1, 1] as an array `(samples,)` or `(samples,
+                channels)`, as soundfile has it, or a tensor `(samples,)` or `(channels, samples)`,
+                as torchaudio; channels are averaged.
             sample_rate: The rate of the samples in Hz; `sample_rate` of the model unless given.
             module: The module or modules.
 
         Returns:
-            An array `(frames, width)`, or a tensor where the recording is one; of several modules a list of them.
+            An array `(frames, width)`, or a tensor where the recording is one; of several modules a
+            list of them.
 
         Raises:
-            AudioError: The recording cannot be read, is too short, or is not of finite floating-point numbers.
+            AudioError: The recording cannot be read, is too short, or is not of finite
+                floating-point numbers.
             ConfigError: There is no such module.
         """
         if isinstance(recording, str | Path):
@@ -112,7 +123,10 @@ class FeatureModel(nn.Module):
         return found if isinstance(module, list | tuple) or module == "all" else found[0]
 
     def frame_times(self, frames: int, module: ModuleName | None = None) -> npt.NDArray[np.float64]:
-        """Return the moments on which the first frames of a module are centred, in seconds. Shape: `(frames,)`."""
+        """Return the moments on which the first frames of a module are centred, in seconds.
+
+        Shape: `(frames,)`.
+        """
         geometry = self._encoder.geometries[self._encoder.pick(module) - 1]
         return (geometry.centre + geometry.hop * np.arange(frames)) / self.sample_rate
 
@@ -139,8 +153,9 @@ class FeatureModel(nn.Module):
         ):
             kind = waveforms.dtype if isinstance(waveforms, Tensor) else type(waveforms).__name__
             raise AudioError(
-                f"waveforms of {kind} and shape {tuple(np.shape(waveforms))}: expected a tensor of floating point, "
-                "(samples,) or (batch, samples); `featurize` takes arrays, files and channels"
+                f"waveforms of {kind} and shape {tuple(np.shape(waveforms))}: expected a tensor of"
+                " floating point, (samples,) or (batch, samples); `featurize` takes arrays, files"
+                " and channels"
             )
         batch = waveforms if waveforms.ndim == 2 else waveforms[None]
         count = len(batch) if lengths is None else lengths.numel()
@@ -180,8 +195,9 @@ class FeatureModel(nn.Module):
 class GimModel(FeatureModel):
     """A network that `gim-audio train` made, as a module of torch.
 
-    Its weights are frozen unless `train` says otherwise. Gradients are those of the whole network: the stop-gradients
-    between modules belong to greedy training, and a module that is frozen stays as it is all the same.
+    Its weights are frozen unless `train` says otherwise. Gradients are those of the whole network:
+    the stop-gradients between modules belong to greedy training, and a module that is frozen stays
+    as it is all the same.
 
     Args:
         featurizer: The network.
@@ -230,7 +246,9 @@ class GimModel(FeatureModel):
 
 
 class BaselineModel(FeatureModel):
-    """Features that are computed, not learnt (MFCC, log mel energies), with the same interface; it has no weights.
+    """Features that are computed, not learnt (MFCC, log mel energies), with the same interface.
+
+    It has no weights.
 
     They have no gradients.
     """

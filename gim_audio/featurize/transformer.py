@@ -26,7 +26,8 @@ class GimFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         model: an experiment, a checkpoint, a model of the package or a baseline.
         module: A number from 1, from the end where negative, or a name; the last one by default.
         rate: The rate of waveforms in Hz; None is the model's own.
-        pool: `mean` or `mean+std` give a vector a waveform; None, `stack:K` and `subsample:K` a matrix each.
+        pool: `mean` or `mean+std` give a vector a waveform; None, `stack:K` and `subsample:K` a
+            matrix each.
         device: The device that computes.
 
     Attributes:
@@ -54,7 +55,7 @@ class GimFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             device,
         )
 
-    def fit(self, X: Iterable[Any], y: Any = None) -> Self:  # noqa: ARG002, N803 - scikit-learn's signature
+    def fit(self, X: Iterable[Any], y: Any = None) -> Self:
         """Load the weights; the waveforms change nothing.
 
         Raises:
@@ -68,19 +69,20 @@ class GimFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self._pooling()
         return self
 
-    def transform(self, X: Iterable[Any]) -> "Features | list[Features]":  # noqa: N803
+    def transform(self, X: Iterable[Any]) -> "Features | list[Features]":
         """Featurize waveforms in [-1, 1].
 
         Args:
             X: Recordings: arrays of their own lengths or one array (shape: each `(samples,)`, or
-                `(waveforms, samples)`), paths, or dictionaries `{"array": …, "sampling_rate": …}`, as the datasets
-                library has them.
+                `(waveforms, samples)`), paths, or dictionaries `{"array": …, "sampling_rate": …}`,
+                as the datasets library has them.
 
         Returns:
             Shape: `(waveforms, width)`; without pooling to vectors, a list of `(frames, width)`.
 
         Raises:
-            ValueError: one of them is too short, or not of finite floating-point numbers; says which.
+            ValueError: one of them is too short, or not of finite floating-point numbers; says
+                which.
         """
         check_is_fitted(self)
         encoder, pooling = self.encoder_, self._pooling()
@@ -94,11 +96,12 @@ class GimFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             found.append(pooling.of(features))
         return np.concatenate(found) if pooling.is_vector else found
 
-    def get_feature_names_out(self, input_features: Any = None) -> npt.NDArray[np.object_]:  # noqa: ARG002
+    def get_feature_names_out(self, input_features: Any = None) -> npt.NDArray[np.object_]:
         """Return a name for each column of what `transform` gives, such as `gru_mean_17`.
 
         Raises:
-            ValueError: Waveforms are not pooled to vectors: their matrices have no columns in common.
+            ValueError: Waveforms are not pooled to vectors: their matrices have no columns in
+                common.
         """
         check_is_fitted(self)
         pooling, encoder = self._pooling(), self.encoder_

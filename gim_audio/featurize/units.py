@@ -1,4 +1,7 @@
-"""The utterances that are encoded together, planned by length, so that a continued run gives the same bits."""
+"""The utterances that are encoded together.
+
+They are planned by length, so that a continued run gives the same bits.
+"""
 
 import hashlib
 import json
@@ -25,7 +28,9 @@ BATCH = 256
 
 @dataclass(frozen=True)
 class Unit:
-    """Some utterances: a batch of files, a file that is long enough for itself, or all that is cut from a recording.
+    """Some utterances that are encoded together.
+
+    They are a batch of files, one long file, or all that is cut from a recording.
 
     Attributes:
         recordings: their extended file names.
@@ -44,7 +49,9 @@ class Unit:
 
 
 def job(data: DataDir, number: int, count: int) -> DataDir:
-    """The share of one of several jobs: every so manieth utterance, or recording where there are segments.
+    """The share of one of several jobs.
+
+    Every so manieth utterance, or recording where there are segments.
 
     Raises:
         GimAudioError: it has nothing to do.
@@ -94,7 +101,9 @@ def _length(cut: Segment, header: audio.Header | None) -> float:
 
 
 def batches(length: Mapping[str, float], device: str) -> list[list[str]]:
-    """Names of like lengths together, as many as a device likes, counted as if each were as long as the longest.
+    """Group names of similar lengths, as many as a device likes.
+
+    They are counted as if each were as long as the longest.
 
     Those of an unknown length, 0, stand alone.
     """
@@ -124,7 +133,10 @@ def headers(data: DataDir) -> dict[str, audio.Header]:
 
 
 def fingerprint_of_inputs(data: DataDir) -> str:
-    """Return a digest of what must stay the same for a run to continue: names, places and times of change."""
+    """Return a digest of what must stay the same for a run to continue.
+
+    Names, places and times of change.
+    """
     digest = hashlib.sha256()
     files = ((name, where, identity(where)) for name, where in data.recordings.items())
     cuts = ((name, cut.recording, cut.start, cut.end) for name, cut in data.segments.items())

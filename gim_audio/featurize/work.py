@@ -1,4 +1,7 @@
-"""The finished part of a run, in a folder beside its output; a run that was killed continues from there."""
+"""The finished part of a run, in a folder beside its output.
+
+A run that was killed continues from there.
+"""
 
 import json
 import shutil
@@ -45,7 +48,10 @@ class Done:
 
 
 class Shard:
-    """The work of one process: a file of frames for each module, and an index that is written after them."""
+    """The work of one process.
+
+    A file of frames for each module, and an index that is written after them.
+    """
 
     def __init__(self, folder: Path, dtype: np.dtype[Any], modules: Sequence[int]) -> None:
         self.number, self.dtype = 0, dtype
@@ -58,7 +64,10 @@ class Shard:
         self._files = {m: (folder / f"shard-{self.number}.module-{m}").open("wb") for m in modules}
 
     def append(self, done: Done, pieces: Iterable[Sequence[Features]]) -> list[Done]:
-        """Write the frames of an utterance as they come, a matrix a module; what became of it, with where they are."""
+        """Write the frames of an utterance as they come, a matrix a module.
+
+        What became of it, with where they are.
+        """
         begin = {module: file.tell() for module, file in self._files.items()}
         rows, columns = dict.fromkeys(begin, 0), dict.fromkeys(begin, 0)
         try:
@@ -85,7 +94,10 @@ class Shard:
         ]
 
     def enter(self, utterances: Iterable[list[Done]]) -> None:
-        """Enter in the index what has been appended: a line an utterance, all modules on it or none."""
+        """Enter in the index what has been appended.
+
+        A line an utterance, all modules on it or none.
+        """
         for file in self._files.values():
             file.flush()
         lines = ([asdict(entry) for entry in entries] for entries in utterances)
@@ -108,7 +120,9 @@ class Work:
     @classmethod
     @contextmanager
     def begin(cls, folder: Path, dtype: str, plan: dict[str, Any]) -> Iterator["Work"]:
-        """Go on with what was begun by the same plan, or begin anew; it is kept when the block is left by an error.
+        """Go on with what was begun by the same plan, or begin anew.
+
+        It is kept when the block is left by an error.
 
         Raises:
             GimAudioError: another process is at it, or nothing more can be written.
@@ -124,7 +138,10 @@ class Work:
 
     @classmethod
     def was_writing(cls, folder: Path, plan: dict[str, Any]) -> bool:
-        """Return whether a run of this plan was interrupted when it wrote, so that the output there is its own."""
+        """Return whether a run of this plan was interrupted while it wrote.
+
+        The output there is then its own.
+        """
         return cls._goes_on(folder, plan) and (folder / WRITING).exists()
 
     @staticmethod
@@ -138,7 +155,10 @@ class Work:
         (self.folder / WRITING).touch()
 
     def done(self) -> dict[str, list[Done]]:
-        """Return the entries of each utterance: one for each module, or one that says why there is none."""
+        """Return the entries of each utterance.
+
+        One for each module, or one that says why there is none.
+        """
         found: dict[str, list[Done]] = {}
         for index in self.folder.glob("shard-*.index"):
             for line in read_json_lines(index):

@@ -1,1 +1,4 @@
-"""A trained model on whole files, batches, streams and in ONNX: the same layers, without gradients."""
+"""A trained model on whole files, batches, streams and in ONNX.
+
+The same layers, without gradients.
+"""

@@ -29,11 +29,14 @@ def to_onnx(
     half: bool,
     notes: Mapping[str, object],
 ) -> None:
-    """Write a graph `waveform` (batch, samples) → `features` (batch, frames, width), any number of each.
+    """Write a graph `waveform` (batch, samples) → `features` (batch, frames, width).
 
-    With `stream`, `state_0`, `state_1`, … go in as well, and come out as `next_0`, … for the samples that follow. They
-    begin as zeros of the shapes in the graph's metadata, `initial_states`. `last` is 1 with the last samples, else 0.
-    Each run takes at least `least_samples`, so that there is a frame in every layer.
+    There may be any number of each.
+
+    With `stream`, `state_0`, `state_1`, … go in as well, and come out as `next_0`, … for the
+    samples that follow. They begin as zeros of the shapes in the graph's metadata,
+    `initial_states`. `last` is 1 with the last samples, else 0. Each run takes at least
+    `least_samples`, so that there is a frame in every layer.
 
     Args:
         model: The model to write.

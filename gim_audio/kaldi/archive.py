@@ -29,7 +29,9 @@ def read_scp(path: Path) -> DataDir:
 
 
 def parse_wspecifier(specifier: str) -> tuple[Path, Path | None]:
-    """The archive and the script file of `ark,scp:FILE.ark,FILE.scp`, or the archive of `ark:FILE.ark`.
+    """Return the archive and the script file of a Kaldi output.
+
+    They are those of `ark,scp:FILE.ark,FILE.scp`, or the archive of `ark:FILE.ark`.
 
     Raises:
         GimAudioError: it is neither.
@@ -40,6 +42,7 @@ def parse_wspecifier(specifier: str) -> tuple[Path, Path | None]:
         raise GimAudioError(f"{specifier}: expected ark,scp:FILE.ark,FILE.scp or ark:FILE.ark")
     if any(part.strip().startswith("|") or part.strip().endswith("|") for part in paths):
         raise GimAudioError(
-            f"{specifier}: commands are not run: write to ark:- and send that on, `… ark:- | COMMAND`"
+            f"{specifier}: commands are not run: write to ark:- and send that on, `… ark:- |"
+            " COMMAND`"
         )
     return Path(paths[0]), Path(paths[1]) if len(paths) == 2 else None

@@ -13,12 +13,14 @@ def combine(parts: Sequence[DataDir]) -> DataDir:
     """All utterances of several data directories; their transcripts, where all of them have some.
 
     Raises:
-        DataError: two have an utterance or a recording of the same name, or only some have segments.
+        DataError: two have an utterance or a recording of the same name, or only some have
+            segments.
     """
     if len({bool(part.segments) for part in parts}) > 1:
         with_segments = next(part for part in parts if part.segments)
         raise DataError(
-            f"{with_segments.path} has segments, others have none: pack it, and combine what that makes"
+            f"{with_segments.path} has segments, others have none: pack it, and combine what that"
+            " makes"
         )
     seen: dict[str, DataDir] = {}
     for part in parts:

@@ -19,11 +19,13 @@ OVERSHOOT = 0.5
 
 @dataclass(frozen=True)
 class DataDir:
-    """The contents of `wav.scp`, `segments`, `utt2spk` and `text`. Every mapping is in sorted order.
+    """The contents of `wav.scp`, `segments`, `utt2spk` and `text`.
 
-    `recordings` holds Kaldi's extended file names: a path, `archive:offset`, or a command that ends in `|`;
-    paths are relative to the working directory, as Kaldi has it. Without `segments`, an utterance is a
-    recording.
+    Every mapping is in sorted order.
+
+    `recordings` holds Kaldi's extended file names: a path, `archive:offset`, or a command that ends
+    in `|`; paths are relative to the working directory, as Kaldi has it. Without `segments`, an
+    utterance is a recording.
     """
 
     recordings: Mapping[str, str]
@@ -44,7 +46,8 @@ class DataDir:
         if problems:
             more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
             raise DataError(
-                f"{problems[0]}{more}: `gim-audio data check {path}` lists all, --fix mends what it can"
+                f"{problems[0]}{more}: `gim-audio data check {path}` lists all, --fix mends what"
+                " it can"
             )
         tables = Tables.read(path)
         return cls(tables.recordings, tables.speakers, tables.segments, tables.text, path)
@@ -64,7 +67,8 @@ class DataDir:
         missing = [name for name in wanted if name not in self.speakers]
         if missing:
             raise DataError(
-                f"{self.path}: no utterance {missing[0]} ({len(missing)} of {len(wanted)} are missing)"
+                f"{self.path}: no utterance {missing[0]} ({len(missing)} of {len(wanted)} are"
+                " missing)"
             )
         needed = (
             {self.segments[name].recording for name in wanted} if self.segments else set(wanted)
@@ -85,7 +89,10 @@ class DataDir:
         write_table(path / "spk2utt", speakers_to_utterances(self.speakers))
         if self.segments:
             lines = {
-                name: f"{s.recording} {s.start:.6f} {'-1' if math.isinf(s.end) else format(s.end, '.6f')}"
+                name: (
+                    f"{s.recording} {s.start:.6f}"
+                    f" {'-1' if math.isinf(s.end) else format(s.end, '.6f')}"
+                )
                 for name, s in self.segments.items()
             }
             write_table(path / "segments", lines)
@@ -109,9 +116,11 @@ class DataDir:
             try:
                 yield (
                     name,
-                    _cut(waveform, rate, name, cut)
-                    if cut and not isinstance(waveform, Exception)
-                    else waveform,
+                    (
+                        _cut(waveform, rate, name, cut)
+                        if cut and not isinstance(waveform, Exception)
+                        else waveform
+                    ),
                 )
             except DataError as error:
                 yield name, error
@@ -131,7 +140,8 @@ def _cut(samples: "audio.Waveform", rate: int, name: str, cut: Segment) -> "audi
     end = seconds if math.isinf(cut.end) else cut.end
     if end > seconds + OVERSHOOT or cut.start >= seconds:
         raise DataError(
-            f"{name}: segment {cut.start}-{cut.end} s of {cut.recording}, which lasts {seconds:.2f} s"
+            f"{name}: segment {cut.start}-{cut.end} s of {cut.recording}, which lasts"
+            f" {seconds:.2f} s"
         )
     inside = samples[round(cut.start * rate) : round(end * rate)]
     if not len(inside):

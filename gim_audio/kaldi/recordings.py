@@ -16,14 +16,16 @@ def locate(extended: str, *, allow_pipes: bool = False) -> Path | bytes:
     """Return the file or the bytes that an extended file name stands for.
 
     Raises:
-        DataError: a pipe without `allow_pipes`, a command that fails, or an offset where no WAV begins.
+        DataError: a pipe without `allow_pipes`, a command that fails, or an offset where no WAV
+            begins.
     """
     if extended.endswith("|"):
         if not allow_pipes:
             raise DataError(
-                f"`{extended}` is a command: --allow-pipes runs it, if you trust this data directory"
+                f"`{extended}` is a command: --allow-pipes runs it, if you trust this data"
+                " directory"
             )
-        result = subprocess.run(extended[:-1], shell=True, capture_output=True, check=False)  # noqa: S602
+        result = subprocess.run(extended[:-1], shell=True, capture_output=True, check=False)
         if result.returncode:
             reason = result.stderr.decode(errors="replace").strip().rsplit("\n", 1)[-1]
             raise DataError(f"`{extended}` failed with status {result.returncode}: {reason}")
@@ -43,7 +45,8 @@ def read_wave(file: BinaryIO, name: str) -> bytes:
     """Return the WAV that lies next in an archive.
 
     Raises:
-        DataError: There is none, or it does not say how long it is: what follows would be taken for it.
+        DataError: There is none, or it does not say how long it is: what follows would be taken for
+            it.
     """
     start = file.read(8)
     if start[:4] != b"RIFF":
@@ -56,7 +59,10 @@ def read_wave(file: BinaryIO, name: str) -> bytes:
 
 
 def identity(extended: str) -> tuple[int, int] | None:
-    """Size and time of change of a recording's file: another one under the same name is not taken for it."""
+    """Size and time of change of a recording's file.
+
+    Another one under the same name is not taken for it.
+    """
     archive = re.fullmatch(r"(.+):\d+", extended)
     try:
         stat = Path(archive[1] if archive and not os.path.lexists(extended) else extended).stat()

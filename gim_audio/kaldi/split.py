@@ -1,4 +1,7 @@
-"""Cut a data directory in two: by utterances of each speaker, by speakers, or each utterance in time."""
+"""Cut a data directory in two.
+
+By utterances of each speaker, by speakers, or each utterance in time.
+"""
 
 import math
 from collections.abc import Callable
@@ -23,8 +26,8 @@ def split(data: DataDir, by: By, share: float, seed: int = 0) -> tuple[DataDir, 
 
     Args:
         data: The data directory to split.
-        by: `utterances` keeps every speaker in both parts, `speakers` in one of them; `time` makes of each
-            utterance two segments, UTTERANCE-a and UTTERANCE-b.
+        by: `utterances` keeps every speaker in both parts, `speakers` in one of them; `time` makes
+            of each utterance two segments, UTTERANCE-a and UTTERANCE-b.
         share: between 0 and 1.
         seed: The seed of the random choice.
 
@@ -65,7 +68,8 @@ def _by_time(data: DataDir, share: float) -> tuple[DataDir, DataDir]:
     commands = [name for name in whole if data.recordings[name].endswith("|")]
     if commands:
         raise DataError(
-            f"{data.path}: {commands[0]} is a command, whose length nobody knows: pack it and cut that"
+            f"{data.path}: {commands[0]} is a command, whose length nobody knows: pack it and cut"
+            " that"
         )
     places = {name: data.recordings[name] for name in whole}
     lengths = {name: audio.header(locate(where), where).seconds for name, where in places.items()}

@@ -26,7 +26,10 @@ LONGEST = 1e6
 
 @dataclass(frozen=True, slots=True)  # there may be a million
 class Segment:
-    """A stretch of a recording, in seconds; an infinite end is that of the recording, which Kaldi writes as -1."""
+    """A stretch of a recording, in seconds.
+
+    An infinite end is that of the recording, which Kaldi writes as -1.
+    """
 
     recording: str
     start: float
@@ -111,11 +114,13 @@ def speakers_to_utterances(speakers: Mapping[str, str]) -> dict[str, str]:
 def read_table(
     path: Path, *, optional: bool = False, lenient: bool = False
 ) -> list[tuple[str, str]]:
-    """The lines of a Kaldi table: a key, white space, the rest. With `lenient`, empty lines are passed over.
+    """The lines of a Kaldi table: a key, white space, the rest.
+
+    With `lenient`, empty lines are passed over.
 
     Raises:
-        DataError: the file is missing (unless `optional`), not UTF-8, or a line has no value, or a speaker's name has
-            a space in it.
+        DataError: the file is missing (unless `optional`), not UTF-8, or a line has no value, or a
+            speaker's name has a space in it.
     """
     try:
         text = read_text(path)
@@ -124,7 +129,8 @@ def read_table(
             return []
         raise DataError(f"{path}: no such file") from error
     rows = []
-    # Not splitlines: a transcript may hold other characters that Python takes for the end of a line.
+    # Not splitlines: a transcript may hold other characters that Python takes for the end of a
+    # line.
     for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], start=1):
         if lenient and not line.strip():
             continue
@@ -133,8 +139,8 @@ def read_table(
             raise DataError(f"{path}, line {number}: expected a name and a value, found `{line}`")
         if path.name == "utt2spk" and len(value.split()) > 1:  # spk2utt could not say it
             raise DataError(
-                f"{path}, line {number}: `{value.strip()}`: a name of a speaker with a space in it: write "
-                f"`{'_'.join(value.split())}`"
+                f"{path}, line {number}: `{value.strip()}`: a name of a speaker with a space in it:"
+                f" write `{'_'.join(value.split())}`"
             )
         rows.append((key, value.strip()))
     return rows

@@ -47,7 +47,10 @@ class GRUContext(Context):
         self.width, self.bptt = hidden, bptt
 
     def forward(self, z: Tensor, state: State = ()) -> tuple[Tensor, State]:
-        """See `Context.forward`. A recurrence adds up rounding errors: its steps are never in bf16."""
+        """See `Context.forward`.
+
+        A recurrence adds up rounding errors: its steps are never in bf16.
+        """
         dtype = cast("Tensor", self.gru.weight_hh_l0).dtype
         with torch.autocast(z.device.type, enabled=False):
             frames = z.to(dtype)
@@ -77,7 +80,10 @@ class CausalConvolutions(Context):
         self.convolutions = nn.ModuleList(nn.Conv1d(width, hidden, kernel) for width in widths)
 
     def forward(self, z: Tensor, state: State = ()) -> tuple[Tensor, State]:
-        """See `Context.forward`. The state is the last `kernel - 1` frames that each layer has seen."""
+        """See `Context.forward`.
+
+        The state is the last `kernel - 1` frames that each layer has seen.
+        """
         x = z.transpose(1, 2)  # convolutions take (B, C, T)
         after = []
         for layer, convolution in enumerate(self.convolutions):

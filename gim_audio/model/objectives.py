@@ -115,14 +115,15 @@ class InfoNCE(nn.Module):
         z: Tensor,
         c: Tensor,
         generator: torch.Generator,
-        labels: Tensor | None = None,  # noqa: ARG002 - other objectives are taught
+        labels: Tensor | None = None,
         ranks: Ranks = SINGLE_PROCESS,
     ) -> Score:
         """Draw a window and negatives, and score a batch.
 
         Args:
             z: The frames, more than `steps_ahead`. Shape: `(B, frames, C)`.
-            c: The contexts; `z` itself where frames are their own contexts. Shape: `(B, frames, H)`.
+            c: The contexts; `z` itself where frames are their own contexts. Shape: `(B, frames,
+                H)`.
             generator: A generator of the CPU, which draws the window and the negatives.
             labels: Not used.
             ranks: The processes that share the batch. Negatives come from all of them, and the mean
@@ -163,9 +164,9 @@ class Classify(nn.Module):
 
     def score(
         self,
-        z: Tensor,  # noqa: ARG002 - a classifier sees contexts
+        z: Tensor,
         c: Tensor,
-        generator: torch.Generator,  # noqa: ARG002 - and draws nothing
+        generator: torch.Generator,
         labels: Tensor | None,
         ranks: Ranks = SINGLE_PROCESS,
     ) -> Score:
@@ -180,7 +181,7 @@ class Classify(nn.Module):
             ranks: The processes that share the batch. The mean of their scores is the score of all
                 labels, however many each of them has.
         """
-        assert labels is not None  # noqa: S101 - the trainer knows the objective
+        assert labels is not None
         if labels.dim() == 1:
             pooled = c.mean(1, dtype=torch.float32)
         else:

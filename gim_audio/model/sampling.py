@@ -1,6 +1,7 @@
 """The frames that a batch compares: the candidates, of which the first is the positive.
 
-Shapes: B utterances (of all processes together), T frames in the window, K steps ahead, N negatives.
+Shapes: B utterances (of all processes together), T frames in the window, K steps ahead, N
+negatives.
 """
 
 from dataclasses import dataclass

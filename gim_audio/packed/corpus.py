@@ -24,8 +24,8 @@ class PackedCorpus:
     """A packed corpus, open for reading.
 
     Args:
-        path: The folder that `pack` made. It may have been moved: archives are found by their names in it (other tools
-            follow `wav.scp`, which says where they were packed).
+        path: The folder that `pack` made. It may have been moved: archives are found by their names
+            in it (other tools follow `wav.scp`, which says where they were packed).
 
     Attributes:
         utterances: names, sorted.
@@ -83,8 +83,8 @@ class PackedCorpus:
     def fill(self, pcm: npt.NDArray[np.int16], index: int, start: int = 0) -> None:
         """Read a part of an utterance into `pcm`, from sample `start` on.
 
-        A read asks for a crop at once, where a memory map would fault it in page by page from a cold disk, and count
-        it as the process's memory.
+        A read asks for a crop at once, where a memory map would fault it in page by page from a
+        cold disk, and count it as the process's memory.
 
         Raises:
             DataError: the archive ends before.

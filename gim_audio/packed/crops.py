@@ -14,13 +14,16 @@ USED = 0.9
 
 
 class Crops:
-    """Training batches: each a pure function of (corpus, seed, step), so resuming needs only the step.
+    """Training batches: each a function of (corpus, seed, step).
 
-    In an epoch, every utterance gives one crop, in random order, from a random multiple of `hop`. Batches run
-    on over the end of an epoch.
+    Resuming needs only the step.
+
+    In an epoch, every utterance gives one crop, in random order, from a random multiple of `hop`.
+    Batches run on over the end of an epoch.
 
     Args:
-        corpus: utterances shorter than `crop` are left out; `left_out` says how many, of which length.
+        corpus: utterances shorter than `crop` are left out; `left_out` says how many, of which
+            length.
         crop: The number of samples of a crop.
         hop: crops start on its multiples.
         batch: crops a step.
@@ -38,8 +41,9 @@ class Crops:
         self.left_out = ""
         if len(short):
             self.left_out = (
-                f"{len(short)} of {len(corpus)} utterances, {self.unused * minutes.sum():.1f} of {minutes.sum():.1f} "
-                f"minutes of audio, are shorter than data.crop={crop} ({crop / corpus.rate:.2f} s)"
+                f"{len(short)} of {len(corpus)} utterances, {self.unused * minutes.sum():.1f} of"
+                f" {minutes.sum():.1f} minutes of audio, are shorter than data.crop={crop}"
+                f" ({crop / corpus.rate:.2f} s)"
             )
         if not len(self.usable):
             raise DataError(f"{corpus.path}: {self.left_out}: {self.advice()}")

@@ -43,8 +43,8 @@ def pack(
 ) -> dict[str, str]:
     """Decode every utterance of a data directory into a packed corpus.
 
-    Archives are written by `nj` processes into a hidden folder that becomes `packed` at the end; a second
-    run after an interruption keeps those that are whole.
+    Archives are written by `nj` processes into a hidden folder that becomes `packed` at the end; a
+    second run after an interruption keeps those that are whole.
 
     Args:
         data: A data directory or its path.
@@ -98,8 +98,9 @@ def pack(
     if failed and not skip_bad:
         first, reason = next(iter(failed.items()))
         raise DataError(
-            f"{len(failed)} of {len(names)} utterances cannot be packed, the first is {first}: {reason}: "
-            "mend them, or leave them out with --skip-bad (what is decoded already is kept)"
+            f"{len(failed)} of {len(names)} utterances cannot be packed, the first is {first}:"
+            f" {reason}: mend them, or leave them out with --skip-bad (what is decoded already is"
+            " kept)"
         )
     if len(failed) == len(names):
         raise DataError(f"{data.path}: none of {len(names)} utterances can be decoded")

@@ -1,15 +1,18 @@
-"""Evaluations of frozen features: linear probes of phones and speakers, and what needs no classifier.
+"""Evaluations of frozen features.
 
-Each utterance is encoded once, whatever is asked (`evaluate`). Every module is probed at the last module's frame rate:
-frames of a faster module are averaged around the centre of each of its frames.
+Linear probes of phones and speakers, and what needs no classifier.
 
-Two protocols. `ref` is the published code's: a linear layer on the features as they are, Adam, a fixed number of
-epochs. `strict` is multinomial logistic regression on whitened features, to convergence, with the L2 penalty that
-does best on a part of the training set; a speaker is decided from a whole utterance.
+Each utterance is encoded once, whatever is asked (`evaluate`). Every module is probed at the last
+module's frame rate: frames of a faster module are averaged around the centre of each of its frames.
 
-Where `ref` differs from the published code, because an utterance is encoded once: speakers are told from windows
-of 128 frames of the whole utterance's features, ten drawn once instead of one crop encoded anew each epoch, with as
-many updates; phones are learnt from at most `most_frames` frames.
+Two protocols. `ref` is the published code's: a linear layer on the features as they are, Adam, a
+fixed number of epochs. `strict` is multinomial logistic regression on whitened features, to
+convergence, with the L2 penalty that does best on a part of the training set; a speaker is decided
+from a whole utterance.
+
+Where `ref` differs from the published code, because an utterance is encoded once: speakers are told
+from windows of 128 frames of the whole utterance's features, ten drawn once instead of one crop
+encoded anew each epoch, with as many updates; phones are learnt from at most `most_frames` frames.
 """
 
 from gim_audio.probes.ctc import PhoneErrorRate

@@ -1,6 +1,9 @@
-"""Phone error rate: a small network on frozen features reads off the phones in order (CTC, Graves et al. 2006).
+"""Phone error rate: a small network on frozen features names the phones in order.
 
-As in CPC_audio (Rivière et al. 2020): one convolution, eight frames wide, every four frames; decided greedily.
+It is trained by CTC (Graves et al. 2006).
+
+As in CPC_audio (Rivière et al. 2020): one convolution, eight frames wide, every four frames;
+decided greedily.
 """
 
 import math
@@ -37,12 +40,13 @@ CLASSES = len(PHONES) - SILENT + 1
 
 
 class PhoneErrorRate(Evaluation):
-    """Substituted, inserted and missed phones over those that are there, of the last of the subject's modules.
+    """Measure substituted, inserted and missed phones, for the last of the subject's modules.
 
     Silence and noise are not read.
 
-    Features of the training set lie in a temporary folder: 4 bytes a frame and channel. They are standardised by their
-    mean and deviation. Adam; the number of epochs is chosen on a held-out fifth of the training speakers.
+    Features of the training set lie in a temporary folder: 4 bytes a frame and channel. They are
+    standardised by their mean and deviation. Adam; the number of epochs is chosen on a held-out
+    fifth of the training speakers.
 
     Args:
         subject: The features that are evaluated.
@@ -108,7 +112,7 @@ class PhoneErrorRate(Evaluation):
         mean: npt.NDArray[np.float64],
         square: npt.NDArray[np.float64],
     ) -> "Reader":
-        """Choose the number of epochs on a held-out fifth of the speakers, then retrain on all of them."""
+        """Choose the number of epochs on a held-out fifth of the speakers, then retrain on all."""
         variance = (square - mean**2).clip(0)
         deviation = np.sqrt(variance + FLOOR * variance.mean())
         deviation[deviation == 0] = 1  # nothing varies

@@ -1,4 +1,7 @@
-"""One pass over the audio for all that is asked: each utterance is encoded once, and everybody listens."""
+"""One pass over the audio for all that is asked.
+
+Each utterance is encoded once, and everybody listens.
+"""
 
 import time
 from collections.abc import Callable, Sequence
@@ -51,7 +54,8 @@ class Pass:
 class Evaluation:
     """Hears the utterances of a training set, then those of a test set.
 
-    Features are those of the subject's modules at the last module's frame rate. Shape: each `(frames, channels)`.
+    Features are those of the subject's modules at the last module's frame rate. Shape: each
+    `(frames, channels)`.
     """
 
     train: DataDir | None = None

@@ -20,7 +20,8 @@ Labelled = tuple[DataDir, Mapping[str, Alignment]]
 """Utterances and their phones."""
 
 HELD_OUT = 0.2
-"""Share of the training speakers, or of a speaker's utterances, that is held out to choose the penalty."""
+"""Share of the training speakers, or of a speaker's utterances, that is held out to choose the
+penalty."""
 
 TOLERANCE = 0.1
 """Seconds that labels may be longer than the audio: windows, and steps of 10 ms."""
@@ -34,10 +35,10 @@ class Examples:
         features: The features of every module. Shape: each `(examples, channels)`.
         labels: The class of each example. Shape: `(examples,)`.
         starts: Index of the first example of each utterance.
-        held_out: Examples that are left out while the penalty is chosen, and used afterwards; none where there is
-            nothing to spare. Shape: `(examples,)`.
-        judged: Features of every module and labels by which the penalty is chosen; None stands for the examples that
-            are held out.
+        held_out: Examples that are left out while the penalty is chosen, and used afterwards; none
+            where there is nothing to spare. Shape: `(examples,)`.
+        judged: Features of every module and labels by which the penalty is chosen; None stands for
+            the examples that are held out.
     """
 
     features: list[Features]
@@ -61,18 +62,22 @@ def phones_of(encoder: Encoder, labelled: Labelled, name: str, frames: int, shif
     end, heard = float(alignment.ends[-1]), frames * hop + grid.receptive_field / encoder.rate
     if end > heard + TOLERANCE:
         raise DataError(
-            f"{data.path}: the phones of {name} end at {end:.2f} s, its audio at {heard:.2f} s: labels of other audio?"
+            f"{data.path}: the phones of {name} end at {end:.2f} s, its audio at {heard:.2f} s:"
+            " labels of other audio?"
         )
     return frame_labels(alignment, frames, centre=centre, hop=hop, shift=shift)
 
 
 class FrameSample(Evaluation):
-    """Hears the training set alone: its labelled frames, or of more than `most_frames` a random share.
+    """Hears the training set alone.
+
+    Its labelled frames, or of more than `most_frames` a random share.
 
     Args:
         subject: The features that are evaluated.
         train: utterances and their phones.
-        shifts: The shifts of the labels, each in steps of 10 ms: see `gim_audio.phones.frame_labels`.
+        shifts: The shifts of the labels, each in steps of 10 ms: see
+            `gim_audio.phones.frame_labels`.
         most_frames: The most frames to keep.
         seed: The seed of the choice.
     """
@@ -146,7 +151,8 @@ class FrameSample(Evaluation):
         known = labels >= 0
         if len(np.unique(labels[known])) < 2:
             raise DataError(
-                f"{self.train.path}: no labels, or of one class only: there is nothing to tell apart"
+                f"{self.train.path}: no labels, or of one class only: there is nothing to tell"
+                " apart"
             )
         features = self.features if known.all() else [f[known] for f in self.features]
         starts = np.cumsum([0, *lengths])[:-1].tolist()
@@ -154,7 +160,9 @@ class FrameSample(Evaluation):
 
 
 def held_out(speakers: Sequence[str], seed: int) -> npt.NDArray[np.bool_]:
-    """Return which utterances are held out: those of a fifth of the speakers, or none where there is a single speaker.
+    """Return which utterances are held out.
+
+    Those of a fifth of the speakers, or none where there is a single speaker.
 
     Shape: `(utterances,)`.
     """

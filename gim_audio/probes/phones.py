@@ -20,7 +20,9 @@ PUBLISHED = Published(learning_rate=1e-4, epochs=20, batch=None)
 
 
 class PhoneProbe(Evaluation):
-    """Frame-wise phone accuracy of linear classifiers, for each protocol and each shift of the labels.
+    """Measure frame-wise phone accuracy of linear classifiers.
+
+    There is a result for each protocol and each shift of the labels.
 
     Args:
         sample: The training frames.

@@ -1,4 +1,7 @@
-"""Linear classifiers: logistic regression to convergence, or a linear layer trained as published."""
+"""Linear classifiers.
+
+One is logistic regression to convergence, the other a linear layer trained as published.
+"""
 
 import warnings
 from dataclasses import asdict, dataclass, field
@@ -23,20 +26,23 @@ beside the mean loss of an example."""
 DEFAULT_PENALTY = 1e-4
 """Penalty where none can be chosen."""
 TOLERANCE = 1e-5
-"""Largest component of the gradient at which a fit ends. At scikit-learn's 1e-4 a fit with a weak penalty that starts
-from the one before ends at once, where it began."""
+"""Largest component of the gradient at which a fit ends. At scikit-learn's 1e-4 a fit with a weak
+penalty that starts from the one before ends at once, where it began."""
 ITERATIONS = 1000
 """Most iterations of a fit; with a weak penalty some three hundred are needed."""
 FLOOR = 0.01
-"""Added to each channel's variance, as a share of the mean variance: a channel that training hardly saw active
-would otherwise be a thousand deviations off in a test utterance, and decide alone."""
+"""Added to each channel's variance, as a share of the mean variance: a channel that training hardly
+saw active would otherwise be a thousand deviations off in a test utterance, and decide alone."""
 SHRINKAGE = 0.3
 """Added to the variance along each principal axis, as a share of the mean."""
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """x ↦ argmax (W x + b). Shape: weight `(classes, channels)`, bias `(classes,)`; `names` are the classes."""
+    """x ↦ argmax (W x + b).
+
+    Shape: weight `(classes, channels)`, bias `(classes,)`; `names` are the classes.
+    """
 
     weight: Features
     bias: Features
@@ -52,7 +58,10 @@ class Classifier:
 
 @dataclass(frozen=True)
 class Published:
-    """Settings of the published probe; a batch is a number of examples, or None for an utterance."""
+    """Settings of the published probe.
+
+    A batch is a number of examples, or None for an utterance.
+    """
 
     learning_rate: float
     epochs: int
@@ -101,16 +110,18 @@ def logistic_regression(
 ) -> Classifier:
     """Fit multinomial logistic regression to whitened features by scikit-learn's L-BFGS.
 
-    Every penalty of `PENALTIES` is tried on the examples that are not held out, from the strongest to weaker ones, each
-    fit beginning where the last one ended. The penalty with the highest accuracy is taken, the strongest of equals, and
-    all examples are fitted with it from the beginning. The classifier's note says which penalty, how it was chosen
-    (`path`, or `not_chosen` with the reason), and the accuracy that it was chosen by (`held_out`).
+    Every penalty of `PENALTIES` is tried on the examples that are not held out, from the strongest
+    to weaker ones, each fit beginning where the last one ended. The penalty with the highest
+    accuracy is taken, the strongest of equals, and all examples are fitted with it from the
+    beginning. The classifier's note says which penalty, how it was chosen (`path`, or `not_chosen`
+    with the reason), and the accuracy that it was chosen by (`held_out`).
 
     Args:
         features: Features to learn from. Shape: `(examples, channels)`.
         labels: The class of each. Shape: `(examples,)`.
         held_out: Examples that are left out while the penalty is chosen. Shape: `(examples,)`.
-        judged: Features and labels by which it is chosen; None stands for the examples that are held out.
+        judged: Features and labels by which it is chosen; None stands for the examples that are
+            held out.
     """
     mean, transform = whiten(features)
     white = _project(features, mean, transform)
@@ -173,8 +184,9 @@ def _fit(
 def whiten(features: Features) -> tuple[Features, Features]:
     """Mean m and matrix W, so that (x - m) W has uncorrelated channels of a variance of almost one.
 
-    Collinear channels would cost L-BFGS hundreds of iterations; along principal axes of like variance it needs some
-    seventy. Axes that hardly vary are not blown up: see `FLOOR` and `SHRINKAGE`.
+    Collinear channels would cost L-BFGS hundreds of iterations; along principal axes of like
+    variance it needs some seventy. Axes that hardly vary are not blown up: see `FLOOR` and
+    `SHRINKAGE`.
 
     Args:
         features: Shape: `(examples, channels)`.

@@ -27,17 +27,19 @@ WINDOWS = 10
 class SpeakerProbe(Evaluation):
     """Speaker accuracy of linear classifiers on mean features, for each protocol.
 
-    Training examples are means over ten random windows of each utterance (128 frames; of the whole utterance where it
-    is shorter). Under `ref` a test utterance is one such window. Under `strict` it is its mean, and so is what chooses
-    the penalty: a fifth of each speaker's utterances, held out whole. A speaker with a single utterance has its last
-    fifth held out instead, from which two of the ten windows come.
+    Training examples are means over ten random windows of each utterance (128 frames; of the whole
+    utterance where it is shorter). Under `ref` a test utterance is one such window. Under `strict`
+    it is its mean, and so is what chooses the penalty: a fifth of each speaker's utterances, held
+    out whole. A speaker with a single utterance has its last fifth held out instead, from which two
+    of the ten windows come.
 
     Args:
         subject: The features to evaluate.
         train: The training utterances.
         test: Utterances of the same speakers.
         protocols: The protocols: see `gim_audio.probes`.
-        seed: Seed of the windows, of the utterances that are held out, and of `ref`'s initialisation and order.
+        seed: Seed of the windows, of the utterances that are held out, and of `ref`'s
+            initialisation and order.
 
     Raises:
         DataError: A test speaker is not in training, or there is only one.
@@ -66,8 +68,9 @@ class SpeakerProbe(Evaluation):
         self._classes = {speaker: number for number, speaker in enumerate(self.names)}
         if strangers := sorted(set(test.speakers.values()) - set(self.names)):
             raise DataError(
-                f"{test.path}: speaker {strangers[0]} ({len(strangers)} in all) is not in {train.path}: the speaker "
-                "probe needs the same speakers in both (`gim-audio data split --by utterances` or `--by time`)"
+                f"{test.path}: speaker {strangers[0]} ({len(strangers)} in all) is not in"
+                f" {train.path}: the speaker probe needs the same speakers in both (`gim-audio data"
+                " split --by utterances` or `--by time`)"
             )
         if len(self.names) < 2:
             raise DataError(
@@ -195,7 +198,10 @@ class SpeakerProbe(Evaluation):
 
 
 def some_of_each_speaker(data: DataDir, seed: int) -> set[str]:
-    """Return a fifth of the utterances of each speaker who has at least two, and at least one of them."""
+    """Return a fifth of the utterances of each speaker, at least one.
+
+    Speakers with one utterance have none.
+    """
     generator = np.random.default_rng((seed, 1))
     found: set[str] = set()
     for _, joined in sorted(speakers_to_utterances(data.speakers).items()):

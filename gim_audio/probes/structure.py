@@ -14,11 +14,15 @@ LAGS = (1, 2, 5, 10, 20, 50)
 """Frames of the last module: 10 to 500 ms for the published encoder."""
 
 EVERY = 10
-"""The step between frames of a test utterance that tell how alike modules are: neighbours repeat each other."""
+"""The step between frames of a test utterance that tell how alike modules are: neighbours repeat
+each other."""
 
 
 class AlikenessProbe(Evaluation):
-    """Linear centred kernel alignment of every two modules, on frames of the test set (Kornblith et al. 2019)."""
+    """Measure linear centred kernel alignment of every two modules (Kornblith et al. 2019).
+
+    Frames are those of the test set.
+    """
 
     test: DataDir
 
@@ -26,7 +30,7 @@ class AlikenessProbe(Evaluation):
         self.subject, self.test = subject, test
         self._kept: list[list[Features]] = []
 
-    def judge(self, name: str, features: list[Features]) -> None:  # noqa: ARG002
+    def judge(self, name: str, features: list[Features]) -> None:
         """See `Evaluation`."""
         self._kept.append([f[::EVERY].copy() for f in features])
 
@@ -46,10 +50,12 @@ class AlikenessProbe(Evaluation):
 
 
 class SlownessProbe(Evaluation):
-    """Autocorrelation of features over time, on the test set: 1 is what stands still, 0 what forgets at once.
+    """Autocorrelation of features over time, on the test set.
 
-    At each lag, covariance of a channel with itself so many frames later, summed over the channels, over the sum of
-    their variances: directions count by how much they vary.
+    1 is what stands still, 0 what forgets at once.
+
+    At each lag, covariance of a channel with itself so many frames later, summed over the channels,
+    over the sum of their variances: directions count by how much they vary.
     """
 
     test: DataDir
@@ -61,7 +67,7 @@ class SlownessProbe(Evaluation):
             [np.zeros(())] * 6 for _ in range(places)
         ]
 
-    def judge(self, name: str, features: list[Features]) -> None:  # noqa: ARG002
+    def judge(self, name: str, features: list[Features]) -> None:
         """See `Evaluation`."""
         for number, f in enumerate(features):
             x = f.astype(np.float64)
@@ -124,7 +130,10 @@ def _correlation(
 
 
 def linear_cka(x: Features, y: Features) -> float:
-    """|Yᵀ X|² / (|Xᵀ X| |Yᵀ Y|) of centred features, in Frobenius norms. Shape: `(frames, channels)`, another width."""
+    """|Yᵀ X|² / (|Xᵀ X| |Yᵀ Y|) of centred features, in Frobenius norms.
+
+    Shape: `(frames, channels)`, another width.
+    """
     x, y = (f - f.mean(axis=0, dtype=np.float64).astype(np.float32) for f in (x, y))
     norms = np.linalg.norm(x.T @ x) * np.linalg.norm(y.T @ y)
     return float(np.linalg.norm(y.T @ x) ** 2 / norms) if norms else 0.0

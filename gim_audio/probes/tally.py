@@ -62,7 +62,10 @@ class Tally:
     def rows(
         self, modules: Sequence[int], names: Sequence[str], notes: Sequence[dict[str, Any]]
     ) -> list[dict[str, Any]]:
-        """Return a row for each module: its accuracy with a 95% interval over speakers, and its note."""
+        """Return a row for each module.
+
+        Its accuracy with a 95% interval over speakers, and its note.
+        """
         right = np.stack([self.right[speaker] for speaker in self.speakers])
         total = np.array([self.total[speaker] for speaker in self.speakers], dtype=np.float64)
         return [
@@ -86,7 +89,10 @@ def share_of(part: npt.NDArray[np.float64], total: npt.NDArray[np.float64]) -> S
 
 
 def figure(name: str, found: Estimate) -> dict[str, Any]:
-    """Return a figure as results keep it: the value by its name, the interval, and the values on halves."""
+    """Return a figure as results keep it.
+
+    The value by its name, the interval, and the values on halves.
+    """
     kept = {name: found.value, "interval": found.interval, "halves": found.halves}
     if found.value != found.uncorrected:
         kept |= {f"{name}_uncorrected": found.uncorrected, "slack": found.slack}
@@ -109,9 +115,9 @@ def write_result(
         "experiment": experiment,
         "model": encoder.name,
         "precision": encoder.precision,
-        "trained_steps": None
-        if experiment in (*BASELINES, "random")
-        else trained_steps(Path(experiment)),
+        "trained_steps": (
+            None if experiment in (*BASELINES, "random") else trained_steps(Path(experiment))
+        ),
         "train": str(train) if train else None,
         "test": str(test),
         "corpora": _fingerprints([data for data in (train, test) if data], result.task),
@@ -127,7 +133,10 @@ LABELLED = ("phones", "units", "per", "abx")
 
 
 def _fingerprints(folders: Sequence[Path], task: str) -> dict[str, str]:
-    """Return the fingerprint of each packed corpus, which covers its audio, and of the phones that a task used."""
+    """Return the fingerprints of the packed corpora and of the phones that a task used.
+
+    A corpus' fingerprint covers its audio.
+    """
     found = {}
     for folder in folders:
         if (file := folder / "fingerprint").exists():

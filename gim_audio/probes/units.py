@@ -1,4 +1,7 @@
-"""Discrete units: k-means clusters of frames, and how much they say about phones (Hsu et al. 2021, HuBERT)."""
+"""Discrete units: k-means clusters of frames, and what they say about phones.
+
+They are HuBERT's (Hsu et al. 2021).
+"""
 
 from functools import partial
 
@@ -20,11 +23,12 @@ __all__ = ["UnitProbe"]
 class UnitProbe(Evaluation):
     """Clusters of training frames, compared with the phones of test frames.
 
-    Of each module: `pnmi`, the share of the phones' entropy that a frame's unit takes away (mutual information over
-    H(phone)); `phone_purity`, how often a frame has the commonest phone of its unit; `cluster_purity`, how often it has
-    the commonest unit of its phone. `pnmi` and its interval over speakers are corrected for the bias of mutual
-    information that is computed from counts, which a test set of some minutes raises by several points;
-    `pnmi_uncorrected` is the plug-in value that the literature gives for hours of speech.
+    Of each module: `pnmi`, the share of the phones' entropy that a frame's unit takes away (mutual
+    information over H(phone)); `phone_purity`, how often a frame has the commonest phone of its
+    unit; `cluster_purity`, how often it has the commonest unit of its phone. `pnmi` and its
+    interval over speakers are corrected for the bias of mutual information that is computed from
+    counts, which a test set of some minutes raises by several points; `pnmi_uncorrected` is the
+    plug-in value that the literature gives for hours of speech.
 
     Args:
         sample: The frames that are clustered; its first shift counts.
@@ -55,7 +59,8 @@ class UnitProbe(Evaluation):
         self._frames = len(examples.labels)
         if self._frames < self.units:
             raise DataError(
-                f"{self.train.path}: {self._frames} labelled frames are too few for {self.units} units"
+                f"{self.train.path}: {self._frames} labelled frames are too few for {self.units}"
+                " units"
             )
         self._clusters = [
             MiniBatchKMeans(

@@ -1,4 +1,7 @@
-"""Speaker verification without training: is this the voice that was enrolled? By the cosine of mean features."""
+"""Speaker verification without training.
+
+Is this the voice that was enrolled? By the cosine of mean features.
+"""
 
 import numpy as np
 import numpy.typing as npt
@@ -14,11 +17,14 @@ __all__ = ["VerificationProbe"]
 
 
 class VerificationProbe(Evaluation):
-    """Equal error rate: the threshold at which as many true voices are refused as false ones are taken.
+    """Equal error rate of speaker verification.
 
-    A voice is the mean over a speaker's utterances in `train` of their mean features, less the mean over all of them;
-    every test utterance is tried against every voice. The interval is over the speakers who are enrolled and tested;
-    one that is left out is left out as a test speaker and as a voice.
+    At its threshold as many true voices are refused as false ones are taken.
+
+    A voice is the mean over a speaker's utterances in `train` of their mean features, less the mean
+    over all of them; every test utterance is tried against every voice. The interval is over the
+    speakers who are enrolled and tested; one that is left out is left out as a test speaker and as
+    a voice.
 
     Args:
         subject: The features that are evaluated.
@@ -39,16 +45,17 @@ class VerificationProbe(Evaluation):
             raise DataError(f"{train.path}: one speaker only: a false voice is needed too")
         if not set(self._voices) & set(test.speakers.values()):
             raise DataError(
-                f"{test.path}: none of its speakers is in {train.path}: there is no true voice to try"
+                f"{test.path}: none of its speakers is in {train.path}: there is no true voice"
+                " to try"
             )
         self._enrolled: list[list[Features]] = []
         self._tried: list[list[Features]] = []
 
-    def learn(self, name: str, features: list[Features]) -> None:  # noqa: ARG002
+    def learn(self, name: str, features: list[Features]) -> None:
         """See `Evaluation`."""
         self._enrolled.append([f.mean(axis=0) for f in features])
 
-    def judge(self, name: str, features: list[Features]) -> None:  # noqa: ARG002
+    def judge(self, name: str, features: list[Features]) -> None:
         """See `Evaluation`."""
         self._tried.append([f.mean(axis=0) for f in features])
 
@@ -91,14 +98,16 @@ class VerificationProbe(Evaluation):
 def error_of(
     scores: Features, spoken: npt.NDArray[np.int64], voiced: npt.NDArray[np.int64], speakers: int
 ) -> Statistic:
-    """Return the equal error rate as a function of the pairs of a test speaker and a voice that count.
+    """Return the equal error rate as a function of the pairs that count.
+
+    A pair is a test speaker and a voice.
 
     Args:
         scores: The score of each test utterance with each voice. Shape: `(utterances, voices)`.
         spoken: The speaker of each utterance. Shape: `(utterances,)`.
         voiced: The speaker of each voice. Shape: `(voices,)`.
-        speakers: The number of speakers with true trials. Those with higher numbers are not left out: their trials
-            count where the other speaker does, and always among themselves.
+        speakers: The number of speakers with true trials. Those with higher numbers are not left
+            out: their trials count where the other speaker does, and always among themselves.
     """
     rate = error_rate(scores, spoken[:, None] == voiced)
     others = 1 + max(spoken.max(), voiced.max()) - speakers
@@ -120,10 +129,13 @@ def _unit(vectors: npt.NDArray[np.float32]) -> Features:
 
 
 def error_rate(scores: Features, true: npt.NDArray[np.bool_]) -> Statistic:
-    """Return the equal error rate as a function of the weights of trials, for which scores are sorted once.
+    """Return the equal error rate as a function of the weights of trials.
 
-    It is where the shares of refused true and accepted false trials cross, between two thresholds if need be; NaN
-    where no true or no false trial has a weight. Shape: scores, truth and weights alike.
+    Scores are sorted once for all weights.
+
+    It is where the shares of refused true and accepted false trials cross, between two thresholds
+    if need be; NaN where no true or no false trial has a weight. Shape: scores, truth and weights
+    alike.
     """
     order = np.argsort(-scores.ravel(), kind="stable")
     falling, right = scores.ravel()[order], true.ravel()[order]

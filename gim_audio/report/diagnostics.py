@@ -1,4 +1,7 @@
-"""Figures that explain an accuracy: confusions, label shifts, the course of training, and what features are like."""
+"""Figures that explain an accuracy.
+
+Confusions, label shifts, the course of training, and what features are like.
+"""
 
 from collections.abc import Sequence
 from functools import partial
@@ -31,7 +34,10 @@ def draw_diagnostics(experiment: Experiment) -> dict[str, Figure]:
 
 
 def draw_layers(experiments: Sequence[Experiment]) -> Figure | None:
-    """Accuracy by layer of all experiments, by the strict protocol; the published speaker curves dotted."""
+    """Accuracy by layer of all experiments, by the strict protocol.
+
+    The published speaker curves dotted.
+    """
     shown = [e for e in experiments if any(e.probe(task, "trained", "strict") for task in TASKS)]
     if not shown:
         return None

@@ -87,7 +87,8 @@ def write_report(paths: Sequence[Path], out: Path, markdown: Path | None, title:
         *(_provenance(experiment) for experiment in experiments),
     ]
     page = (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
+        '<!doctype html><html lang="en"><head><meta'
+        f' charset="utf-8"><title>{html.escape(title)}</title>'
         f"<style>{CSS}</style></head><body><h1>{html.escape(title)}</h1>"
         f'<p class="sub">{html.escape(now["date"])}, commit {html.escape(now["commit"])}</p>'
         f"{''.join(parts)}</body></html>\n"
@@ -102,7 +103,10 @@ def write_report(paths: Sequence[Path], out: Path, markdown: Path | None, title:
 def _image(name: str, png: bytes) -> str:
     """Return an image as wide as the figure, so that the letters of all have one size."""
     width = int.from_bytes(png[16:20]) * 96 // DPI  # CSS has 96 pixels an inch
-    return f'<img alt="{name}" width="{width}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+    return (
+        f'<img alt="{name}" width="{width}"'
+        f' src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+    )
 
 
 def _side_by_side(experiments: Sequence[Experiment]) -> list[Table]:
@@ -144,7 +148,10 @@ def _html(table: Table, kind: str = "") -> str:
         f"<tr>{''.join(f'<td>{_cell(cell)}</td>' for cell in row)}</tr>" for row in table.rows
     )
     caption = html.escape(table.caption)
-    return f'<table class="{kind}"><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
+    return (
+        "<table"
+        f' class="{kind}"><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
+    )
 
 
 def _cell(text: str) -> str:

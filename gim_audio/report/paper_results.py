@@ -1,7 +1,7 @@
 """Numbers of the literature, to set beside ours: cited, never measured here.
 
-LibriSpeech train-clean-100 with the split of the CPC authors, 41 phones and 251 speakers; Löwe, O'Connor and
-Veeling, "Putting An End to End-to-End", NeurIPS 2019 (arXiv 1905.11786).
+LibriSpeech train-clean-100 with the split of the CPC authors, 41 phones and 251 speakers; Löwe,
+O'Connor and Veeling, "Putting An End to End-to-End", NeurIPS 2019 (arXiv 1905.11786).
 """
 
 __all__ = ["SOURCE", "SPEAKERS_BY_MODULE", "TABLE"]

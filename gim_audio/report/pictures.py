@@ -1,4 +1,7 @@
-"""Pictures of features themselves: an utterance on one time axis, and maps of phones and speakers."""
+"""Pictures of features themselves.
+
+An utterance on one time axis, and maps of phones and speakers.
+"""
 
 import matplotlib as mpl
 import numpy as np
@@ -32,10 +35,12 @@ WINDOW = 100
 def draw_utterance(
     encoder: Encoder, waveform: Waveform, name: str, alignment: Alignment | None
 ) -> Figure:
-    """Waveform, log mel spectrogram and the activations of every module, with the phones' boundaries.
+    """Draw a waveform, its log mel spectrogram and the activations of every module.
 
-    A module's channels are standardised over the utterance, and those that vary most are shown, the most active first
-    at the top.
+    Phones' boundaries are drawn over them.
+
+    A module's channels are standardised over the utterance, and those that vary most are shown, the
+    most active first at the top.
 
     Args:
         encoder: The encoder of the modules.
@@ -106,7 +111,9 @@ def draw_map(
     shift: int,
     seed: int = 0,
 ) -> Figure:
-    """t-SNE of a module's frames by phone, and of mean windows by speaker (van der Maaten and Hinton 2008).
+    """Draw t-SNE maps of a module (van der Maaten and Hinton 2008).
+
+    They show frames by phone, and mean windows by speaker.
 
     Args:
         encoder: The encoder of the module.

@@ -118,7 +118,9 @@ def read_starts(path: Path) -> list[dict[str, Any]]:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of `metrics.jsonl`, without those that are no JSON, which a killed run may leave.
+    """Return the lines of `metrics.jsonl`.
+
+    Lines that are no JSON, which a killed run may leave, are left out.
 
     Raises:
         DataError: It holds something else.
@@ -126,7 +128,8 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = _checked(path, list[Step], list(read_json_lines(path)))
     if len({len(line[name]) for line in found for name in PER_MODULE if name in line}) > 1:
         raise DataError(
-            f"{path}: damaged: its lines are of several numbers of modules: remove it, or train again"
+            f"{path}: damaged: its lines are of several numbers of modules: remove it, or train"
+            " again"
         )
     return found
 

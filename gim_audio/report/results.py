@@ -46,7 +46,10 @@ class Probe:
 
     @property
     def setup(self) -> tuple[Any, ...]:
-        """Protocol, data, labels and such settings as their shift: what must agree where two results are compared."""
+        """Protocol, data, labels and such settings as their shift.
+
+        What must agree where two results are compared.
+        """
         record = self.record
         settings = (record["settings"].get(key) for key in SETTINGS)
         corpora = tuple(sorted((record.get("corpora") or {}).items()))
@@ -54,7 +57,9 @@ class Probe:
 
     @property
     def chosen(self) -> dict[str, Any]:
-        """The module that stands for all: the best on training data that was held out, or else the last one.
+        """The module that stands for all.
+
+        The best on training data that was held out, or else the last one.
 
         The test set chooses nothing.
         """
@@ -76,7 +81,9 @@ class Probe:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A folder that `train` made, and what evaluations left in its `results/`; or one with results alone.
+    """A folder that `train` made, and what evaluations left in its `results/`.
+
+    Or one with results alone.
 
     Attributes:
         path: The folder.
@@ -96,7 +103,10 @@ class Experiment:
 
     @property
     def shown(self) -> bool:
-        """True where it has a model: one that was trained here, or whose results are here; not baselines alone."""
+        """True where it has a model: one that was trained here, or whose results are here.
+
+        Not baselines alone.
+        """
         return bool(self.config) or any(probe.kind == "trained" for probe in self.probes)
 
     def trained(self, task: str, protocol: str | None = None) -> list[Probe]:
@@ -114,7 +124,10 @@ class Experiment:
         )
 
     def probe(self, task: str, kind: str, protocol: str | None = None) -> Probe | None:
-        """The result for the longest training, or what was measured in the same way: random weights, a baseline."""
+        """The result for the longest training, or what was measured in the same way.
+
+        Random weights, a baseline.
+        """
         trained = self.trained(task, protocol)
         if kind == "trained" or not trained:
             return trained[-1] if trained and kind == "trained" else None
@@ -143,7 +156,8 @@ def _read(path: Path) -> Experiment:
     files = sorted((path / "results").rglob("*.json"))
     if not (path / "metrics.jsonl").exists() and not files:
         raise DataError(
-            f"{path}: no metrics.jsonl and no results: is it an experiment that `gim-audio train` made?"
+            f"{path}: no metrics.jsonl and no results: is it an experiment that `gim-audio train`"
+            " made?"
         )
     records = [read_result(file) for file in files]
     probes = [Probe(record["task"], _kind(record), record) for record in records]

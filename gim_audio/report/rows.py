@@ -24,7 +24,10 @@ def method(experiment: Experiment) -> tuple[str, str]:
 
 
 def rows(experiments: Sequence[Experiment]) -> Table:
-    """The last layer of every model, by both protocols, and what computed features and random weights reach."""
+    """Compare the last layer of every model, by both protocols.
+
+    Computed features and random weights are beside them.
+    """
     head = ["features", "updates"]
     head += [f"{task} %, {protocol}" for task in TASKS for protocol in PROTOCOLS]
     head += [f"published {task} %" for task in TASKS]
@@ -37,9 +40,11 @@ def rows(experiments: Sequence[Experiment]) -> Table:
         found = next((e for e in trained if _any(e, kind)), None)
         if found:
             known = (
-                found.probe(task, kind, protocol)
-                if kind == "random"
-                else baselines(found, task, protocol).get(kind)
+                (
+                    found.probe(task, kind, protocol)
+                    if kind == "random"
+                    else baselines(found, task, protocol).get(kind)
+                )
                 for task in TASKS
                 for protocol in PROTOCOLS
             )
@@ -67,8 +72,8 @@ def rows(experiments: Sequence[Experiment]) -> Table:
     shifts = sorted({str(probe.record["settings"].get("shift")) for probe in measured if probe})
     shifted = f" (label shift {', '.join(shifts)})" if shifts else ""
     caption = (
-        f"The last layer of each model, by protocol, with 95% intervals over speakers: measured here{shifted}, "
-        f"and published ({SOURCE}: a hundred times the speech, other labels)"
+        "The last layer of each model, by protocol, with 95% intervals over speakers: measured"
+        f" here{shifted}, and published ({SOURCE}: a hundred times the speech, other labels)"
     )
     return Table(caption, head, lines)
 
@@ -113,7 +118,10 @@ def by_layer(experiments: Sequence[Experiment], task: str, protocol: str) -> Tab
 
 
 def learning_curve(experiment: Experiment) -> Table | None:
-    """Phones of the last module against updates and hours of audio; None where one checkpoint alone was probed."""
+    """Phones of the last module against updates and hours of audio.
+
+    None where one checkpoint alone was probed.
+    """
     found = curve(experiment)
     if len(found) < 3:
         return None
@@ -127,7 +135,10 @@ def learning_curve(experiment: Experiment) -> Table | None:
 
 
 def curve(experiment: Experiment) -> list[tuple[int, float, dict[str, object]]]:
-    """Updates, hours of audio heard, and the last module's phone accuracy after them, by the strict protocol."""
+    """Return updates, hours of audio, and the last module's phone accuracy after them.
+
+    It is measured by the strict protocol.
+    """
     whole = experiment.probe("phones", "trained", "strict")
     if whole is None or not experiment.config:
         return []

@@ -96,7 +96,10 @@ def cell(row: dict[str, Any]) -> str:
 
 
 def abx(experiment: Experiment) -> Table | None:
-    """ABX errors of every module, trained and at initialisation, then the baselines; None where nobody measured."""
+    """ABX errors of every module, trained and at initialisation, then the baselines.
+
+    None where nobody measured.
+    """
     trained, random = experiment.probe("abx", "trained"), experiment.probe("abx", "random")
     if trained is None:
         return None
@@ -176,7 +179,10 @@ def beyond_accuracy(experiment: Experiment) -> Table | None:
 
 
 def slowness(experiment: Experiment) -> Table | None:
-    """Autocorrelation of every module, trained and at initialisation; None where nobody measured."""
+    """Autocorrelation of every module, trained and at initialisation.
+
+    None where nobody measured.
+    """
     trained, random = (experiment.probe("slowness", kind) for kind in ("trained", "random"))
     if trained is None:
         return None
@@ -279,7 +285,10 @@ def facts(experiment: Experiment) -> Table:
 
 
 def _by_command(probes: Sequence[Probe]) -> dict[tuple[str, str], list[Probe]]:
-    """Results of one command together, with where it ran, what encoding took and what it would take anew each epoch."""
+    """Return the results of one command together.
+
+    There is where it ran, what encoding took, and what it would take in each epoch.
+    """
     found: dict[tuple[str, str], list[Probe]] = {}
     for probe in probes:
         record = probe.record
@@ -289,8 +298,9 @@ def _by_command(probes: Sequence[Probe]) -> dict[tuple[str, str], list[Probe]]:
                 seconds[name] for name in ("encoding train", "encoding test", "all")
             )
             where += (
-                f"; {whole:.0f} s, {train + test:.0f} of them encoding, once, in {record['precision']} "
-                f"({20 * train + test:.0f} s, were training encoded anew in each of the published 20 epochs)"
+                f"; {whole:.0f} s, {train + test:.0f} of them encoding, once, in"
+                f" {record['precision']} ({20 * train + test:.0f} s, were training encoded anew in"
+                " each of the published 20 epochs)"
             )
         found.setdefault((record["provenance"]["command"], where), []).append(probe)
     return found

@@ -1,4 +1,7 @@
-"""Sentences about an experiment that rest on a test: against its initialisation, and against the best baseline."""
+"""Sentences about an experiment that rest on a test.
+
+Against its initialisation, and against the best baseline.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,7 +54,10 @@ MEASURES = (
 
 
 def baseline_name(kind: str) -> str | None:
-    """Return what a table calls a kind of results such as `mfcc+cmvn ±4`; None where it is no baseline."""
+    """Return what a table calls a kind of results such as `mfcc+cmvn ±4`.
+
+    None where it is no baseline.
+    """
     name, _, stacked = kind.partition(" ±")
     features, plus, normalised = name.partition("+")
     if features not in FEATURES or plus + normalised not in NORMALISED:
@@ -61,7 +67,10 @@ def baseline_name(kind: str) -> str | None:
 
 
 def baselines(experiment: Experiment, task: str, protocol: str | None = None) -> dict[str, Probe]:
-    """Return the results of all baselines that were measured as the experiment was, by kind, in a fixed order."""
+    """Return the results of all baselines that were measured as the experiment was.
+
+    They are by kind, in a fixed order.
+    """
     kinds = {probe.kind for probe in (*experiment.probes, *experiment.baselines)}
     if task in {
         "speakers",
@@ -77,7 +86,10 @@ def baselines(experiment: Experiment, task: str, protocol: str | None = None) ->
 
 
 def strongest(experiment: Experiment, task: str, protocol: str | None = None) -> Probe | None:
-    """Return the baseline with the best figure on the test set, which favours the baseline; None without baselines."""
+    """Return the baseline with the best figure on the test set, which favours the baseline.
+
+    None without baselines.
+    """
     measure = next(m for m in MEASURES if m.task == task)
     return _strongest(measure, list(baselines(experiment, task, protocol).values()))
 
@@ -131,8 +143,8 @@ def compared(measure: Measure, ours: Probe, theirs: Probe, name: str) -> str:
     if abs(change) > reach:
         verb = "is better than" if measure.sign * change > 0 else "is worse than"
     return (
-        f"{verb} {name} {figures}, 95% interval {change - reach:+.1f} to {change + reach:+.1f}; delete-half jackknife, "
-        f"paired over {len(ours.speakers)} speakers)."
+        f"{verb} {name} {figures}, 95% interval {change - reach:+.1f} to {change + reach:+.1f};"
+        f" delete-half jackknife, paired over {len(ours.speakers)} speakers)."
     )
 
 

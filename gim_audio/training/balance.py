@@ -39,7 +39,10 @@ def balance(costs: Sequence[float], parts: int) -> list[tuple[int, int]]:
 def measure(
     model: GreedyInfoMax, phase: Phase, config: Config, x: Tensor, labels: Tensor | None = None
 ) -> list[float]:
-    """Seconds of each module that a phase runs: the second of two passes, with gradients where it learns."""
+    """Seconds of each module that a phase runs.
+
+    The second of two passes, with gradients where it learns.
+    """
     costs: list[float] = []
     for _ in range(2):
         costs, started = [], time.perf_counter()

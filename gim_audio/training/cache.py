@@ -1,7 +1,8 @@
 """The input of a module for a whole corpus, computed once and read from disk in every step.
 
-`frames` holds 16-bit floats, utterance after utterance in the order of the corpus, each `(frames, channels)`; where an
-utterance begins follows from the corpus and the model. `plan` says of which weights and corpus it is.
+`frames` holds 16-bit floats, utterance after utterance in the order of the corpus, each `(frames,
+channels)`; where an utterance begins follows from the corpus and the model. `plan` says of which
+weights and corpus it is.
 """
 
 import hashlib
@@ -31,13 +32,15 @@ PIECE = 4000
 """Frames that are computed at once: a long utterance needs no more memory than a crop."""
 
 Source = Callable[[int, int, int], Tensor]
-"""Frames or samples of an utterance, by its number in the corpus, from one to another. Shape: `(1, n, channels)`."""
+"""Frames or samples of an utterance, by its number in the corpus, from one to another. Shape: `(1,
+n, channels)`."""
 
 
 class Cache:
     """The input of a module on disk.
 
-    Frames near an utterance's crops have seen what surrounds the crop, where a crop alone sees zeros.
+    Frames near an utterance's crops have seen what surrounds the crop, where a crop alone sees
+    zeros.
 
     Args:
         folder: The folder of the cache, which may not exist yet.
@@ -118,8 +121,8 @@ class Cache:
         )
         if needed > 0.95 * free:
             raise DataError(
-                f"{self.folder}: {needed / 1e9:.2f} GB are needed, {free / 1e9:.2f} GB are free: make room, or train "
-                f"without cache: true"
+                f"{self.folder}: {needed / 1e9:.2f} GB are needed, {free / 1e9:.2f} GB are free:"
+                " make room, or train without cache: true"
             )
         said = time.monotonic()
         with path.open("ab") as file:
@@ -198,7 +201,9 @@ def build(
     say: Callable[[str], None],
     check: Callable[[], None],
 ) -> None:
-    """Make the last of some caches, if it is not there, each from the one before it; those are removed then.
+    """Make the last of some caches, if it is not there, each from the one before it.
+
+    Those are removed then.
 
     Args:
         caches: The caches, of rising modules.
@@ -234,7 +239,10 @@ class CachedFeed:
         self.cache, self.device, self.part = cache, device, part
 
     def __call__(self, step: int) -> Tensor:
-        """Return the input for the batch of a step, counted from 0. Shape: `(batch, frames, channels)`."""
+        """Return the input for the batch of a step, counted from 0.
+
+        Shape: `(batch, frames, channels)`.
+        """
         cache = self.cache
         utterances, starts = cache.crops.where(step)[:, self.part].tolist()
         dtype = torch.bfloat16 if cache.dtype == torch.bfloat16 else torch.float32

@@ -72,7 +72,7 @@ class DataParallel(Distributed):
         apply_gradients(optimizer, self.clip)
         self._travelling = None
 
-    def share_report(self, output: Tensor, report: StepReport) -> StepReport:  # noqa: ARG002
+    def share_report(self, output: Tensor, report: StepReport) -> StepReport:
         """See `Distribution.share_report`."""
         self._arrive()
         numbers = report.pack()

@@ -60,8 +60,8 @@ class Distribution:
     def begin(
         self,
         phase: Phase,
-        costs: Callable[[], list[float]],  # noqa: ARG002 - one process has no choice
-        say: Callable[[str], None],  # noqa: ARG002
+        costs: Callable[[], list[float]],
+        say: Callable[[str], None],
     ) -> tuple[int, int]:
         """Return the first and the last module that this process runs in a phase.
 
@@ -73,7 +73,7 @@ class Distribution:
         """
         return phase.first, phase.last
 
-    def receive(self, batches: Batches, index: int, last: bool) -> Tensor:  # noqa: ARG002
+    def receive(self, batches: Batches, index: int, last: bool) -> Tensor:
         """Return the input of the first module for a batch.
 
         Args:
@@ -87,7 +87,7 @@ class Distribution:
         """Update a module whose gradients are there, unless they have to travel first."""
         apply_gradients(optimizer, self.clip)
 
-    def share_report(self, output: Tensor, report: StepReport) -> StepReport:  # noqa: ARG002
+    def share_report(self, output: Tensor, report: StepReport) -> StepReport:
         """Bring together what each process has to say of a step.
 
         Args:
@@ -127,7 +127,7 @@ class Distributed(Distribution):
 
 def begun(work: dist.Work | None) -> dist.Work:
     """Return work that has begun: only processes outside a group have none."""
-    assert work is not None  # noqa: S101 - see above
+    assert work is not None
     return work
 
 

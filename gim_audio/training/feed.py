@@ -18,8 +18,9 @@ class Feed:
     Args:
         crops: The crops of each step.
         device: The device that takes them.
-        keep: put all that crops can come from onto the device, as 16-bit integers; then a batch is one gather. `auto`
-            does so on a GPU, where they take less than half of the memory that is free.
+        keep: put all that crops can come from onto the device, as 16-bit integers; then a batch is
+            one gather. `auto` does so on a GPU, where they take less than half of the memory that
+            is free.
         part: The crops of a batch that this process has.
     """
 
@@ -45,7 +46,10 @@ class Feed:
                 self.kept[self._begins[index] : end] = torch.from_numpy(corpus.read(index))
 
     def __call__(self, step: int) -> Tensor:
-        """The part of a step's batch, counted from 0. Shape: `(batch, crop)`, samples in [-1, 1]."""
+        """The part of a step's batch, counted from 0.
+
+        Shape: `(batch, crop)`, samples in [-1, 1].
+        """
         if self.kept is None:
             pcm = send(torch.from_numpy(self.crops(step, self.part)), self.device)
         else:

@@ -1,4 +1,4 @@
-"""A stack that grows: modules from another experiment at its bottom, or a module that begins as the one below."""
+"""A stack that grows on another experiment, or begins with its weights."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -28,7 +28,8 @@ def graft(config: Config, model: GreedyInfoMax, base: Path) -> int:
         for key, value in before.items():
             if key != ignored and now[key] != value:
                 raise ConfigError(
-                    f"{section}.{key}: {base} has {value}, not {now[key]}: a stack grows by model.added"
+                    f"{section}.{key}: {base} has {value}, not {now[key]}: a stack grows by"
+                    " model.added"
                 )
     count = len(trained.stack)
     if config.model.added[: len(old.model.added)] != old.model.added:
@@ -50,7 +51,8 @@ def begin_with(config: Config, model: GreedyInfoMax, init: Path) -> list[int]:
         init: An experiment, a checkpoint or a model of the package.
 
     Returns:
-        The modules, from 1, whose prediction heads are new: `init` has none, or some of other shapes.
+        The modules, from 1, whose prediction heads are new: `init` has none, or some of other
+        shapes.
 
     Raises:
         ConfigError: The models have other shapes; names the first setting.

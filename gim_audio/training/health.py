@@ -20,7 +20,8 @@ class LossWatch:
     """
 
     FACTOR = 10.0
-    """The factor above its recent average (or a quarter of chance, if that is higher) at which a loss diverges."""
+    """The factor above its recent average (or a quarter of chance, if that is higher) at which a
+    loss diverges."""
     DECAY = 0.98
 
     def __init__(self, modules: int, chance: float) -> None:
@@ -31,7 +32,8 @@ class LossWatch:
         """Take note of a loss.
 
         Raises:
-            GimAudioError: it is not finite, or has blown up; what the weights are now must not be saved.
+            GimAudioError: it is not finite, or has blown up; what the weights are now must not be
+                saved.
         """
         if not math.isfinite(loss):
             raise GimAudioError(f"the loss of module {module} is {loss} at step {step}")
@@ -84,7 +86,9 @@ def effective_rank(features: Tensor) -> float:
 def diagnose(
     model: GreedyInfoMax, x: Tensor, first: int, last: int
 ) -> Iterator[tuple[int, float, float]]:
-    """Number, dead units and effective rank of modules: some 128 frames of each utterance tell enough.
+    """Number, dead units and effective rank of modules.
+
+    Some 128 frames of each utterance tell enough.
 
     Args:
         model: The model.

@@ -1,4 +1,7 @@
-"""Labels of a step's crops, where modules learn to name phones or speakers: functions of the step, as the crops are."""
+"""Labels of a step's crops, where modules learn to name phones or speakers.
+
+Functions of the step, as the crops are.
+"""
 
 import hashlib
 import json
@@ -36,13 +39,16 @@ def counted(objective: ObjectiveConfig, corpus: PackedCorpus) -> ObjectiveConfig
         raise DataError(f"{corpus.path}: one speaker only: there is nothing to tell apart")
     if objective.classes not in {None, found}:
         raise ConfigError(
-            f"objective.classes: {objective.classes}, but {corpus.path} has {found} {objective.kind}"
+            f"objective.classes: {objective.classes}, but {corpus.path} has {found}"
+            f" {objective.kind}"
         )
     return objective.model_copy(update={"classes": found})
 
 
 def labels_fingerprint(objective: ObjectiveConfig, corpus: PackedCorpus) -> str:
-    """Return a digest of the labels that an objective is taught; empty for InfoNCE, which is taught none.
+    """Return a digest of the labels that an objective is taught.
+
+    Empty for InfoNCE, which is taught none.
 
     The corpus has a fingerprint of its audio alone: the same audio may get other labels.
 
@@ -73,7 +79,9 @@ def labels_for(
     part: slice = slice(None),
     known: PackedCorpus | None = None,
 ) -> Labels:
-    """Return a function of the labels of each batch: nothing, phones `(batch, frames)` or speakers `(batch,)`.
+    """Return a function of the labels of each batch.
+
+    Nothing, phones `(batch, frames)` or speakers `(batch,)`.
 
     Phones are those of the last module's frames; -1 is a frame without one.
 

@@ -1,4 +1,7 @@
-"""The memory that a run needs, by arithmetic: tensors alone, without what libraries take for themselves."""
+"""The memory that a run needs, by arithmetic.
+
+Tensors alone, without what libraries take for themselves.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -74,7 +77,10 @@ def memory_by_module(model: GreedyInfoMax, config: Config) -> list[ModuleMemory]
 
 
 def peaks(model: GreedyInfoMax, config: Config) -> dict[str, int]:
-    """Bytes at most, by schedule: all modules jointly; or one after another, of which the dearest counts."""
+    """Bytes at most, by schedule: all modules jointly.
+
+    Or one after another, of which the dearest counts.
+    """
     modules = memory_by_module(model, config)
     everything, numbers = sum(m.weights + m.optimizer for m in modules), range(1, len(modules) + 1)
     return {
@@ -87,7 +93,10 @@ def peaks(model: GreedyInfoMax, config: Config) -> dict[str, int]:
 
 
 def alone(modules: Sequence[ModuleMemory], number: int, *, cached: bool) -> int:
-    """Bytes at most while one module, counted from 1, learns; from a cache, or on top of those below."""
+    """Bytes at most while one module, counted from 1, learns.
+
+    From a cache, or on top of those below.
+    """
     module, below = modules[number - 1], [] if cached else modules[: number - 1]
     own = 2 * module.weights + module.optimizer + module.activations
     passing = (

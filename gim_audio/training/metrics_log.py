@@ -33,7 +33,8 @@ def note_start(path: Path, step: int, **more: object) -> None:
 def read_lines(path: Path, step: int) -> list[Metrics]:
     """Return the lines up to a step.
 
-    A killed run may leave half a line, or lines that are later than its last checkpoint; a broken disk, others.
+    A killed run may leave half a line, or lines that are later than its last checkpoint; a broken
+    disk, others.
     """
     lines = read_json_lines(path)
     return [line for line in lines if isinstance(line, dict) and _number(line.get("step")) <= step]

@@ -53,7 +53,8 @@ class ModuleParallel(Distributed):
                 )
             if phase.stop is not None:
                 raise ConfigError(
-                    "training.parallel=modules: no phase can stop by accuracy, which only the last process knows"
+                    "training.parallel=modules: no phase can stop by accuracy, which only the last"
+                    " process knows"
                 )
 
     def begin(

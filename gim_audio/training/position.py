@@ -59,8 +59,9 @@ def check_same(experiment: Path, config: Config) -> None:
         for key, value in settings.items():
             if f"{section}.{key}" not in free and now[section][key] != value:
                 raise CheckpointError(
-                    f"{experiment}: was trained with {section}.{key}={value}, not "
-                    f"{now[section][key]}: resume with the same settings, or train in another folder"
+                    f"{experiment}: was trained with {section}.{key}={value}, not"
+                    f" {now[section][key]}: resume with the same settings, or train in another"
+                    " folder"
                 )
 
 

@@ -49,7 +49,8 @@ def join(config: Config, model: GreedyInfoMax) -> Iterator[Distribution]:
         return
     if "WORLD_SIZE" not in os.environ:
         raise ConfigError(
-            f"training.parallel={kind} needs several processes: torchrun --nproc-per-node 2 -m gim_audio train …"
+            f"training.parallel={kind} needs several processes: torchrun --nproc-per-node 2 -m"
+            " gim_audio train …"
         )
     device = pick_device(config.training.device)
     if device.type == "cuda":
@@ -60,8 +61,8 @@ def join(config: Config, model: GreedyInfoMax) -> Iterator[Distribution]:
         dist.init_process_group(backend, timeout=timedelta(minutes=10))
     except (ValueError, RuntimeError) as error:  # RuntimeError: torch's DistError
         raise ConfigError(
-            f"the processes cannot meet ({' '.join(str(error).split())[:200]}): torchrun sets RANK, "
-            "WORLD_SIZE, MASTER_ADDR and a MASTER_PORT that is free"
+            f"the processes cannot meet ({' '.join(str(error).split())[:200]}): torchrun sets RANK,"
+            " WORLD_SIZE, MASTER_ADDR and a MASTER_PORT that is free"
         ) from error
     try:
         if kind == "data":  # labels have no negatives: their losses are means over all processes

@@ -13,8 +13,8 @@ from gim_audio.errors import ConfigError
 __all__ = ["FIRST_CACHED", "Phase", "phases"]
 
 FIRST_CACHED = 3
-"""What module 2 takes comes of one narrow convolution: reading it takes longer than computing it again, and twice the
-disk of all others (tools/bench_memory.md)."""
+"""What module 2 takes comes of one narrow convolution: reading it takes longer than computing it
+again, and twice the disk of all others (tools/bench_memory.md)."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,8 @@ def phases(config: Config, batch: int, trained: int = 0) -> list[Phase]:
         modules = everything if given.modules == "all" else given.modules
         if modules[0] <= trained:
             raise ConfigError(
-                f"phase {number} trains module {modules[0]}: those up to {trained} are trained already"
+                f"phase {number} trains module {modules[0]}: those up to {trained} are trained"
+                " already"
             )
         if modules[0] == 1 and (given.cache or given.warm_start):
             raise ConfigError(

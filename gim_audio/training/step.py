@@ -69,7 +69,7 @@ class Step:
     def joint(cls, model: GreedyInfoMax, config: Config) -> "Step":
         """Return the step of all modules, with one learning rate for all."""
         rate = config.training.learning_rate
-        assert isinstance(rate, float)  # noqa: S101 - schedules know how to read the others
+        assert isinstance(rate, float)
         optimizers = {n: build_optimizer(m, rate) for n, m in enumerate(model.stack, start=1)}
         return cls(model, optimizers, seed=config.training.seed, dtype=type_of_products(config))
 

@@ -142,13 +142,15 @@ class Trainer:
             )
         if position.batch != self.crops.batch:
             raise CheckpointError(
-                f"{self.experiment}: was trained with {position.batch} crops a step, not {self.crops.batch}"
+                f"{self.experiment}: was trained with {position.batch} crops a step, not"
+                f" {self.crops.batch}"
             )
         labels = labels_fingerprint(self.config.objective, self.corpus)
         if position.labels and position.labels != labels:
             file = "phones.ctm" if self.config.objective.kind == "phones" else "utt2spk"
             raise DataError(
-                f"{self.corpus.path}: {file} has other labels than those {self.experiment} was trained on"
+                f"{self.corpus.path}: {file} has other labels than those {self.experiment} was"
+                " trained on"
             )
         position.labels = labels  # a checkpoint of an older version had none
         check_decay(self.experiment, self.config, position)
@@ -231,7 +233,7 @@ class Trainer:
             batches = CachedFeed(self._cache(phase), self.device, part)
         else:
             waveforms = Feed(self.crops, self.device, self.config.data.on_device, part)
-            batches = lambda index: self.model.standardise(waveforms(index))  # noqa: E731
+            batches = lambda index: self.model.standardise(waveforms(index))
 
         labels = labels_for(self.config.objective, self.model, self.crops, self.device, part)
 

@@ -1,4 +1,7 @@
-"""Figures and a page of the paper's claims, from what run.sh measured: python claims.py EXP CLAIMS.md."""
+"""Figures and a page of the paper's claims, from what run.sh measured.
+
+Python claims.py EXP CLAIMS.md.
+"""
 
 import json
 import sys
@@ -33,12 +36,16 @@ class Page:
         (file,) = folder.glob(f"{task}-*.json")
         record = json.loads(file.read_text(encoding="utf-8"))
         where = record["provenance"]
-        line = f"`{where['command']}`; {where['commit']}, {where['date']}, {where['hardware']}, torch {where['torch']}"
+        line = (
+            f"`{where['command']}`; {where['commit']}, {where['date']}, {where['hardware']}, torch"
+            f" {where['torch']}"
+        )
         if line not in self.commands:
             self.commands.append(line)
         if "speakers" not in record:
             sys.exit(
-                f"{file}: of an older version, without what a paired test needs: remove {folder} and run again"
+                f"{file}: of an older version, without what a paired test needs: remove {folder}"
+                " and run again"
             )
         return [row | {"speakers": len(record["speakers"])} for row in record["modules"]]
 
@@ -67,7 +74,7 @@ def shown(row: dict[str, Any]) -> str:
 
 
 def change(new: dict[str, Any], old: dict[str, Any]) -> tuple[float, float]:
-    """Return how many points one accuracy is above another, and half the width of the difference's interval."""
+    """Return by how many points one accuracy exceeds another, and half its interval's width."""
     first, second = (
         Estimate(r["accuracy"], r["accuracy"], r["interval"], r["halves"]) for r in (new, old)
     )
@@ -161,7 +168,8 @@ def depth(page: Page) -> None:
         convolutions = [row for row in rows if row["name"].startswith("conv")]
         steps = [points(above, below) for below, above in pairwise(convolutions)]
         found.append(
-            f"{task}: each convolution, from the second, changes the one below by {', '.join(steps)} points"
+            f"{task}: each convolution, from the second, changes the one below by"
+            f" {', '.join(steps)} points"
         )
         lines.append([task, *(shown(row) for row in rows)])
         one.tick_params(axis="x", rotation=45)
@@ -195,7 +203,10 @@ def slowness(page: Page) -> None:
     axes.set_ylabel("autocorrelation")
     axes.legend(fontsize=8)
     head = ["module", "10 ms, trained", "10 ms, untrained", "100 ms, trained", "100 ms, untrained"]
-    verdict = f"Measured: {slower} of {len(trained)} modules are slower than at their initialisation, at both lags."
+    verdict = (
+        f"Measured: {slower} of {len(trained)} modules are slower than at their initialisation, at"
+        " both lags."
+    )
     page.section("slowness", "The features are slow", verdict, head, lines, figure)
 
 
@@ -224,9 +235,10 @@ def gradients(page: Page) -> None:
         ratios[name[:3]].append(ratio[0])
         lines.append([name, *(f"{value:.3g}" for value in ratio)])
     verdict = (
-        "Measured: the gradient of the second convolution is, at the initialisation, from the shallowest stack to the "
-        f"deepest, {ratios['CPC'][0]:.3g} to {ratios['CPC'][-1]:.3g} times that of the last one under CPC, "
-        f"{ratios['GIM'][0]:.3g} to {ratios['GIM'][-1]:.3g} times under Greedy InfoMax."
+        "Measured: the gradient of the second convolution is, at the initialisation, from the"
+        f" shallowest stack to the deepest, {ratios['CPC'][0]:.3g} to {ratios['CPC'][-1]:.3g} times"
+        f" that of the last one under CPC, {ratios['GIM'][0]:.3g} to {ratios['GIM'][-1]:.3g} times"
+        " under Greedy InfoMax."
     )
     head = ["stack", *(f"second layer / last layer, {when}" for when in times)]
     page.section("gradients", "Gradients do not vanish with depth", verdict, head, lines, figure)
@@ -239,12 +251,16 @@ if __name__ == "__main__":
         for claim in (negatives, context, depth, slowness, gradients):
             claim(page)
     written = (
-        f"Written by `{provenance()['command']}`; do not edit. One run of each. Intervals of 95% are over speakers "
-        "(delete-half jackknife), those of differences paired by speaker; seeds are not varied."
+        f"Written by `{provenance()['command']}`; do not edit. One run of each. Intervals of 95%"
+        " are over speakers (delete-half jackknife), those of differences paired by speaker; seeds"
+        " are not varied."
     )
     body = "\n\n".join(page.parts)
     commands = "\n".join(f"- {line}" for line in page.commands)
     config = (experiment / "base/config.yaml").read_text(encoding="utf-8")
-    text = f"# The paper's claims, tested\n\n{written}\n\n{body}\n\n## Commands\n\n{commands}\n\n```yaml\n{config}```\n"
+    text = (
+        f"# The paper's claims, tested\n\n{written}\n\n{body}\n\n##"
+        f" Commands\n\n{commands}\n\n```yaml\n{config}```\n"
+    )
     write_text(out, text)
     print(f"wrote {out}")

@@ -1,9 +1,12 @@
-"""How large gradients are, by layer, in stacks of more and more convolutions: Greedy InfoMax against CPC.
+"""How large gradients are, by layer, in stacks of more and more convolutions.
+
+Greedy InfoMax against CPC.
 
     python gradients.py CONF PACKED OUT.json DEPTH...
 
-A layer's figure is the root mean square of the gradient of its weights, for one batch at the initialisation, and once
-more after some updates of the whole stack. More convolutions than five are three frames wide and keep the rate.
+A layer's figure is the root mean square of the gradient of its weights, for one batch at the
+initialisation, and once more after some updates of the whole stack. More convolutions than five are
+three frames wide and keep the rate.
 """
 
 import json

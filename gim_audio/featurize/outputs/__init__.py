@@ -24,7 +24,10 @@ FILES = {".npy", ".npz", ".pt", ".safetensors", ".ark", ".scp", ".csv", ".mat", 
 def parse_output(
     specifier: str, form: FileFormat = "npy", dtype: str = "float32", *, compress: bool
 ) -> Output:
-    """`ark:A`, `ark,scp:A,B`, `ark,t:A` (`-` is standard output), a table by its ending, or a folder.
+    """Return the output that a name asks for.
+
+    It is `ark:A`, `ark,scp:A,B` or `ark,t:A` (`-` is standard output), a table by its ending, or a
+    folder.
 
     Raises:
         GimAudioError: it is not understood, or does not go with the other settings.
@@ -41,7 +44,8 @@ def parse_output(
     path = Path(specifier)
     if not specifier or specifier == "-" or path.suffix in FILES:
         raise GimAudioError(
-            f"{specifier or 'OUTPUT'}: name a folder, ark:FILE (ark:- is standard output) or FILE.h5"
+            f"{specifier or 'OUTPUT'}: name a folder, ark:FILE (ark:- is standard output) or"
+            " FILE.h5"
         )
     if kind := TABLES.get(path.suffix):
         if form != "npy":

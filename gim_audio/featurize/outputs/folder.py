@@ -28,7 +28,10 @@ class Folder(Output):
     def refuse(self, name: str) -> str:
         """See `Output.refuse`."""
         if "/" in name:
-            return f"{name}: an utterance name with `/` is no file name: rename it, or write an archive"
+            return (
+                f"{name}: an utterance name with `/` is no file name: rename it, or write an"
+                " archive"
+            )
         if len(f"{name}.{self.form}".encode(errors="surrogateescape")) > LONGEST_NAME:
             return f"{name}: is too long for a file name: rename it, or write an archive"
         return super().refuse(name)

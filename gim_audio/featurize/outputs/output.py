@@ -18,7 +18,8 @@ from gim_audio.kaldi import write_table
 __all__ = ["BESIDE", "Matrix", "Output", "Write", "describe", "spaced"]
 
 BESIDE = ("utt2num_frames", "frame_shift", "frame_offset", "features.json")
-"""The files that describe features: in their folder, or beside an archive with its name before theirs."""
+"""The files that describe features: in their folder, or beside an archive with its name before
+theirs."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,10 @@ class Output(ABC):
 
     @abstractmethod
     def open(self, description: dict[str, Any]) -> AbstractContextManager[Write]:
-        """A context: yields what takes one utterance after another; it is there, whole, when the context ends."""
+        """A context: yields what takes one utterance after another.
+
+        It is there, whole, when the context ends.
+        """
 
     def refuse(self, name: str) -> str:
         """Return why an utterance cannot be called that here; nothing if it can."""

@@ -62,7 +62,10 @@ class Hdf5(Output):
 
 
 class _Patient(io.FileIO):
-    """Keeps its first error until it is asked; HDF5 writes in destructors too, each of which would print its own."""
+    """Keeps its first error until it is asked.
+
+    HDF5 writes in destructors too, each of which would print its own.
+    """
 
     error: OSError | None = None
 
