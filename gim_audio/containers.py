@@ -208,10 +208,10 @@ def has_length(source: Path | bytes) -> bool:
 class Mp3File(io.RawIOBase):
     """An MP3, and how far it was read.
 
-    libsndfile stops an MP3 at the number of frames that it says it has; where it does not say, at
-    the number that its size and its first frame suggest, which of a variable bit rate may be half
-    of it. Such a file seems here to be longer than any MP3 of its size can last: then it goes on to
-    the end.
+    libsndfile stops an MP3 at the number of frames that its header states. Where it states none, it
+    stops at the number that the file's size and first frame suggest, which at a variable bit rate
+    may be half of them. This class makes such a file look longer than any MP3 of its size can last:
+    libsndfile then reads to the end.
     """
 
     TIMES = 64

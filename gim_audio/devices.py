@@ -168,11 +168,11 @@ def give_back_freed_memory() -> None:
 def keep_freed_memory() -> None:
     """Let glibc keep what is freed.
 
-    Asking the kernel anew for each activation costs a step up to half its time.
+    Asking the kernel again for each activation costs a step up to half its time.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt:
         m_trim_threshold, m_mmap_max, m_arena_max = -1, -4, -8  # <malloc.h>
         mallopt(m_mmap_max, 0)
         mallopt(m_trim_threshold, 2**31 - 1)
-        mallopt(m_arena_max, 1)  # what one thread freed is there for another
+        mallopt(m_arena_max, 1)  # what one thread freed can serve another

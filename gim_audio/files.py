@@ -87,7 +87,7 @@ def absent(path: Path, *, but: Collection[str] = ()) -> None:
         but: Names of files that its folder may hold.
 
     Raises:
-        GimAudioError: `path` is there, and not as a folder that holds nothing else; or its folder
+        GimAudioError: `path` exists, and not as a folder that holds nothing else; or its folder
             is closed.
     """
     empty = path.is_dir() and all(inside.name in but for inside in path.iterdir())
@@ -170,7 +170,7 @@ def follow(link: Path) -> Path:
 @cache
 def _note(text: str) -> None:
     """Tell the user once."""
-    print(f"note: {text}", file=sys.stderr)
+    print(f"note: {text}", file=sys.stderr)  # noqa: T201 - the command line stands above this file
 
 
 def set_mode(path: Path, mode: int) -> None:
@@ -232,7 +232,7 @@ def lock(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _lock_by_name(path: Path) -> Iterator[None]:
-    """Keep others out by a file that is there, for file systems without locks.
+    """Keep others out by a lock file, for file systems without locks.
 
     It may outlive its process.
     """

@@ -26,9 +26,9 @@ __all__ = [
 ]
 
 PHONES = (
-    "SIL", "SPN", "aa", "ae", "ah", "ao", "aw", "ay", "b", "ch", "d", "dh", "eh", "er", "ey", "f", "g", "hh",
-    "ih", "iy", "jh", "k", "l", "m", "n", "ng", "ow", "oy", "p", "r", "s", "sh", "t", "th", "uh", "uw", "v",
-    "w", "y", "z", "zh",
+    "SIL", "SPN", "aa", "ae", "ah", "ao", "aw", "ay", "b", "ch", "d", "dh", "eh", "er", "ey",
+    "f", "g", "hh", "ih", "iy", "jh", "k", "l", "m", "n", "ng", "ow", "oy", "p", "r", "s", "sh",
+    "t", "th", "uh", "uw", "v", "w", "y", "z", "zh",
 )  # fmt: skip
 """Silence, spoken noise and the 39 ARPAbet phones without stress: the classes of the published
 probe."""
@@ -161,7 +161,7 @@ def _alignment(path: Path, name: str, phones: list[tuple[float, float, int]]) ->
 def read_alignments(path: Path) -> dict[str, Alignment]:
     """Read alignments: a folder of TextGrids, a CTM or the CPC authors' text.
 
-    The last two are told apart by the first line.
+    The first line shows which of the last two it is.
 
     Raises:
         DataError: the file is missing or in none of the formats.

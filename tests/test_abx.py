@@ -56,7 +56,7 @@ def angle(x, y):
 
 @pytest.fixture(scope="module")
 def tokens():
-    """Of three speakers, two contexts, three phones.
+    """Items of three speakers, two contexts, three phones.
 
     Some cells are empty or have one token only.
     """

@@ -14,7 +14,7 @@ from gim_audio.phones import PHONES, Alignment, read_alignments, read_ctm
 
 
 def phones(*pieces):
-    """Of `(name, seconds)` one after another."""
+    """Return an alignment of `(name, seconds)` one after another."""
     edges = np.cumsum([0.0, *(seconds for _, seconds in pieces)])
     return Alignment(edges[:-1], edges[1:], np.array([PHONES.index(name) for name, _ in pieces]))
 
@@ -44,7 +44,7 @@ def test_words():
 
 
 def test_the_built_in_corpus(spoken, tmp_path, run):
-    """Of the voices that sound most like people; nobody in it is left out."""
+    """A corpus of the voices that sound most like people; nobody is left out."""
     status, _, said = run("data", "align", spoken, "--out", tmp_path / "found.ctm", "--nj", 2)
     assert status == 0, said
     found = agreement(read_ctm(spoken / "phones.ctm"), read_ctm(tmp_path / "found.ctm"))

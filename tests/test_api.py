@@ -114,7 +114,7 @@ def test_a_stream_in_tensors_and_its_end(model):
     assert isinstance(stream.push(torch.zeros(500)), torch.Tensor)
     with pytest.raises(AudioError, match="not finite"):
         stream.push(np.array([np.nan], np.float32))
-    assert len(stream.push(np.zeros(160, np.float32))) == 1  # what was refused was not heard
+    assert len(stream.push(np.zeros(160, np.float32))) == 1  # what was refused was not received
     stream.flush()
     with pytest.raises(AudioError, match="the stream is over"):
         stream.push(np.zeros(1, np.float32))
@@ -244,7 +244,7 @@ def saved(tmp_path, model):
 
 
 def test_an_s3prl_upstream(saved, model):
-    """Its contract: a list of waveforms in, hidden states of one rate out, padded.
+    """The contract: a list of waveforms in, hidden states of one rate out, padded.
 
     Lengths by the downsample rate.
     """
@@ -281,7 +281,7 @@ def test_inside_s3prl(saved, monkeypatch):
         from s3prl import hub
         from s3prl.nn import Featurizer as Sum
         from s3prl.nn import S3PRLUpstream
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - it needs what torchaudio has removed
         pytest.skip(f"s3prl cannot be imported here: {error}")
     from gim_audio.featurize.s3prl import gim_upstream
 

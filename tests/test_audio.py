@@ -117,7 +117,7 @@ def test_what_ends_too_early_is_noticed(tmp_path, kind, order):
 
 
 def test_lengths_that_are_not_known(tmp_path):
-    """As sox writes AIFF and ffmpeg WAV where they cannot seek."""
+    """Lengths that sox and ffmpeg write where they cannot seek."""
     soundfile.write(tmp_path / "a.aiff", tone(16000), 16000)
     whole = (tmp_path / "a.aiff").read_bytes()
     at = whole.index(b"SSND") + 4

@@ -10,6 +10,7 @@ from conftest import ROOT
 
 from gim_audio.config import Config, load
 from gim_audio.model.objectives import InfoNCE
+from gim_audio.model.sampling import Sampler
 
 
 @pytest.fixture(scope="module")
@@ -24,13 +25,13 @@ def bench_step():
 
 
 def test_what_is_measured_against_is_the_published_objective(bench_step):
-    """As many weights, ln 11 with zeroed heads, and our losses on average, with the same heads."""
+    """The published loss has as many weights, ln 11 with zeroed heads, and our losses on average."""
     published = bench_step.Published(Config())
     assert sum(p.numel() for p in published.parameters()) == 23_143_424
     torch.manual_seed(0)
     z = torch.randn(3, 60, 6)
     theirs = bench_step.PublishedLoss(6, 6, steps=4, window=20)
-    ours = InfoNCE(6, 6, steps_ahead=4, kind="batch", number=10, window=20)
+    ours = InfoNCE(6, 6, Sampler("batch", 10, 20, 4))
     ours.heads.data = torch.stack([head.weight.data for head in theirs.heads])
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -66,7 +67,7 @@ def test_a_measurement_is_a_line_of_numbers():
 
 @pytest.mark.parametrize(("cuts", "within"), [("[]", 1e-9), ("[1, 2, 3, 4]", 0.01)])
 def test_the_arithmetic_of_a_step(bench_step, cuts, within):
-    """As torch counts it, but for the scores.
+    """Compare with what torch counts, but for the scores.
 
     The last third of the heads' products is done in place, which it misses.
 

@@ -88,7 +88,7 @@ def test_the_examples_work(example, tmp_path, monkeypatch, run, corpus, tiny, sp
 
 
 def test_help_imports_nothing_heavy():
-    """That is what keeps it under a third of a second."""
+    """Importing little keeps it under a third of a second."""
     code = (
         "import sys\nfrom gim_audio.cli import main\nmain(['--help'])\nprint({'torch', 'numpy'} &"
         " set(sys.modules))"

@@ -21,7 +21,7 @@ from gim_audio.kaldi import locate
 
 
 def loud_and_quiet(seconds=12):
-    """What makes a variable bit rate vary."""
+    """Sound that makes a variable bit rate vary."""
     generator = np.random.default_rng(0)
     level = np.repeat([0.001, 0.5], 2 * 16000)
     return np.tile(level, seconds // 4)[: seconds * 16000] * generator.uniform(
@@ -129,7 +129,7 @@ def test_the_header_of_an_mp3_that_does_not_say_how_long_it_is(tmp_path, mp3):
 
 
 def test_an_mp3_in_a_wav_is_refused(tmp_path, mp3):
-    """As ffmpeg writes it, with the fact chunk.
+    """The form that ffmpeg writes, with the fact chunk.
 
     Libsndfile reads about half of the frames of a variable bit rate.
     """
@@ -230,7 +230,7 @@ def test_a_cut_sphere_file():
 
 @pytest.mark.parametrize("form", ["VOC", "AVR", "SDS", "WVE"])
 def test_formats_that_libsndfile_does_not_follow_to_the_end(form):
-    """It makes up what a cut SDS or WVE lacks, and takes headers within a VOC for samples."""
+    """libsndfile makes up what a cut SDS or WVE lacks, and takes headers within a VOC for samples."""
     subtype = "ALAW" if form == "WVE" else None
     rate = 8000 if form == "WVE" else 16000
     with pytest.raises(AudioError, match=f"libsndfile does not read {form} reliably"):
@@ -288,7 +288,7 @@ def test_an_archive_with_white_space_and_pad_bytes(tmp_path):
 
 @pytest.mark.parametrize("length", [0, 0xFFFFFFFF, 0x7FFFFFFF])
 def test_a_wav_of_unknown_length_in_an_archive(tmp_path, length):
-    """As ffmpeg and sox write it to a pipe: what follows in the archive would be heard too."""
+    """ffmpeg and sox write it so to a pipe: what follows in the archive would be read too."""
     wav = encoded(loud_and_quiet(4), "WAV")
     streamed = (
         wav[:4] + struct.pack("<I", length) + wav[8:40] + struct.pack("<I", length) + wav[44:]
@@ -345,7 +345,7 @@ def test_two_oggs_on_standard_input(tmp_path):
     "kind", ["AU twice", "chunk between", "FLAC behind", "hole", "damaged page", "no samples"]
 )
 def test_standard_input_is_believed_no_more_than_files(tmp_path, kind):
-    """What a file of these bytes is refused for, a pipe is refused for too; in one line."""
+    """A pipe is refused for what a file of these bytes is refused for, in one line."""
     wav, ogg = encoded(loud_and_quiet(4), "WAV"), pages(encoded(loud_and_quiet(16), "OGG"))
     given = {
         "AU twice": 2 * au(loud_and_quiet(4)),

@@ -84,7 +84,7 @@ def test_stacked_frames():
 
 
 def test_alike_is_what_rotation_and_scale_do_not_change():
-    """And equals its definition by Gram matrices of frames."""
+    """The value equals its definition by Gram matrices of frames."""
     generator = np.random.default_rng(0)
     x, y = (generator.standard_normal((50, width)).astype(np.float32) + 3 for width in (6, 9))
     rotation = np.linalg.qr(generator.standard_normal((6, 6)))[0].astype(np.float32)
@@ -114,7 +114,7 @@ def test_slowness_by_its_definition(tmp_path):
 class Spelt(Loudness):
     """Features that show a phone of 80 ms as it is: one channel each of silence, aa and ae."""
 
-    modules, geometries = ["spelt"], Loudness.geometries[:1]
+    module_names, geometries = ["spelt"], Loudness.geometries[:1]
 
     def encode(self, waveform, modules=None):
         level = super().encode(waveform)[0][:, 0]
@@ -155,7 +155,7 @@ def test_phones_are_read_in_order(spelt, monkeypatch):
 
 
 def test_the_loss_that_chooses_the_epochs(spelt, monkeypatch):
-    """It is the mean of the utterances' losses, from a few utterances at a time.
+    """The loss is the mean of the utterances' losses, from a few utterances at a time.
 
     All at once take gigabytes.
     """

@@ -1,4 +1,4 @@
-"""What is exported gives the features of the model, in another program."""
+"""Exported models give the same features in another program."""
 
 import ast
 from itertools import pairwise
@@ -21,7 +21,7 @@ TOLERANCE = 1e-4
 
 @pytest.fixture(scope="module", params=STACKS)
 def exported(request, tmp_path_factory):
-    """A model, and the files that were made of it."""
+    """A model, and the files exported from it."""
     from gim_audio.cli import main
 
     folder = tmp_path_factory.mktemp("export")

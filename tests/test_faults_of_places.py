@@ -1,6 +1,6 @@
 """File systems, memory, processes and files that fail.
 
-The work goes on, or one line says why not.
+The work continues, or one line says why not.
 """
 
 import errno
@@ -49,7 +49,7 @@ def lacking(monkeypatch, module, function, code):
 def test_file_systems_that_lack_something(
     corpus, noise, tmp_path, run, monkeypatch, module, function, code, note
 ):
-    """Networks and removable disks lack locks, links, modes or a flush: the work goes on."""
+    """Networks and removable disks lack locks, links, modes or a flush: the work continues."""
     lacking(monkeypatch, module, function, code)
     files._note.cache_clear()
     (tmp_path / "c.yaml").write_text(TINY)
@@ -119,7 +119,7 @@ def test_a_damaged_file_is_not_reported(trained, tmp_path, run, name):
 
 
 def test_memory_that_is_not_enough(trained, run, monkeypatch):
-    """It names the last good checkpoint and what to make smaller."""
+    """The line names the last good checkpoint and what to make smaller."""
     arguments, experiment = trained
 
     def refuse(*_, **__):

@@ -4,7 +4,7 @@ import pytest
 
 from gim_audio import config
 from gim_audio.errors import ConfigError
-from gim_audio.featurize.run import numbered
+from gim_audio.featurize.target import numbered
 
 BOM = "\ufeff"
 

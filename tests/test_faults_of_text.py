@@ -20,7 +20,7 @@ BOM = "\ufeff"
 
 
 def named(data, tables):
-    """Write tables of a data directory anew, each after a byte order mark."""
+    """Rewrite tables of a data directory, each after a byte order mark."""
     for name in tables:
         (data.path / name).write_text(BOM + (data.path / name).read_text())
 
@@ -170,7 +170,7 @@ def test_hidden_files_of_a_mac_are_not_speech(tmp_path, run):
 
 
 def test_a_long_list_is_searched_once(tmp_path):
-    """It took minutes."""
+    """A long line once took minutes."""
     lines = [f"utt{number:06d} /x/{number}.wav\n" for number in range(100_000)]
     (tmp_path / "long.scp").write_text("".join([*lines, lines[-1]]))
     with pytest.raises(DataError, match="the name utt099999 stands twice"):
@@ -190,7 +190,7 @@ NUMBER = st.one_of(
     st.lists(st.tuples(TEXT, NUMBER, NUMBER, st.sampled_from([*PHONES, "1", "AH0", "sil_S", "?"])))
 )
 def test_any_alignment_is_read_or_refused(tmp_path, lines):
-    """What is read has times in order and known phones.
+    """Alignments that are read have times in order and known phones.
 
     The rest is refused by a line that names the file.
     """

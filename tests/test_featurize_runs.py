@@ -101,7 +101,7 @@ def test_nothing_is_done_twice_but_what_failed(small, tmp_path, run, monkeypatch
 
 
 def test_killed_while_it_wrote(small, noise, tmp_path, run, monkeypatch):
-    """What of the output is there already is its own: it is written again, to the same bytes."""
+    """An unfinished output of the same run is written again, to the same bytes."""
     from gim_audio.featurize.outputs.archive import Archive
 
     command = [
@@ -166,7 +166,7 @@ def test_an_utterance_is_entered_with_all_its_modules_or_not_at_all(
 
 
 def test_audio_that_has_changed_is_done_again(small, noise, corpus, tmp_path, run, monkeypatch):
-    """Also where it lies in an archive, as in a packed corpus."""
+    """The same holds in an archive, as in a packed corpus."""
 
     def interrupted(output, description):
         raise KeyboardInterrupt
@@ -213,7 +213,7 @@ def test_other_settings_begin_anew(small, noise, tmp_path, run, monkeypatch):
     ids=["while it works", "while it writes"],
 )
 def test_a_full_disk_costs_nothing(small, tmp_path, output, options, size, said):
-    """A process that may write no larger file stops with one line, and goes on where it may."""
+    """A process that may write no larger file stops with one line, and continues where it may."""
     data = many(tmp_path / "many", 300)
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({0}, {0}))"
     call = "from gim_audio.cli import main; main({})"
@@ -289,7 +289,7 @@ def test_notes(small, tmp_path, run):
 
 
 def test_absurd_samples_fail_alone(small, tmp_path, run):
-    """In a batch, and in a file that is long enough for itself."""
+    """A batch and a long file of its own agree."""
     data = make_data(tmp_path / "d", {"a-1": 8000, "a-2": 8000, "a-3": 200_000})
     for name in ("a-2", "a-3"):
         samples = np.full(soundfile.info(data.recordings[name]).frames, 3e38, np.float32)

@@ -1,4 +1,4 @@
-"""What may happen to a run of days."""
+"""Events in the life of a run of days."""
 
 import json
 import os
@@ -78,7 +78,7 @@ def assert_same_runs(first, second):
 
 @pytest.fixture
 def conf(tmp_path):
-    """Of a run that lasts for some seconds and saves all the time."""
+    """A configuration of a run that lasts for some seconds and saves all the time."""
     path = tmp_path / "conf.yaml"
     path.write_text(TINY.replace("steps: 6", "steps: 250"))
     return path

@@ -72,7 +72,7 @@ def test_an_odd_number_of_speakers_is_not_treated_as_even():
 
 
 def test_speakers_without_errors_are_no_proof():
-    """Where 20 speakers are all right, a share of 1 - 0.05^(1/20) may still be wrong."""
+    """With 20 speakers all right, a share of 1 - 0.05^(1/20) may still be wrong."""
     found = estimate(share_of(np.full(20, 7.0), np.full(20, 7.0)), 20)
     assert found.interval == pytest.approx([0.05 ** (1 / 20), 1])
     found = estimate(share_of(np.zeros(20), np.full(20, 7.0)), 20)
@@ -81,7 +81,7 @@ def test_speakers_without_errors_are_no_proof():
 
 @pytest.mark.parametrize("value", [0.66, 0.99, 0.999, 1.0, 1.2])
 def test_a_rate_of_errors_may_exceed_one(value):
-    """Its interval has about the width of a t interval, whatever the rate.
+    """The interval has about the width of a t interval, at any rate.
 
     All phones missed is no upper bound.
     """
@@ -156,7 +156,7 @@ def test_speakers_and_pairs_are_told_apart(monkeypatch, speakers):
 
 
 def test_results_without_halves_of_pairs_are_compared():
-    """Those of older versions have none.
+    """Results of older versions have none.
 
     The noise of pairs is then counted too often, never too rarely.
     """

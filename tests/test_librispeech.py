@@ -33,8 +33,8 @@ class Server(http.server.BaseHTTPRequestHandler):
     """Serve one archive, breaking the connection after each number of bytes in `cuts`."""
 
     archive = b""
-    cuts: list[int] = []
-    ranges: list[str | None] = []
+    cuts: list[int] = []  # noqa: RUF012
+    ranges: list[str | None] = []  # noqa: RUF012
     honours_range = True
 
     def do_GET(self):
@@ -97,7 +97,7 @@ def test_download_and_read(server, tmp_path):
     ]  # nothing else is left
     librispeech.download(
         tmp_path / "c", "dev-clean-2", mirror="http://127.0.0.1:9"
-    )  # it is there: nobody is asked
+    )  # it exists: nothing is downloaded
 
 
 @pytest.mark.parametrize("honours_range", [True, False])

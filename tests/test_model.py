@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from gim_audio.config import Config, ModelConfig, ObjectiveConfig, load
-from gim_audio.model.build import build_model, module_names
+from gim_audio.inference.layers import module_names
+from gim_audio.model.build import build_model
 from gim_audio.model.contexts import CausalConvolutions, GRUContext
 from gim_audio.model.stack import autocast
 
@@ -160,7 +161,7 @@ def test_names_say_what_a_module_is_made_of():
 
 @pytest.mark.parametrize("bptt", [True, False])
 def test_bfloat16_gradients_are_near(bptt):
-    """Of each module on frames of unit variance.
+    """Compare each module's gradients on frames of unit variance.
 
     Numbers of 8 bits are 0.4% off, a sum of products some times that.
     """

@@ -23,7 +23,7 @@ def generator(seed=0):
 )
 def test_agrees_with_the_loops(kind, batch, frames, window):
     torch.manual_seed(1)
-    objective = InfoNCE(5, 7, steps_ahead=4, kind=kind, number=6, window=window)
+    objective = InfoNCE(5, 7, Sampler(kind, 6, window, 4))
     z, c = torch.randn(batch, frames, 7), torch.randn(batch, frames, 5)
     score = objective.score(z, c, generator())
     weights = list(objective.heads.detach().double().numpy())
@@ -39,7 +39,7 @@ def test_agrees_with_the_loops(kind, batch, frames, window):
 def test_gradients_agree_with_differences_of_the_loops(kind, own_context):
     """Along random directions of the frames, the contexts and the heads."""
     torch.manual_seed(1)
-    objective = InfoNCE(7 if own_context else 5, 7, steps_ahead=4, kind=kind, number=6, window=10)
+    objective = InfoNCE(7 if own_context else 5, 7, Sampler(kind, 6, 10, 4))
     z = torch.randn(3, 25, 7, requires_grad=True)
     c = z if own_context else torch.randn(3, 25, 5, requires_grad=True)
     objective.score(z, c, generator()).loss.backward()
@@ -64,7 +64,7 @@ def test_gradients_agree_with_differences_of_the_loops(kind, own_context):
 
 @pytest.mark.parametrize("kind", ["batch", "exact", "utterance"])
 def test_zeroed_heads_guess(kind):
-    objective = InfoNCE(5, 7, steps_ahead=12, kind=kind, number=10, window=128)
+    objective = InfoNCE(5, 7, Sampler(kind, 10, 128, 12))
     torch.nn.init.zeros_(objective.heads)
     score = objective.score(torch.randn(8, 300, 7), torch.randn(8, 300, 5), generator())
     assert float(score.loss.detach()) == pytest.approx(math.log(11), abs=1e-6)
@@ -139,14 +139,14 @@ def test_pool_is_one_set_for_all():
 
 
 def test_pool_larger_than_the_batch_is_refused():
-    objective = InfoNCE(2, 2, steps_ahead=1, kind="pool", number=99, window=8)
+    objective = InfoNCE(2, 2, Sampler("pool", 99, 8, 1))
     with pytest.raises(ConfigError, match="pool of 99 from a batch of 20"):
         objective.score(torch.randn(2, 10, 2), torch.randn(2, 10, 2), generator())
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients_reach_positives_negatives_and_contexts(kind):
-    objective = InfoNCE(5, 7, steps_ahead=2, kind=kind, number=4, window=6)
+    objective = InfoNCE(5, 7, Sampler(kind, 4, 6, 2))
     z, c = torch.randn(2, 30, 7, requires_grad=True), torch.randn(2, 30, 5, requires_grad=True)
     objective.score(z, c, generator()).loss.backward()
     outside = (z.grad.abs().sum(2) > 0).sum() - (c.grad.abs().sum(2) > 0).sum()
@@ -159,7 +159,7 @@ def test_gradients_reach_positives_negatives_and_contexts(kind):
     [(Geometry(5, -2, 10), 200), (Geometry(40, -52, 105), 26), (Geometry(160, -212, 465), 6)],
 )
 def test_phones_are_named_from_the_frames_around_them(own, frames):
-    """By brute force: of all frames of the hop, those nearest to the label's centre.
+    """Brute force finds, of all frames, those nearest to the label's centre.
 
     At the ends, the outermost again.
     """

@@ -1,4 +1,4 @@
-"""What `featurize` writes.
+"""Files that `featurize` writes.
 
 Every format read by the tool that it is for, and the same bytes each time.
 """
@@ -16,7 +16,7 @@ from gim_audio.featurize import load_encoder
 
 @pytest.fixture
 def expected(small, noise):
-    """Of every utterance alone, in one pass, the GRU's and module 4's."""
+    """Features of every utterance alone, in one pass, of the GRU and of module 4."""
     encoder = load_encoder(str(small))
     return {
         name: encoder.encode_whole(waveform, [6, 4]) for name, waveform in noise.waveforms(16000)
@@ -89,7 +89,7 @@ def test_formats(small, noise, expected, tmp_path, monkeypatch, run, output, opt
 
 @pytest.mark.parametrize("form", ["npy", "pt", "safetensors", "h5", "parquet", "arrow", "ark"])
 def test_the_same_command_gives_the_same_bytes(small, noise, tmp_path, monkeypatch, run, form):
-    """Later too, and all that is told of the features."""
+    """The same holds later, and for the description of the features."""
     output = {"ark": "ark,scp:out.ark,out.scp"}.get(
         form, f"out.{form}" if form in {"h5", "parquet", "arrow"} else "out"
     )

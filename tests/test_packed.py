@@ -171,7 +171,7 @@ def test_statistics(corpus):
 
 
 def find(corpus, pcm):
-    """Where a crop lies: utterance and start."""
+    """Return the place of a crop: utterance and start."""
     for index, name in enumerate(corpus.utterances):
         samples = corpus.read(index)
         for start in range(len(samples) - len(pcm) + 1):

@@ -57,7 +57,7 @@ def torchrun(processes, conf, corpus, out, *more):
 
 
 def alone(conf, corpus, out, *more):
-    """In a process of its own, with as many threads: sums of two threads round differently."""
+    """Run one process with as many threads: sums of two threads round differently."""
     command = [
         sys.executable,
         "-m",

@@ -11,6 +11,7 @@ import soundfile
 import gim_audio
 from gim_audio.checkpoints.folders import (
     PRETRAINED,
+    features_only,
     fingerprint,
     load_for_features,
     pretrained,
@@ -75,7 +76,7 @@ def test_its_name_is_an_experiment_elsewhere_too(run, tmp_path, corpus):
 def test_a_folder_of_its_name_goes_first(tmp_path):
     config = load(None, ["model.channels=8", "model.context.hidden=6"])
     (tmp_path / "gim-small").mkdir()
-    save_model(tmp_path / "gim-small", config, Featurizer.random(config).model.features_only())
+    save_model(tmp_path / "gim-small", config, features_only(Featurizer.random(config).model))
     assert gim_audio.load("gim-small").featurize(np.zeros(8000, np.float32), 16000).shape == (50, 6)
     (
         tmp_path / "gim-small/model.safetensors"

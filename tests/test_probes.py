@@ -6,7 +6,7 @@ from conftest import make_data
 
 from gim_audio.config import load
 from gim_audio.errors import DataError
-from gim_audio.featurize import Encoder, Featurizer, Pool
+from gim_audio.featurize import Encoder, Featurizer, ToSlowerRate
 from gim_audio.model.geometry import Geometry
 from gim_audio.phones import Alignment, write_ctm
 from gim_audio.probes import FrameSample, PhoneProbe, SpeakerProbe, Subject, evaluate
@@ -18,7 +18,7 @@ from gim_audio.probes.tally import Tally
 class Loudness(Encoder):
     """An encoder whose only feature is the level of each 10 ms: enough to tell loud from quiet."""
 
-    name, modules, rate, shortest = "loudness", ["level", "nothing"], 16000, 160
+    name, module_names, rate, shortest = "loudness", ["level", "nothing"], 16000, 160
     geometries = (Geometry(160, 0, 160), Geometry(160, 0, 160))
 
     def encode(self, waveform, modules=None):
@@ -112,7 +112,7 @@ def test_speakers_that_loudness_tells_apart(tmp_path, protocol):
 
 
 def test_the_published_speaker_probe_learns(tmp_path, monkeypatch):
-    """Its learning rate is raised, for a feature of one dimension."""
+    """The learning rate is raised, for a feature of one dimension."""
     monkeypatch.setattr("gim_audio.probes.speakers.PUBLISHED", Published(0.5, 100, 16))
     data, _ = noisy_data(tmp_path / "a", "abc", 6)
     result = probe_speakers(Loudness(), data, data, protocol="ref", modules=[1])
@@ -170,7 +170,7 @@ def test_pooled_frames_are_centred_on_the_slower_ones():
     grid = geometries[-1]
     for own in geometries:
         ramp = (own.centre + own.hop * np.arange(16000 // own.hop, dtype=np.float32))[:, None]
-        pool = Pool(own, grid)
+        pool = ToSlowerRate(own, grid)
         pool.push(ramp)
         pooled = pool.finish(100)
         expected = grid.centre + grid.hop * np.arange(100)
@@ -298,7 +298,7 @@ def test_examples_keep_their_utterances(tmp_path):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_speaker_without_labels_is_not_held_out(tmp_path, seed):
-    """Or else nothing might be left to choose the penalty by."""
+    """Otherwise nothing might be left to choose the penalty by."""
     data, alignments = noisy_data(tmp_path / "a", "abc")
     known = {name: alignment for name, alignment in alignments.items() if name[0] != "b"}
     sample = FrameSample(
@@ -355,7 +355,7 @@ def test_the_penalty_is_that_of_an_independent_search(channels):
 
 
 def test_what_is_held_out_may_have_a_class_of_its_own():
-    """That class is wrong for every penalty, and the others choose; afterwards it is learnt."""
+    """The class is wrong for every penalty, and the others choose; afterwards it is learnt."""
     generator = np.random.default_rng(0)
     labels = np.repeat([0, 1, 2], 100)
     features = (np.eye(3)[labels] + 0.1 * generator.standard_normal((300, 3))).astype(np.float32)

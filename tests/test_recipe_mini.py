@@ -173,7 +173,7 @@ def test_librispeech_recipe_on_the_sample(recipe, sample, tmp_path):
 
 
 def test_librispeech_recipe_needs_nothing_but_the_corpus(recipe, spoken, tmp_path):
-    """Its layout and transcripts; the phone labels are made on the way."""
+    """The layout and transcripts suffice; the phone labels are made on the way."""
     data = DataDir.read(spoken)
     shutil.copytree(ROOT / "data", tmp_path / "data")
     (tmp_path / "lists").mkdir()

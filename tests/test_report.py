@@ -42,7 +42,7 @@ def units(pnmi):
 
 
 def test_weights_whose_training_is_not_known_are_no_baseline(tmp_path):
-    """As of an imported model; a baseline has its own name."""
+    """Results of an imported model; a baseline has its own name."""
     for name, model in (("imported", "exp/published 123"), ("mfcc", "mfcc")):
         (tmp_path / "e/results").mkdir(parents=True, exist_ok=True)
         (tmp_path / f"e/results/{name}.json").write_text(
@@ -273,7 +273,7 @@ def test_other_settings_are_not_compared(tmp_path):
 
 
 def test_normalised_features_are_no_baseline_for_speakers(tmp_path):
-    """Their mean over an utterance, by which speakers are told apart, is zero."""
+    """Their mean over an utterance, which speakers are recognised by, is zero."""
     records = {"a": counted(6, [shares(0.5)]), "b": counted(None, [shares(0.4)], "mfcc"),
                "c": counted(None, [shares(0.6)], "mfcc+cmvn")}  # fmt: skip
     (sentence,) = sentences(

@@ -358,7 +358,7 @@ def test_a_stack_grows_and_what_was_trained_stays(corpus, tmp_path):
 
 
 def test_a_measured_standardisation_grows_along(noise, corpus, tmp_path):
-    """It is the old stack's, whatever corpus the new modules learn from.
+    """Standardisation is the old stack's, whatever corpus the new modules learn from.
 
     A resumed run needs no reminder.
     """
@@ -428,8 +428,10 @@ def test_a_shipped_model_learns_on(corpus, tmp_path):
     ]
     train(conf(tmp_path, *kept), corpus, tmp_path / "e", init="gim-small", say=said.append)
     assert said == [
-        ("beginning with the weights of gim-small; the prediction heads of modules 1, 2, 3, 4, 5, 6"
-        " are new")
+        (
+            "beginning with the weights of gim-small; the prediction heads of modules 1, 2, 3, 4, 5, 6"
+            " are new"
+        )
     ]
     begun, shipped = load_model(tmp_path / "e/step-000000")[1], load_for_features(Path("gim-small"))
     for name, weight in shipped.state_dict().items():

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gim_audio.config import load
-from gim_audio.featurize import Featurizer, Pool, encode_at_one_rate
+from gim_audio.featurize import Featurizer, ToSlowerRate, encode_at_one_rate
 from gim_audio.inference.pieces import Stream, encode_batch
 from gim_audio.model.build import build_model
 from gim_audio.model.geometry import Geometry
@@ -167,7 +167,7 @@ def test_pooling_in_pieces_is_pooling_at_once(first, count, frames, cuts):
         Geometry(hop=160, start=20 * first + 70, receptive_field=1),
     )
     features = np.random.default_rng(frames).standard_normal((frames, 3)).astype(np.float32)
-    pool = Pool(own, grid)
+    pool = ToSlowerRate(own, grid)
     for piece in np.split(features, sorted(min(cut, frames) for cut in cuts)):
         pool.push(piece)
     begin, ratio = own.under(grid)

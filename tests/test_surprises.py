@@ -48,7 +48,7 @@ def test_one_process_is_this_one(noise, tmp_path):
 
 
 def test_a_packed_corpus_is_moved(corpus, tmp_path, run):
-    """Its archives are those beside wav.scp, wherever it was packed."""
+    """The archives are those beside wav.scp, wherever it was packed."""
     before = dict(DataDir.read(corpus.path).waveforms(16000))
     moved = corpus.path.rename(tmp_path / "elsewhere")
     for name, wave in DataDir.read(moved).waveforms(16000):

@@ -89,7 +89,7 @@ def test_impossible_wishes(tmp_path, spoken):
 
 
 def test_voiceless_stops_begin_with_their_closure():
-    """In a voice without echo it is digital silence, and eSpeak's event is the burst after it."""
+    """Silence is digital in a voice without echo, and eSpeak's event is the burst after it."""
     speech = Espeak().say(
         "a cat took a cup", variant="m1", words_a_minute=175, pitch=50, pitch_range=50, noise_seed=1
     )

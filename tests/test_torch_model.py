@@ -20,8 +20,10 @@ from gim_audio.featurize.torch_model import GimModel
 
 SMALL = ["model.channels=8", "model.context.hidden=6"]
 ADDED = [
-    ("model.added=[{kernel: 3, padding: 1, channels: 5}, {kind: conv, hidden: 7}, {kind: gru,"
-    " hidden: 4}]")
+    (
+        "model.added=[{kernel: 3, padding: 1, channels: 5}, {kind: conv, hidden: 7}, {kind: gru,"
+        " hidden: 4}]"
+    )
 ]
 
 

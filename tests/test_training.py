@@ -23,11 +23,12 @@ from gim_audio.errors import CheckpointError, ConfigError, DataError, GimAudioEr
 from gim_audio.kaldi import DataDir
 from gim_audio.model.build import build_model
 from gim_audio.model.objectives import InfoNCE
+from gim_audio.model.sampling import Sampler
 from gim_audio.packed import Crops, PackedCorpus, pack
 from gim_audio.training import train
 from gim_audio.training.data_parallel import DataParallel
 from gim_audio.training.health import LossWatch, dead_units, effective_rank
-from gim_audio.training.optimizers import apply_gradients, build_optimizer, moments
+from gim_audio.training.optimizers import AdamW, moments
 from gim_audio.training.step import Step, negatives_generator
 
 
@@ -203,7 +204,7 @@ def test_two_threads_repeat_each_other(kind):
     torch.set_num_threads(2)
     try:
         torch.manual_seed(0)
-        objective = InfoNCE(256, 512, steps_ahead=3, kind=kind, number=10, window=128)
+        objective = InfoNCE(256, 512, Sampler(kind, 10, 128, 3))
         z, c = torch.randn(8, 128, 512), torch.randn(8, 128, 256)
         gradients = []
         for _ in range(4):
@@ -216,7 +217,7 @@ def test_two_threads_repeat_each_other(kind):
 
 
 def test_isolation_holds_in_training(tiny, corpus, tmp_path):
-    """What happens above a module changes nothing in it.
+    """Nothing above a module changes it.
 
     Another context, another objective size, same weights.
     """
@@ -255,8 +256,10 @@ def test_short_utterances_are_counted(tiny, corpus, tmp_path):
     longer = tiny.model_copy(update={"data": tiny.data.model_copy(update={"crop": 8500})})
     train(longer, corpus, tmp_path / "e", say=said.append)
     assert said == [
-        ("left out of training: 3 of 7 utterances, 0.0 of 0.1 minutes of audio, are shorter than"
-        " data.crop=8500 (0.53 s); data.crop=4960 would use 94% of the audio")
+        (
+            "left out of training: 3 of 7 utterances, 0.0 of 0.1 minutes of audio, are shorter than"
+            " data.crop=8500 (0.53 s); data.crop=4960 would use 94% of the audio"
+        )
     ]
 
 
@@ -403,6 +406,25 @@ def test_moments_of_another_model_are_refused(tiny, corpus, tmp_path):
             train(change(tiny, steps=9), corpus, tmp_path / "e", resume=True, say=quiet)
 
 
+def test_training_does_not_load_the_compiler():
+    """The optimizers of torch.optim would: see `AdamW`."""
+    script = """
+import sys, torch
+from gim_audio.config import load
+from gim_audio.model.build import build_model
+import gim_audio.training
+from gim_audio.training.step import Step
+config = load(None, ["model.channels=16", "model.context.hidden=4"])
+torch.manual_seed(0)  # of a few channels all may be dead at some initialisations
+model = build_model(config.model, config.objective)
+before = [p.clone() for p in model.parameters()]
+Step.joint(model, config)(torch.randn(2, 20480, 1), 0)
+assert all(not torch.equal(a, b) for a, b in zip(before, model.parameters()))
+assert "torch._dynamo" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
 def test_a_full_disk_keeps_the_last_checkpoint(tiny, corpus, tmp_path, monkeypatch, run):
     from gim_audio.training import checkpointer
 
@@ -463,7 +485,7 @@ def test_bf16_is_fast_where_onednn_says_so(most):
 
 
 def test_bf16_without_its_instructions_is_one_line(tiny, corpus, tmp_path):
-    """It would take a hundred times as long, in silence; `auto` and whoever insists go on."""
+    """Training would take a hundred times as long, in silence; `auto` and `bf16-emulated` run."""
     environment = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2", "OMP_NUM_THREADS": "1"}
     (tmp_path / "c.yaml").write_text(TINY)
 
@@ -497,10 +519,10 @@ def test_clipping_is_of_the_gradients(clip):
     """Adam's first moment after a step is a tenth of the gradient that it was given."""
     module = torch.nn.ParameterList([torch.zeros(3), torch.zeros(2, 2)])
     gradients = [torch.tensor([3.0, 0.0, 4.0]), torch.full((2, 2), 6.0)]
-    optimizer = build_optimizer(module, 1e-3)
+    optimizer = AdamW(module, 1e-3)
     for parameter, gradient in zip(module, gradients, strict=True):
         parameter.grad = gradient.clone()
-    apply_gradients(optimizer, clip)
+    optimizer.step(clip)
     scale = 1.0 if clip is None else clip / 13  # the norm of all together: 5 and 12
     found = moments({1: optimizer})
     for place, gradient in enumerate(gradients):
@@ -525,19 +547,15 @@ def test_draws_of_ones_own_differ_between_processes(tiny, monkeypatch):
     for rank in (0, 1):
         torch.manual_seed(0)
         model, kept = build_model(config.model, config.objective), []
-        optimizers = {
-            n: build_optimizer(module, 0.0) for n, module in enumerate(model.stack, start=1)
-        }
+        optimizers = {n: AdamW(module, 0.0) for n, module in enumerate(model.stack, start=1)}
         Step(model, optimizers, seed=2, apply=kept.append, salt=salts[rank]["own"])(x, 0)
-        gradients.append(
-            [p.grad for optimizer in kept for p in optimizer.param_groups[0]["params"]]
-        )
+        gradients.append([p.grad for optimizer in kept for p in optimizer.parameters])
     assert not any(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
 
 
 @pytest.mark.parametrize("decay", ["none", "linear"])
 def test_a_decay_that_has_begun_keeps_its_length(tiny, corpus, tmp_path, decay):
-    """With another length, the learning rate of the next step would be another one."""
+    """Another length would give the next step another learning rate."""
     train(change(tiny, steps=4, decay=decay), corpus, tmp_path / "e", say=quiet)
     longer = change(tiny, steps=8, decay=decay)
     if decay == "none":
@@ -577,7 +595,7 @@ def test_devices():
 
 
 def test_a_spectrum_that_does_not_converge_is_not_a_number(monkeypatch):
-    """It ends no run: it is a diagnosis."""
+    """A diagnosis ends no run."""
 
     def fail(_):
         raise torch.linalg.LinAlgError("the algorithm failed to converge")

@@ -123,7 +123,7 @@ def test_a_speaker_who_is_left_out_is_no_voice_either():
 
 
 def test_strangers_count_in_every_half(tmp_path):
-    """Intervals are over those who are enrolled and tested.
+    """Intervals resample those who are enrolled and tested.
 
     Others are false trials alone, and always there.
     """

@@ -1,4 +1,4 @@
-"""What the benchmarks share.
+"""Parts that the benchmarks share.
 
 A measurement in a process of its own, and a page of tables that says where it is from.
 """
@@ -68,7 +68,7 @@ def noise(folder: Path, crop: int) -> PackedCorpus:
 
 
 def noise_of(folder: Path, lengths: Sequence[int]) -> PackedCorpus:
-    """A packed corpus of utterances of so many samples."""
+    """Return a packed corpus of utterances of `samples` samples."""
     generator, recordings = np.random.default_rng(0), {}
     for number, length in enumerate(lengths):
         name = f"a-{number:02d}"

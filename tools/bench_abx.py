@@ -23,7 +23,7 @@ from gim_audio.kaldi import DataDir
 from gim_audio.phones import labels_of, read_ctm
 
 ALL = 10**6
-"""More tokens than there are: nothing is left to chance."""
+"""A number above that of the tokens: nothing is left to chance."""
 
 
 def theirs(
@@ -70,7 +70,7 @@ def main() -> None:
     options = parser.parse_args()
     data, encoder = DataDir.read(options.data), load_encoder(options.features)
     items = items_of(labels_of(data, read_ctm(options.data / "phones.ctm")), data.speakers)
-    last = len(encoder.modules)
+    last = len(encoder.module_names)
 
     started = time.perf_counter()
     for _, waveform in waveforms(data, encoder, allow_pipes=False):

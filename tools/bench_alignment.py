@@ -1,11 +1,11 @@
-"""How good and how fast forced alignment is.
+"""Measure how good and how fast forced alignment is.
 
 Against the exact times of the built-in corpus, and on real speech.
 
     python tools/bench_alignment.py [--hours 0.4] [--real DATA --labels CTM] [--nj 2] [--out
     tools/bench_alignment.md]
 
-DATA is a data directory of read English with transcripts; CTM are labels of it that somebody else
+DATA is a data directory of read English with transcripts; CTM holds labels that somebody else
 made.
 """
 
@@ -24,7 +24,7 @@ from gim_audio.phones import Alignment, read_alignments, read_ctm
 
 
 def row(name: str, found: Agreement) -> list[str]:
-    """Of the table."""
+    """The heads of the table."""
     near = [
         f"{share:.1%} / {met:.1%}" for share, met in zip(found.boundaries, found.met, strict=True)
     ]

@@ -25,7 +25,7 @@ RATE, CROP = 16000, 20480
 SLICE = 10
 """Seconds of audio that a reference is measured on and scaled from."""
 EPOCHS = {"phones": 20, "speakers": 50}
-"""Of the published probes; each epoch encodes every utterance, or one crop of it, again."""
+"""Epochs of the published probes, each of which encodes all utterances or crops again."""
 HOUR = 3600
 
 

@@ -19,7 +19,7 @@ import torch
 from bench import apart, seconds, table, write_page
 from bench_features import SLICE, convolutions, noise
 
-from gim_audio.checkpoints.folders import save_model
+from gim_audio.checkpoints.folders import features_only, save_model
 from gim_audio.config import Config, load
 from gim_audio.devices import keep_freed_memory
 from gim_audio.featurize import Featurizer
@@ -39,7 +39,7 @@ def checkpoint(folder: Path, channels: int) -> Path:
     config = settings(channels)
     torch.manual_seed(0)
     folder.mkdir()
-    save_model(folder, config, build_model(config.model, config.objective).features_only())
+    save_model(folder, config, features_only(build_model(config.model, config.objective)))
     return folder
 
 

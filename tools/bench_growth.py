@@ -1,4 +1,4 @@
-"""How a step's time and memory grow with batch, crop, channels and modules.
+"""Measure a step's time and memory by batch, crop, channels and modules.
 
 Greedy InfoMax beside CPC.
 

@@ -36,7 +36,7 @@ LENGTH = 12.7
 
 
 def configuration(row: str, precision: str, device: str) -> Config:
-    """Of a row: `joint`, `cpc`, `sequential`, `alone 3` or `cached 3`."""
+    """The name of a row: `joint`, `cpc`, `sequential`, `alone 3` or `cached 3`."""
     kind, _, module = row.partition(" ")
     settings = [f"training.precision={precision}", f"training.device={device}", "training.steps=12"]
     settings += ["training.checkpoint_every=6", "training.diagnose_every=6"]

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from bench import apart, table, write_page
 
-from gim_audio.cli.probe import alignments
+from gim_audio.cli.tasks import alignments
 from gim_audio.featurize import load_encoder
 from gim_audio.kaldi import DataDir
 from gim_audio.probes import FrameSample, Subject, evaluate

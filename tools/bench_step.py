@@ -23,11 +23,11 @@ from gim_audio.config import Config, load
 from gim_audio.devices import decide_precision, keep_freed_memory, pick_device
 from gim_audio.model.build import build_model
 from gim_audio.training import train
-from gim_audio.training.optimizers import build_optimizer
+from gim_audio.training.optimizers import AdamW
 from gim_audio.training.step import Step
 
 IMPORTED = peak_gigabytes()
-"""What `import torch` and the package hold before anything is done."""
+"""The memory of torch and the package before anything is done."""
 
 VARIANTS = {
     "gim fp32": [],
@@ -245,7 +245,7 @@ def roofline(config: Config, waveform: Tensor, dtype: torch.dtype) -> dict[str, 
     )
     whole = build_model(config.model, config.objective).to(device)
     gradients = [torch.randn_like(p) for p in whole.parameters()]
-    optimizer = build_optimizer(whole, 2e-4)
+    optimizer = AdamW(whole, 2e-4)
 
     def update() -> None:
         for parameter, gradient in zip(whole.parameters(), gradients, strict=True):
@@ -257,7 +257,7 @@ def roofline(config: Config, waveform: Tensor, dtype: torch.dtype) -> dict[str, 
 
 
 def synchronised(work: Callable[[], object], device: torch.device) -> Callable[[], object]:
-    """On a GPU, a call is over when its kernels are."""
+    """Return work that on a GPU ends when its kernels do."""
     if device.type != "cuda":
         return work
 

@@ -1,4 +1,4 @@
-"""What larger batches give.
+"""Measure what larger batches give.
 
 Steps and hours of audio a second, and the share of the device's peak that is used.
 

@@ -30,9 +30,9 @@ import soundfile
 from gim_audio.cli import main as command_line
 
 SECONDS = 20
-"""What an input may take."""
+"""The seconds and bytes that an input may take."""
 TOGETHER = 200
-"""Inputs that a process is given: where it crashes, the next one goes on."""
+"""Inputs that a process is given: where it crashes, the next one continues."""
 RATE = 16000
 
 Generator = np.random.Generator
@@ -79,7 +79,7 @@ TOKENS = (
     "true",
     "\udcff",
 )
-"""What text is spoilt with."""
+"""The pieces that text is spoilt with."""
 
 
 def spoilt(data: bytes, generator: Generator) -> bytes:
@@ -495,7 +495,7 @@ KINDS: dict[str, tuple[Callable[[Scene, Path, Generator], None], int]] = {
     "experiment": (experiment, 5),
     "line": (line, 10),
 }
-"""What is mutated, and how many inputs of a hundred are such."""
+"""The kinds of mutations, and how many inputs of a hundred each gets."""
 
 
 class Late(BaseException):
@@ -520,7 +520,7 @@ def one(scene: Scene, kind: str, number: int, seed: int) -> str:
             return str(error)
         except Late:
             return f"more than {SECONDS} s"
-        except Exception:
+        except Exception:  # noqa: BLE001 - that is what is looked for
             return traceback.format_exc()
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
@@ -550,7 +550,7 @@ def _some(inputs: list[tuple[int, str]], seed: int, results: Any) -> None:
 def fuzz(
     count: int, seed: int = 0, kind: str | None = None
 ) -> tuple[Counter[str], list[tuple[int, str, str]]]:
-    """Try so many inputs; return how many there were of each kind, and those that failed.
+    """Try inputs; return the number of each kind, and those that failed.
 
     Number, kind, reason.
     """
@@ -564,7 +564,7 @@ def fuzz(
         while True:
             try:
                 found = results.get(timeout=2 * SECONDS if begun else 120)
-            except Exception:
+            except Exception:  # noqa: BLE001 - queue.Empty: it hangs where no signal reaches, or is gone
                 found = None
                 if begun:
                     reason = (

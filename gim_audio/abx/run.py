@@ -107,7 +107,7 @@ def abx(
                 mode: asdict(score(plan, pairs, measured, speakers)) if plan else None
                 for mode, plan in plans.items()
             }
-            rows.append({"module": module, "name": encoder.modules[module - 1], **scores})
+            rows.append({"module": module, "name": encoder.module_names[module - 1], **scores})
         return rows, speakers
 
 

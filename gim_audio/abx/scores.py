@@ -12,7 +12,7 @@ import numpy.typing as npt
 from gim_audio.abx.items import Item
 from gim_audio.intervals import Statistic, Weights, estimate
 
-__all__ = ["Group", "Mode", "Numbers", "Score", "groups", "pairs_of", "score"]
+__all__ = ["Group", "GroupScore", "Mode", "Numbers", "groups", "pairs_of", "score"]
 
 Mode = Literal["within", "across"]
 Numbers = npt.NDArray[np.int64]
@@ -40,7 +40,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Score:
+class GroupScore:
     """An ABX error.
 
     Attributes:
@@ -146,7 +146,7 @@ def score(
     pairs: Numbers,
     distances: npt.NDArray[np.float32],
     speakers: Sequence[str],
-) -> Score:
+) -> GroupScore:
     """Average over the groups of a speaker and two phones, over speakers, and over pairs.
 
     A speaker who is left out for the interval is left out as the speaker of A and B and as that of
@@ -164,7 +164,7 @@ def score(
         found = estimate(error, len(speakers), pairs=True)
     else:
         found = estimate(lambda weights: error(np.diag(weights)), len(speakers))
-    return Score(
+    return GroupScore(
         found.value, found.interval, found.halves, found.pair_halves, len(groups), comparisons
     )
 

@@ -111,7 +111,7 @@ class Aligner:
             ):  # pocketsphinx's words for a hypothesis that it has not got
                 self._words[number] = self._make(
                     self._dictionary, **beams
-                )  # the old one would hear the next otherwise
+                )  # the old one would receive the next otherwise
         if found is None:
             raise DataError("its transcript does not fit the audio")
         starts = np.array([0.0, *(LABEL_SECONDS * start + CENTRE for start, _ in found[1:])])

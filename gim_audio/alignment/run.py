@@ -1,6 +1,6 @@
 """Forced alignment of a data directory, by several processes.
 
-Interrupted, it goes on where it was.
+An interrupted run is resumed where it was.
 """
 
 import json

@@ -21,6 +21,7 @@ from gim_audio.model.stack import GreedyInfoMax
 __all__ = [
     "checkpoints",
     "digest",
+    "features_only",
     "fingerprint",
     "has_heads",
     "load_for_features",
@@ -85,14 +86,14 @@ def load_model(path: Path | str) -> tuple[Config, GreedyInfoMax]:
         path: The folder.
 
     Raises:
-        CheckpointError: nothing is there, a file is damaged, or the weights do not fit the
+        CheckpointError: nothing is found, a file is damaged, or the weights do not fit the
             configuration.
     """
     with _whole(Path(path)) as folder:
         config = load(folder / "config.yaml")
         model = build_model(config.model, config.objective)
         weights = load_file(folder / "model.safetensors")
-        if weights.keys() == model.features_only().keys():
+        if weights.keys() == features_only(model).keys():
             raise CheckpointError(
                 f"{path}: was exported for features alone: it has no prediction heads to train or"
                 " test"
@@ -114,12 +115,18 @@ def load_for_features(path: Path) -> GreedyInfoMax:
         for module in model.stack:
             module.objective = nn.Identity()  # type: ignore[assignment]
         with safe_open(folder / "model.safetensors", "pt") as file:
-            names = [name for name in file.keys() if ".objective." not in name]
+            names = [name for name in file.keys() if ".objective." not in name]  # noqa: SIM118 - it is no dict
             # Copied: where weights lie may decide in which order a CPU sums, and in a file they lie
             # anywhere.
             weights = {name: file.get_tensor(name).to(torch.float32, copy=True) for name in names}
             model.load_state_dict(weights, assign=True)
     return model.eval()
+
+
+def features_only(model: GreedyInfoMax) -> dict[str, Tensor]:
+    """Return the state dict without the objectives, which features do not need."""
+    state = model.state_dict()
+    return {name: value for name, value in state.items() if ".objective." not in name}
 
 
 def weights_of(path: Path) -> tuple[Config, dict[str, Tensor]]:
@@ -139,7 +146,7 @@ def weights_of(path: Path) -> tuple[Config, dict[str, Tensor]]:
 def has_heads(path: Path) -> bool:
     """Return whether a checkpoint holds prediction heads: those exported for features hold none."""
     with safe_open(resolve(path) / "model.safetensors", "pt") as file:
-        return any(".objective." in name for name in file.keys())
+        return any(".objective." in name for name in file.keys())  # noqa: SIM118 - it is no dict
 
 
 @contextmanager
@@ -236,7 +243,7 @@ def checkpoints(experiment: Path) -> list[Path]:
 def fingerprint(model: GreedyInfoMax) -> str:
     """Twelve hexadecimal digits that name the very weights on which features depend."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.features_only().items()):
+    for name, tensor in sorted(features_only(model).items()):
         digest.update(name.encode())
         digest.update(
             tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()

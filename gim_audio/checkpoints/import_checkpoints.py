@@ -18,7 +18,7 @@ from gim_audio.model.build import build_model
 __all__ = ["read_published"]
 
 KERNELS = (10, 8, 4, 4, 4)
-"""Shapes tell them; strides, which nothing tells, are the published ones."""
+"""Shapes show them; strides, which nothing shows, are the published ones."""
 GRU = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 Weights = dict[str, Tensor]

@@ -20,30 +20,30 @@ COMMANDS = {
     "train": "gim_audio.cli.train:train",
     "featurize": "gim_audio.cli.featurize:featurize",
     "probe": "gim_audio.cli.probe:probe",
-    "evaluate": "gim_audio.cli.probe:evaluate",
-    "abx": "gim_audio.cli.evaluate:abx",
+    "evaluate": "gim_audio.cli.evaluate:evaluate",
+    "abx": "gim_audio.cli.abx:abx",
     "import": "gim_audio.cli.exchange:import_",
     "export": "gim_audio.cli.exchange:export",
     "info": "gim_audio.cli.info:info",
-    "draw": "gim_audio.cli.evaluate:draw",
-    "report": "gim_audio.cli.evaluate:report",
+    "draw": "gim_audio.cli.draw:draw",
+    "report": "gim_audio.cli.report:report",
 }
 
 
 class LazyGroup(click.Group):
     """Imports a command's file only when that command is asked for."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         """Return the commands in the order in which people use them."""
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         """Import and return a command."""
         if cmd_name not in COMMANDS:
             return None
         module, name = COMMANDS[cmd_name].split(":")
         command = getattr(import_module(module), name)
-        assert isinstance(command, click.Command)
+        assert isinstance(command, click.Command)  # noqa: S101
         return command
 
 
@@ -60,7 +60,7 @@ def cli() -> None:
     gim-audio pack data/toy packed/toy
     gim-audio train conf.yaml --data packed/toy --out exp/toy
     gim-audio featurize exp/toy speech.wav features/
-    """
+    """  # noqa: D301
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -205,7 +205,7 @@ def split(
     share: float,
     seed: int,
 ) -> None:
-    """Split a data directory and its labels in two: FIRST gets about SHARE of it.
+    """Split a data directory and its labels in two: FIRST gets about SHARE of the data.
 
     By utterances, every speaker is in both parts; by speakers, in one; by time, each utterance is
     cut into two segments.

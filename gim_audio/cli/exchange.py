@@ -24,7 +24,7 @@ def import_(checkpoint: Path, exp: Path) -> None:
     from gim_audio.checkpoints.folders import digest, load_model, save_model
     from gim_audio.checkpoints.import_checkpoints import read_published
     from gim_audio.files import absent, new_folder, write_text
-    from gim_audio.model.build import module_names
+    from gim_audio.inference.layers import module_names
     from gim_audio.provenance import provenance
 
     absent(exp)
@@ -62,7 +62,13 @@ def export(exp: str, out: Path, module: int | str | None, stream: bool, half: bo
     """
     import torch
 
-    from gim_audio.checkpoints.folders import resolve, save_model, seal, trained_steps
+    from gim_audio.checkpoints.folders import (
+        features_only,
+        resolve,
+        save_model,
+        seal,
+        trained_steps,
+    )
     from gim_audio.config import load
     from gim_audio.errors import ConfigError, GimAudioError
     from gim_audio.featurize import Featurizer
@@ -76,7 +82,7 @@ def export(exp: str, out: Path, module: int | str | None, stream: bool, half: bo
         config = load(resolve(Path(exp)) / "config.yaml")
         kept = {
             name: w.half() if half and w.ndim else w
-            for name, w in encoder.model.features_only().items()
+            for name, w in features_only(encoder.model).items()
         }
         with new_folder(out) as folder:
             save_model(folder, config, kept)
@@ -91,7 +97,7 @@ def export(exp: str, out: Path, module: int | str | None, stream: bool, half: bo
     geometry = encoder.geometries[number - 1]
     notes = {
         "model": encoder.name,
-        "module": encoder.modules[number - 1],
+        "module": encoder.module_names[number - 1],
         "sample_rate": encoder.rate,
         "hop_samples": geometry.hop,
         "receptive_field_samples": geometry.receptive_field,
@@ -100,4 +106,4 @@ def export(exp: str, out: Path, module: int | str | None, stream: bool, half: bo
     }
     with new_file(out) as temporary, torch.no_grad():
         to_onnx(encoder.model, number, temporary, stream=stream, half=half, notes=notes)
-    say(f"{out}: {encoder.modules[number - 1]}, {out.stat().st_size / 1e6:.1f} MB")
+    say(f"{out}: {encoder.module_names[number - 1]}, {out.stat().st_size / 1e6:.1f} MB")

@@ -154,7 +154,7 @@ def featurize(
     shared = nj > 1 and device in {"auto", "cuda"}  # each process has a GPU of its own
     if (
         precision == "auto" and exp not in BASELINES
-    ):  # once for all processes, and for the run that goes on
+    ):  # once for all processes, and for the run that continues
         precision = cast("EncodingPrecision", decide_precision(precision, where))
     task = Task(
         exp, modules, pooling, dtype, where.type if shared else str(where), precision, allow_pipes

@@ -60,7 +60,7 @@ def info(experiment: Path) -> None:
 
 def _table(model: "GreedyInfoMax", memory: list[list[str]]) -> None:
     """Print a line for each module, with its memory; the first line is the heading."""
-    from gim_audio.model.build import module_names
+    from gim_audio.inference.layers import module_names
 
     rows = [["module", "made of", "parameters", "frames/s", "receptive field"]]
     for number, (name, module, geometry) in enumerate(

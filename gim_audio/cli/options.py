@@ -49,9 +49,7 @@ class _Utf8(click.ParamType[Any]):
     def __init__(self, name: str, kind: type) -> None:
         self.name, self._kind = name, kind
 
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> Any:
+    def convert(self, value: object, param: Any, ctx: Any) -> Any:  # noqa: ARG002
         """Return the name as the kind that was asked for."""
         try:
             str(value).encode()
@@ -68,9 +66,7 @@ class _Module(click.ParamType[Any]):
 
     name = "module"
 
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int | str:
+    def convert(self, value: object, param: Any, ctx: Any) -> int | str:  # noqa: ARG002
         """Return the number, or the name as it is: only a model knows its names."""
         from gim_audio.config import count_of
 

@@ -60,7 +60,7 @@ def progress(what: str, total: float | None) -> Iterator[Update]:
 
 
 class _PlainLines:
-    """A line now and then; none for what is done before the first is due."""
+    """A line now and then, none before the first is due."""
 
     def __init__(self, what: str, total: float | None) -> None:
         self.what, self.total = what, total

@@ -55,7 +55,7 @@ def read_tree(corpus: Path, subset: str, listed: Collection[str] | None = None) 
         listed: utterances to keep; those of them that the tree lacks are not an error.
 
     Raises:
-        DataError: the subset is not there, or nothing of it is listed.
+        DataError: The subset is missing, or none of its utterances is listed.
     """
     root = find(corpus, subset)
     if root is None:
@@ -92,7 +92,7 @@ def read_tree(corpus: Path, subset: str, listed: Collection[str] | None = None) 
 
 
 def find(corpus: Path, subset: str) -> Path | None:
-    """The folder of a subset, if it is there."""
+    """Return the folder of a subset, if it exists."""
     places = (corpus / "LibriSpeech" / subset, corpus / subset)
     return next((place for place in places if place.is_dir()), None)
 
@@ -104,9 +104,9 @@ def download(
     mirror: str = MIRROR,
     progress: Progress = lambda done, total: None,
 ) -> None:
-    """Fetch a subset into `corpus/LibriSpeech/`, unless it is there.
+    """Fetch a subset into `corpus/LibriSpeech/`, unless it exists.
 
-    A cut download goes on where it was.
+    A cut download is resumed where it was.
 
     Args:
         corpus: a folder; it is made.
@@ -159,7 +159,7 @@ class _Resume:
     def __init__(self, partial: Path, progress: Progress) -> None:
         self.partial, self.progress = partial, progress
 
-    def __call__(self, url: str, output_file: str, pooch: Any) -> None:
+    def __call__(self, url: str, output_file: str, pooch: Any) -> None:  # noqa: ARG002 - pooch's signature
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 self._fetch(url)
@@ -186,12 +186,12 @@ class _Resume:
 
     def _fetch(self, url: str) -> None:
         done = self._size()
-        request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
+        request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})  # noqa: S310
         try:
-            response = urllib.request.urlopen(request, timeout=30)
+            response = urllib.request.urlopen(request, timeout=30)  # noqa: S310 - the user names the mirror
         except urllib.error.HTTPError as error:
             if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and done:
-                return  # all of it is here; the checksum will tell
+                return  # the file is complete; the checksum decides
             raise
         with response:
             if response.status != http.HTTPStatus.PARTIAL_CONTENT:

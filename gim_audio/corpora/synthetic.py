@@ -174,7 +174,7 @@ _engine: Espeak | None = None
 
 
 def _say(text: str, voice: Voice, noise_seed: int) -> Speech:
-    global _engine
+    global _engine  # noqa: PLW0603 - one library in the process that speaks
     _engine = _engine or Espeak()
     return _engine.say(
         text,
@@ -231,7 +231,7 @@ def phones_of(speech: Speech) -> Alignment:
         if mnemonic in STOPS and labels[-1] != normalise("SIL"):
             begin = max(
                 start - _closure(speech, start), int(starts[-1] + start) // 2
-            )  # the last phone was heard
+            )  # the last phone was received
         for number, part in enumerate(parts):
             starts.append(begin + (end - begin) * number / len(parts))
             labels.append(normalise(part))

@@ -29,26 +29,28 @@ class KaldiFeatures(Encoder):
 
     def __init__(self, kind: str, rate: int = 16000) -> None:
         self.kind, self.name, self.rate, self.precision = kind, kind, rate, "fp32"
-        self.modules = [kind]
+        self.module_names = [kind]
         self.shortest = rate * 25 // 1000
         self.hop = rate // 100
         self.geometries: Sequence[Geometry] = [
             Geometry(hop=self.hop, start=0, receptive_field=self.shortest)
         ]
 
-    def encode(self, waveform: Waveform, modules: Sequence[int] | None = None) -> list[Features]:
+    def encode(self, waveform: Waveform, modules: Sequence[int] | None = None) -> list[Features]:  # noqa: ARG002 - one module
         """See `Encoder.encode`."""
         return [np.concatenate([features for (features,) in self.pieces([waveform], [1])])]
 
     def pieces(
-        self, blocks: Iterable[Waveform], modules: Sequence[int]
+        self,
+        blocks: Iterable[Waveform],
+        modules: Sequence[int],  # noqa: ARG002 - there is one
     ) -> Iterator[list[Features]]:
         """See `Encoder.pieces`."""
         heard, samples, differences = 0, np.empty(0, np.float32), _Differences(WIDTHS[self.kind])
         for block, last in with_the_last(blocks):
             heard += len(block)
             if last:
-                self.hears(heard)
+                self.check_length(heard)
             samples = np.concatenate([samples, block])
             static = self._static(samples)
             samples = samples[len(static) * self.hop :]

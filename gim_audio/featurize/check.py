@@ -7,7 +7,7 @@ import numpy as np
 
 from gim_audio.featurize.encode import Task
 from gim_audio.featurize.encoders import Featurizer
-from gim_audio.featurize.work import Done, Work
+from gim_audio.featurize.work import IndexEntry, Work
 from gim_audio.kaldi import DataDir
 
 __all__ = ["largest_difference"]
@@ -22,7 +22,7 @@ def largest_difference(
     modules: Sequence[int],
     data: DataDir,
     work: Work,
-    done: Mapping[str, list[Done]],
+    done: Mapping[str, list[IndexEntry]],
     count: int,
 ) -> tuple[float, float] | None:
     """Featurize some utterances again, spread over all.
@@ -51,7 +51,7 @@ def largest_difference(
         for module, entry, features in zip(
             modules, done[name], encode(waveform, modules), strict=True
         ):
-            assert module == entry.module, "an index has the order of the modules"
+            assert module == entry.module, "an index has the order of the modules"  # noqa: S101
             expected = task.pooling.of(features)
             found = np.concatenate(list(work.blocks(entry))).astype(np.float32)
             if found.shape != expected.shape:

@@ -10,10 +10,10 @@ from gim_audio import audio
 from gim_audio.audio import Waveform
 from gim_audio.errors import AudioError, DataError
 from gim_audio.featurize.encoders import Encoder, Features, ModuleName
+from gim_audio.featurize.jobs import EncodingJob, batches
 from gim_audio.featurize.loading import EncodingPrecision, load_encoder
 from gim_audio.featurize.pooling import FRAMES, Pooling
-from gim_audio.featurize.units import Unit, batches
-from gim_audio.featurize.work import Done, Shard
+from gim_audio.featurize.work import IndexEntry, Shard
 from gim_audio.kaldi import DataDir, locate
 
 __all__ = ["Task", "Worker"]
@@ -63,19 +63,19 @@ class Worker:
 
     def __init__(self, task: Task, encoder: Encoder, modules: Sequence[int], shard: Shard) -> None:
         self.task, self.encoder, self.modules, self.shard = task, encoder, modules, shard
-        self._together = encoder.together(modules)
+        self._encode_batch = encoder.batch_encoder(modules)
 
-    def stream(self, name: str, where: str, blocks: Iterable[Waveform]) -> list[Done]:
+    def stream(self, name: str, where: str, blocks: Iterable[Waveform]) -> list[IndexEntry]:
         """An utterance that comes in blocks, in constant memory; not entered yet."""
-        ear = _Ear(self.encoder.rate)
-        pieces = self.encoder.pieces(ear.listen(blocks), self.modules)
+        stats = _SignalStats(self.encoder.rate)
+        pieces = self.encoder.pieces(stats.watch(blocks), self.modules)
         try:
-            found = self.shard.append(Done(name), self._reduced(pieces))
+            found = self.shard.append(IndexEntry(name), self._reduced(pieces))
         except (AudioError, DataError) as error:
-            return [Done(name, failed=_named(where, error))]
-        return [replace(each, note=ear.note, seconds=ear.seconds) for each in found]
+            return [IndexEntry(name, failed=_named(where, error))]
+        return [replace(each, note=stats.note, seconds=stats.seconds) for each in found]
 
-    def unit(self, unit: Unit) -> None:
+    def unit(self, unit: EncodingJob) -> None:
         """All utterances of a unit, entered in the shard."""
         if len(unit.names) == 1 and not unit.segments:
             ((name, where),) = unit.recordings.items()
@@ -84,41 +84,43 @@ class Worker:
                     locate(where, allow_pipes=self.task.allow_pipes), self.encoder.rate, where
                 )
             except DataError as error:
-                found = [[Done(name, failed=str(error))]]
+                found = [[IndexEntry(name, failed=str(error))]]
             else:
                 found = [self.stream(name, where, blocks)]
         else:
             found = self._batches(unit)
         self.shard.enter(found)
 
-    def _batches(self, unit: Unit) -> list[list[Done]]:
+    def _batches(self, unit: EncodingJob) -> list[list[IndexEntry]]:
         data, rate = (
             DataDir(unit.recordings, {name: name for name in unit.names}, unit.segments),
             self.encoder.rate,
         )
-        found: list[list[Done]] = []
+        found: list[list[IndexEntry]] = []
         waveforms: dict[str, Waveform] = {}
         for name, waveform in data.waveforms(rate, allow_pipes=self.task.allow_pipes):
             try:
                 if isinstance(waveform, Exception):
                     raise waveform
-                self.encoder.hears(len(waveform))
+                self.encoder.check_length(len(waveform))
                 waveforms[name] = waveform
             except (AudioError, DataError) as error:
-                found.append([Done(name, failed=_named(unit.recordings.get(name, name), error))])
+                found.append(
+                    [IndexEntry(name, failed=_named(unit.recordings.get(name, name), error))]
+                )
         lengths = {name: len(waveform) / rate for name, waveform in waveforms.items()}
         for names in batches(lengths, self.task.device):
             for name, matrices in zip(
-                names, self._together([waveforms[name] for name in names]), strict=True
+                names, self._encode_batch([waveforms[name] for name in names]), strict=True
             ):
-                ear = _Ear(rate)
-                ear.hear(waveforms[name])
-                done = Done(name, note=ear.note, seconds=ear.seconds)
+                stats = _SignalStats(rate)
+                stats.add(waveforms[name])
+                done = IndexEntry(name, note=stats.note, seconds=stats.seconds)
                 try:
                     found.append(self.shard.append(done, self._reduced([matrices])))
                 except AudioError as error:
                     found.append(
-                        [Done(name, failed=_named(unit.recordings.get(name, name), error))]
+                        [IndexEntry(name, failed=_named(unit.recordings.get(name, name), error))]
                     )
         return found
 
@@ -140,20 +142,20 @@ def _named(where: str, error: Exception) -> str:
 
 
 @dataclass
-class _Ear:
-    """Hears an utterance go by, for what a person might want to know of it."""
+class _SignalStats:
+    """Statistics of an utterance's samples, for notes to the user."""
 
     rate: int
     samples: int = 0
     peak: float = 0.0
     loud: int = 0
 
-    def listen(self, blocks: Iterable[Waveform]) -> Iterator[Waveform]:
+    def watch(self, blocks: Iterable[Waveform]) -> Iterator[Waveform]:
         for block in blocks:
-            self.hear(block)
+            self.add(block)
             yield block
 
-    def hear(self, block: Waveform) -> None:
+    def add(self, block: Waveform) -> None:
         level = np.abs(block)
         self.samples += len(block)
         self.peak = max(self.peak, float(level.max(initial=0)))

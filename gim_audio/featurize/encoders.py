@@ -15,19 +15,28 @@ from gim_audio.checkpoints.folders import fingerprint, load_for_features
 from gim_audio.config import Config, count_of
 from gim_audio.devices import rounding_to_tf32
 from gim_audio.errors import AudioError, ConfigError
+from gim_audio.inference.layers import by_layer, module_names
 from gim_audio.inference.pieces import Stream, encode_batch
-from gim_audio.model.build import build_model, by_layer, module_names
+from gim_audio.model.build import build_model
 from gim_audio.model.geometry import Geometry
 from gim_audio.model.stack import GreedyInfoMax
 
-__all__ = ["Encoder", "Features", "Featurizer", "ModuleName", "Together", "cut", "with_the_last"]
+__all__ = [
+    "BatchEncoder",
+    "Encoder",
+    "Features",
+    "Featurizer",
+    "ModuleName",
+    "cut",
+    "with_the_last",
+]
 
 Features = npt.NDArray[np.float32]
 
 ModuleName = int | str
 """A module: its number from 1, from the end where negative, or its name."""
 
-Together = Callable[[Sequence[Waveform]], list[list[Features]]]
+BatchEncoder = Callable[[Sequence[Waveform]], list[list[Features]]]
 """Waveforms to features: a list a waveform, in it a matrix a module."""
 
 Signal = TypeVar("Signal", npt.NDArray[Any], Tensor)
@@ -44,7 +53,7 @@ class Encoder(ABC):
 
     Attributes:
         name: The name of the model or baseline, with the fingerprint of its weights.
-        modules: The names of the modules, such as `conv1` or `gru`.
+        module_names: The names of the modules, such as `conv1` or `gru`.
         geometries: The geometry of each module's frames.
         rate: The sampling rate of waveforms in Hz.
         shortest: the fewest samples that give a frame of every module.
@@ -53,14 +62,14 @@ class Encoder(ABC):
     """
 
     name: str
-    modules: list[str]
+    module_names: list[str]
     geometries: Sequence[Geometry]
     rate: int
     shortest: int
     block: int = 320_000
     precision: str
 
-    def hears(self, samples: int) -> None:
+    def check_length(self, samples: int) -> None:
         """Refuse too short a waveform.
 
         Raises:
@@ -90,7 +99,7 @@ class Encoder(ABC):
         Together those of `encode`.
         """
 
-    def together(self, modules: Sequence[int]) -> Together:
+    def batch_encoder(self, modules: Sequence[int]) -> BatchEncoder:
         """Return a function that encodes batches, each waveform as `encode` does."""
         return lambda waveforms: [self.encode(waveform, modules) for waveform in waveforms]
 
@@ -129,18 +138,20 @@ class Encoder(ABC):
         Raises:
             ConfigError: There is no such module.
         """
-        count = len(self.modules)
+        count = len(self.module_names)
         if module is None:
             return count
         number = module
         if isinstance(module, str):
             number = (
-                self.modules.index(module) + 1 if module in self.modules else count_of(module) or 0
+                self.module_names.index(module) + 1
+                if module in self.module_names
+                else count_of(module) or 0
             )
         elif module < 0:
             number = count + 1 + module
         if not 1 <= int(number) <= count:
-            names = ", ".join(self.modules)
+            names = ", ".join(self.module_names)
             raise ConfigError(f"module {module}: {self.name} has modules 1 to {count}: {names}")
         return int(number)
 
@@ -151,7 +162,7 @@ class Encoder(ABC):
             ConfigError: There is no such module, or the list is empty.
         """
         if modules == "all":
-            return list(range(1, len(self.modules) + 1))
+            return list(range(1, len(self.module_names) + 1))
         if modules is None or isinstance(modules, str | int):
             return [self.pick(modules)]
         if not modules:
@@ -180,7 +191,7 @@ class Featurizer(Encoder):
         self.precision: str = precision
         self.model = model.to(self.device).eval()
         self.name = f"{name} {fingerprint(model)}"
-        self.modules, self.rate = module_names(model), model.rate
+        self.module_names, self.rate = module_names(model), model.rate
         self.geometries: Sequence[Geometry] = model.geometries
         self.shortest = model.shortest
         self._dtype = torch.bfloat16 if precision == "bf16" else torch.float32
@@ -218,7 +229,7 @@ class Featurizer(Encoder):
 
     def encode(self, waveform: Waveform, modules: Sequence[int] | None = None) -> list[Features]:
         """See `Encoder.encode`."""
-        wanted = list(modules or range(1, len(self.modules) + 1))
+        wanted = list(modules or range(1, len(self.module_names) + 1))
         return [
             np.concatenate(pieces) for pieces in zip(*self.pieces([waveform], wanted), strict=True)
         ]
@@ -232,7 +243,7 @@ class Featurizer(Encoder):
         for block, last in with_the_last(short):
             heard += len(block)
             if last:
-                self.hears(heard)
+                self.check_length(heard)
             samples = torch.from_numpy(np.require(block, requirements=["C", "W"])).to(self.device)
             with rounding_to_tf32(False):
                 found = [features.cpu().numpy() for features in stream.push(samples, last=last)]
@@ -242,11 +253,11 @@ class Featurizer(Encoder):
         """Return a stream that takes one waveform piece by piece."""
         return Stream(self.model, modules, self._dtype)
 
-    def together(self, modules: Sequence[int]) -> Together:
-        """See `Encoder.together`."""
+    def batch_encoder(self, modules: Sequence[int]) -> BatchEncoder:
+        """See `Encoder.batch_encoder`."""
 
         def encode(waveforms: Sequence[Waveform]) -> list[list[Features]]:
-            self.hears(min(map(len, waveforms)))
+            self.check_length(min(map(len, waveforms)))
             with rounding_to_tf32(False):
                 tensors = [
                     torch.from_numpy(np.ascontiguousarray(waveform)) for waveform in waveforms
@@ -296,7 +307,7 @@ def mono(signal: npt.NDArray[Any] | Tensor, own_rate: int, rate: int) -> Wavefor
 
 
 def cut(waveform: Waveform, block: int) -> Iterator[Waveform]:
-    """Blocks of so many samples, the last one shorter."""
+    """Yield blocks of `block` samples, the last one shorter."""
     return (waveform[start : start + block] for start in range(0, len(waveform), block))
 
 

@@ -196,7 +196,7 @@ def _with(magic: bytes, file: io.FileIO, pages: OggPages | None) -> int:
                     pages.push(block)
                 while block:
                     block = block[pipe.write(block) :]
-                block = file.read(PIECE)  # what is there, without waiting
+                block = file.read(PIECE)  # what has arrived, without waiting
 
     threading.Thread(target=pump, daemon=True).start()
     return out
@@ -205,7 +205,7 @@ def _with(magic: bytes, file: io.FileIO, pages: OggPages | None) -> int:
 def wave_archive(name: str) -> Source:
     """The recordings of a Kaldi archive of WAVs, `-` for standard input.
 
-    Where it is damaged, it is over.
+    A damaged archive ends there.
     """
 
     def source(rate: int) -> Iterator[tuple[str, str, Iterable[Waveform]]]:

@@ -68,7 +68,7 @@ class Live:
             Shape: `(frames, width)`, often with no frames.
 
         Raises:
-            AudioError: they are not finite floating-point numbers, or the stream is over.
+            AudioError: they are not finite floating-point numbers, or the stream has ended.
         """
         features = self._push(mono(samples, self.rate, self.rate), last=False)
         return (

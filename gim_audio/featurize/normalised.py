@@ -13,7 +13,7 @@ import numpy as np
 
 from gim_audio.audio import Waveform
 from gim_audio.errors import ConfigError
-from gim_audio.featurize.encoders import Encoder, Features, Together
+from gim_audio.featurize.encoders import BatchEncoder, Encoder, Features
 from gim_audio.featurize.one_rate import waveforms
 from gim_audio.kaldi import DataDir
 
@@ -40,13 +40,13 @@ class Normalised(Encoder):
         self, encoder: Encoder, by: By, name: str, means: Sequence[Features] | None = None
     ) -> None:
         self.encoder, self.by, self.name, self.means = encoder, by, name, means
-        self.modules, self.geometries = encoder.modules, encoder.geometries
+        self.module_names, self.geometries = encoder.module_names, encoder.geometries
         self.rate, self.shortest, self.precision = encoder.rate, encoder.shortest, encoder.precision
         self.block = encoder.block
 
     def encode(self, waveform: Waveform, modules: Sequence[int] | None = None) -> list[Features]:
         """See `Encoder.encode`."""
-        wanted = list(modules or range(1, len(self.modules) + 1))
+        wanted = list(modules or range(1, len(self.module_names) + 1))
         return self._less_the_mean(self.encoder.encode(waveform, wanted), wanted)
 
     def pieces(
@@ -56,10 +56,10 @@ class Normalised(Encoder):
         found = zip(*self.encoder.pieces(blocks, modules), strict=True)
         yield self._less_the_mean([np.concatenate(pieces) for pieces in found], modules)
 
-    def together(self, modules: Sequence[int]) -> Together:
-        """See `Encoder.together`."""
+    def batch_encoder(self, modules: Sequence[int]) -> BatchEncoder:
+        """See `Encoder.batch_encoder`."""
         self._check()
-        return super().together(modules)
+        return super().batch_encoder(modules)
 
     def _less_the_mean(self, features: list[Features], modules: Sequence[int]) -> list[Features]:
         self._check()

@@ -10,10 +10,10 @@ from gim_audio.featurize.encoders import Encoder, Features, cut
 from gim_audio.kaldi import DataDir
 from gim_audio.model.geometry import Geometry
 
-__all__ = ["Pool", "encode_at_one_rate", "waveforms"]
+__all__ = ["ToSlowerRate", "encode_at_one_rate", "waveforms"]
 
 
-class Pool:
+class ToSlowerRate:
     """Averages the frames of a faster module around the centres of a slower one's, piece by piece.
 
     Args:
@@ -68,7 +68,8 @@ def encode_at_one_rate(
     last = len(encoder.geometries)
     wanted = sorted({*modules, last})
     pools = {
-        module: Pool(encoder.geometries[module - 1], encoder.geometries[-1]) for module in wanted
+        module: ToSlowerRate(encoder.geometries[module - 1], encoder.geometries[-1])
+        for module in wanted
     }
     count = 0
     for pieces in encoder.pieces(cut(waveform, encoder.block), wanted):

@@ -39,8 +39,8 @@ class Pooling:
 
     Attributes:
         kind: `frames` leaves them; `mean` and `mean+std` give one vector an utterance (the
-            deviation after the mean); `stack` joins so many frames to one, the last one repeated
-            where they are not enough; `subsample` takes one of so many.
+            deviation after the mean); `stack` joins N frames to one, the last one repeated
+            where they are not enough; `subsample` takes one of N.
         number: The K of `stack` and `subsample`.
     """
 

@@ -4,10 +4,9 @@ The good ones are written, the bad ones come back with the reason.
 """
 
 import os
-import re
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -20,74 +19,24 @@ from gim_audio.featurize.check import largest_difference
 from gim_audio.featurize.encode import Task, Worker
 from gim_audio.featurize.encoders import Encoder
 from gim_audio.featurize.inputs import Source
-from gim_audio.featurize.outputs import FileFormat, Matrix, Output, Write, parse_output
-from gim_audio.featurize.units import Unit, fingerprint_of_inputs, headers, units
-from gim_audio.featurize.work import Done, Work, named
+from gim_audio.featurize.jobs import EncodingJob, fingerprint_of_inputs, headers, units
+from gim_audio.featurize.outputs import Matrix, Output, Write
+from gim_audio.featurize.target import Target
+from gim_audio.featurize.work import IndexEntry, Work, named
 from gim_audio.files import free_bytes
 from gim_audio.kaldi import DataDir
 from gim_audio.provenance import provenance
 from gim_audio.workers import each
 
-__all__ = ["Report", "Target", "featurize", "numbered", "pipe"]
+__all__ = ["Report", "featurize", "pipe"]
 
 Progress = Callable[[float, float | None], None]
 """Takes the seconds of audio that are done, and of how many."""
 
 
-@dataclass(frozen=True)
-class Target:
-    """The place and form of features.
-
-    Attributes:
-        specifier: A folder, file or archive, as in `parse_output`; where modules are asked for, the
-            word `MODULE` in it becomes the number of each.
-        form: The format of a folder's files.
-        compress: a Kaldi archive.
-    """
-
-    specifier: str
-    form: FileFormat = "npy"
-    compress: bool = False
-
-    def named(self, task: Task, module: int) -> str:
-        """Return the specifier of one module's output."""
-        return numbered(self.specifier, "MODULE", module) if task.modules else self.specifier
-
-    def outputs(self, task: Task, modules: Iterable[int]) -> dict[int, Output]:
-        """One a module.
-
-        Raises:
-            GimAudioError: one is not understood, or two have the same name.
-        """
-        found = {}
-        for module in modules:
-            found[module] = parse_output(
-                self.named(task, module), self.form, task.dtype, compress=self.compress
-            )
-        if len(found) > 1 and numbered(self.specifier, "MODULE", 1) == self.specifier:
-            raise GimAudioError(
-                f"{self.specifier}: several modules, several outputs: put MODULE into the name,"
-                " where the number goes"
-            )
-        for path, times in Counter(
-            os.path.realpath(path) for output in found.values() for path in output.paths
-        ).items():
-            if times > 1:
-                raise GimAudioError(
-                    f"{self.specifier}: {path} would be written {times} times: give each its own"
-                    " name"
-                )
-        return found
-
-
 def _named_modules(task: Task, encoder: Encoder) -> list[int]:
     """Return the numbers of a task's modules, each once."""
     return list(dict.fromkeys(encoder.pick_all(task.modules or None)))
-
-
-def numbered(name: str, word: str, number: int) -> str:
-    """Return a name with a number in the place of a word in capitals, where it stands alone."""
-    return re.sub(rf"(?<![A-Z]){word}(?![A-Z])", str(number), name)
 
 
 @dataclass
@@ -109,7 +58,7 @@ class Report:
     check: tuple[float, float] | None = None
     outputs: list[str] = field(default_factory=list)
 
-    def enter(self, entries: list[Done]) -> None:
+    def enter(self, entries: list[IndexEntry]) -> None:
         """Enter the outcome of an utterance."""
         first = entries[0]
         if first.failed:
@@ -144,7 +93,7 @@ def featurize(
 ) -> Report:
     """Write the features of every utterance, in the order of their names.
 
-    Interrupted, the same call goes on.
+    After an interruption the same call continues.
 
     Args:
         task: The task, which says what is made of an utterance.
@@ -200,7 +149,7 @@ def pipe(
     target: Target,
     progress: Progress = lambda done, total: None,
 ) -> Report:
-    """Write the features of utterances in the order in which they come, each as soon as it is over.
+    """Write the features of utterances in the order in which they come, as soon as complete.
 
     Args:
         task: The task, which says what is made of an utterance.
@@ -268,7 +217,7 @@ def _encode_all(
     encoder: Encoder,
     task: Task,
     modules: list[int],
-    planned: list[Unit],
+    planned: list[EncodingJob],
     work: Work,
     nj: int,
     progress: Progress,
@@ -292,7 +241,9 @@ def _encode_all(
             progress(seconds, total)
 
 
-def _in_a_process(unit: Unit, task: Task, modules: tuple[int, ...], folder: Path, nj: int) -> None:
+def _in_a_process(
+    unit: EncodingJob, task: Task, modules: tuple[int, ...], folder: Path, nj: int
+) -> None:
     _worker(task, modules, folder, nj).unit(unit)
 
 
@@ -302,8 +253,6 @@ def _worker(task: Task, modules: tuple[int, ...], folder: Path, nj: int) -> Work
 
     Of several GPUs, each process takes one.
     """
-    import os
-
     import torch
 
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // nj))
@@ -318,7 +267,7 @@ def _write_all(
     task: Task,
     outputs: Mapping[int, Output],
     work: Work,
-    done: Mapping[str, list[Done]],
+    done: Mapping[str, list[IndexEntry]],
     known: Mapping[str, Header],
 ) -> None:
     for module, output in outputs.items():
@@ -334,13 +283,13 @@ def _write_all(
                 write(_matrix(work, task, entry))
 
 
-def _matrix(work: Work, task: Task, entry: Done) -> Matrix:
+def _matrix(work: Work, task: Task, entry: IndexEntry) -> Matrix:
     shape = (entry.rows, entry.columns)
     return Matrix(entry.name, shape, task.pooling.is_vector, work.dtype, lambda: work.blocks(entry))
 
 
 def _describe(
-    encoder: Encoder, task: Task, entry: Done, known: Mapping[str, Header]
+    encoder: Encoder, task: Task, entry: IndexEntry, known: Mapping[str, Header]
 ) -> dict[str, Any]:
     own = encoder.geometries[entry.module - 1]
     geometry, vector = task.pooling.geometry(own), task.pooling.is_vector
@@ -348,7 +297,7 @@ def _describe(
     return {
         "model": encoder.name,
         "module": entry.module,
-        "module_name": encoder.modules[entry.module - 1],
+        "module_name": encoder.module_names[entry.module - 1],
         "precision": encoder.precision,
         "dtype": task.dtype,
         "channels": entry.columns,

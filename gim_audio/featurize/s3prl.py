@@ -29,7 +29,7 @@ class Upstream(nn.Module):
         self.featurizer = Featurizer.load(ckpt)
         self.model = self.featurizer.model
 
-    def get_downsample_rates(self, key: str) -> int:
+    def get_downsample_rates(self, key: str) -> int:  # noqa: ARG002 - all hidden states have one rate
         """Samples a frame."""
         return self.featurizer.geometries[-1].hop
 
@@ -40,7 +40,7 @@ class Upstream(nn.Module):
         after the end.
         """
         self.featurizer.device = next(self.model.parameters()).device
-        modules = range(1, len(self.featurizer.modules) + 1)
+        modules = range(1, len(self.featurizer.module_names) + 1)
         found = [
             encode_at_one_rate(self.featurizer, wav.detach().cpu().numpy(), modules) for wav in wavs
         ]

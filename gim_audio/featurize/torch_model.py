@@ -53,7 +53,7 @@ class FeatureModel(nn.Module):
     @property
     def module_names(self) -> list[str]:
         """The names of the modules, from the bottom up."""
-        return list(self._encoder.modules)
+        return list(self._encoder.module_names)
 
     @property
     def sample_rate(self) -> int:
@@ -172,7 +172,7 @@ class FeatureModel(nn.Module):
             raise AudioError(
                 f"a length of {max(known)}: the waveforms have {batch.shape[1]} samples"
             )
-        self._encoder.hears(min(known))
+        self._encoder.check_length(min(known))
         return batch, known
 
     @property
@@ -186,7 +186,7 @@ class FeatureModel(nn.Module):
         shown = (
             f"{name}: {width} features every {1000 * geometry.hop / encoder.rate:g} ms"
             for name, width, geometry in zip(
-                encoder.modules, self.widths, encoder.geometries, strict=True
+                encoder.module_names, self.widths, encoder.geometries, strict=True
             )
         )
         return f"{type(self).__name__}({self.name}, {encoder.rate} Hz; {'; '.join(shown)})"

@@ -55,7 +55,7 @@ class GimFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             device,
         )
 
-    def fit(self, X: Iterable[Any], y: Any = None) -> Self:
+    def fit(self, X: Iterable[Any], y: Any = None) -> Self:  # noqa: ARG002, N803 - scikit-learn's signature
         """Load the weights; the waveforms change nothing.
 
         Raises:
@@ -69,7 +69,7 @@ class GimFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self._pooling()
         return self
 
-    def transform(self, X: Iterable[Any]) -> "Features | list[Features]":
+    def transform(self, X: Iterable[Any]) -> "Features | list[Features]":  # noqa: N803
         """Featurize waveforms in [-1, 1].
 
         Args:
@@ -96,7 +96,7 @@ class GimFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             found.append(pooling.of(features))
         return np.concatenate(found) if pooling.is_vector else found
 
-    def get_feature_names_out(self, input_features: Any = None) -> npt.NDArray[np.object_]:
+    def get_feature_names_out(self, input_features: Any = None) -> npt.NDArray[np.object_]:  # noqa: ARG002
         """Return a name for each column of what `transform` gives, such as `gru_mean_17`.
 
         Raises:
@@ -114,7 +114,7 @@ class GimFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         columns = range(features.shape[1])
         return np.array(
             [
-                f"{encoder.modules[number - 1]}_{kind}_{n}"
+                f"{encoder.module_names[number - 1]}_{kind}_{n}"
                 for kind in pooling.kind.split("+")
                 for n in columns
             ],

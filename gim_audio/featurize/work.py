@@ -17,14 +17,14 @@ from gim_audio.errors import GimAudioError
 from gim_audio.featurize.encoders import Features
 from gim_audio.files import lock, read_json_lines, write_text
 
-__all__ = ["Done", "Shard", "Work", "named"]
+__all__ = ["IndexEntry", "Shard", "Work", "named"]
 
 BLOCK_BYTES = 2**22
 PLAN, WRITING = "plan.json", "writing"
 
 
 @dataclass(frozen=True, slots=True)  # there may be a million
-class Done:
+class IndexEntry:
     """The outcome of an utterance: where its features of one module lie, or why there are none.
 
     Attributes:
@@ -63,10 +63,10 @@ class Shard:
                 self.number += 1
         self._files = {m: (folder / f"shard-{self.number}.module-{m}").open("wb") for m in modules}
 
-    def append(self, done: Done, pieces: Iterable[Sequence[Features]]) -> list[Done]:
+    def append(self, done: IndexEntry, pieces: Iterable[Sequence[Features]]) -> list[IndexEntry]:
         """Write the frames of an utterance as they come, a matrix a module.
 
-        What became of it, with where they are.
+        Return index entries, with the places of the features.
         """
         begin = {module: file.tell() for module, file in self._files.items()}
         rows, columns = dict.fromkeys(begin, 0), dict.fromkeys(begin, 0)
@@ -93,7 +93,7 @@ class Shard:
             for module, file in self._files.items()
         ]
 
-    def enter(self, utterances: Iterable[list[Done]]) -> None:
+    def enter(self, utterances: Iterable[list[IndexEntry]]) -> None:
         """Enter in the index what has been appended.
 
         A line an utterance, all modules on it or none.
@@ -120,12 +120,12 @@ class Work:
     @classmethod
     @contextmanager
     def begin(cls, folder: Path, dtype: str, plan: dict[str, Any]) -> Iterator["Work"]:
-        """Go on with what was begun by the same plan, or begin anew.
+        """Continue what was begun by the same plan, or begin.
 
         It is kept when the block is left by an error.
 
         Raises:
-            GimAudioError: another process is at it, or nothing more can be written.
+            GimAudioError: another process works on it, or nothing more can be written.
         """
         with lock(folder):
             if not cls._goes_on(folder, plan):
@@ -154,16 +154,16 @@ class Work:
         """Note that the output is written from now on."""
         (self.folder / WRITING).touch()
 
-    def done(self) -> dict[str, list[Done]]:
+    def done(self) -> dict[str, list[IndexEntry]]:
         """Return the entries of each utterance.
 
         One for each module, or one that says why there is none.
         """
-        found: dict[str, list[Done]] = {}
+        found: dict[str, list[IndexEntry]] = {}
         for index in self.folder.glob("shard-*.index"):
             for line in read_json_lines(index):
                 with suppress(TypeError, IndexError):  # the line is no whole entry
-                    entries = [Done(**entry) for entry in line]
+                    entries = [IndexEntry(**entry) for entry in line]
                     name = entries[0].name
                     if (
                         name not in found or found[name][0].failed
@@ -175,8 +175,8 @@ class Work:
         """A new one."""
         return Shard(self.folder, self.dtype, modules)
 
-    def blocks(self, done: Done) -> Iterator[Features]:
-        """The features of an utterance, so many rows at a time. Shape: `(rows, columns)`."""
+    def blocks(self, done: IndexEntry) -> Iterator[Features]:
+        """Yield the features of an utterance in blocks of rows. Shape: `(rows, columns)`."""
         with (self.folder / done.file).open("rb") as file:
             file.seek(done.offset)
             step, left = (

@@ -72,7 +72,7 @@ def encode_batch(
     Args:
         model: The model.
         waveforms: The samples in [-1, 1], each waveform long enough for a frame of every module.
-            Shape: each `(T,)`.
+            Shape of each: `(T,)`.
         modules: The numbers of the modules, from 1, in the order in which they are wanted.
         dtype: The type of products.
 

@@ -73,7 +73,7 @@ def _missing(data: Tables, path: Path) -> list[str]:
 
 
 def exists(extended: str) -> bool:
-    """Return whether the file of an extended file name is there; a command may be."""
+    """Return whether the file of an extended file name exists; a command may run."""
     return (
         extended.endswith("|")
         or Path(extended).exists()

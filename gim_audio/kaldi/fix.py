@@ -14,7 +14,7 @@ __all__ = ["fix"]
 
 
 def fix(path: Path) -> list[str]:
-    """Sort, drop what cannot be used, write `spk2utt` anew; the old files go to `.backup`.
+    """Sort, drop what cannot be used, rewrite `spk2utt`; the old files go to `.backup`.
 
     Returns:
         What was done, a line each.

@@ -25,7 +25,7 @@ def locate(extended: str, *, allow_pipes: bool = False) -> Path | bytes:
                 f"`{extended}` is a command: --allow-pipes runs it, if you trust this data"
                 " directory"
             )
-        result = subprocess.run(extended[:-1], shell=True, capture_output=True, check=False)
+        result = subprocess.run(extended[:-1], shell=True, capture_output=True, check=False)  # noqa: S602
         if result.returncode:
             reason = result.stderr.decode(errors="replace").strip().rsplit("\n", 1)[-1]
             raise DataError(f"`{extended}` failed with status {result.returncode}: {reason}")

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 __all__ = ["CausalConvolutions", "Context", "GRUContext", "State"]
 
 State = tuple[Tensor, ...]
-"""What a context remembers of the frames before; empty at the beginning of an utterance."""
+"""The memory of a context between two pieces; empty at the beginning of an utterance."""
 
 
 class Context(nn.Module, ABC):
-    """A causal network on frames, which runs on a whole utterance or on pieces of it.
+    """A causal network on frames, which runs on a whole utterance or piece by piece.
 
     Attributes:
         width: The number of channels H of the contexts.

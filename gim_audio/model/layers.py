@@ -1,4 +1,4 @@
-"""Strided convolutions that run on a whole waveform or on pieces of it.
+"""Strided convolutions that run on a whole waveform or piece by piece.
 
 Shapes: B utterances, T frames or samples of the input, T' frames of the output, C channels.
 """
@@ -32,8 +32,7 @@ class ConvBlock(nn.Module):
     def __init__(self, channels: int, width: int, kernel: int, stride: int, padding: int) -> None:
         super().__init__()
         self.convolution = nn.Conv1d(channels, width, kernel, stride, padding)
-        self.kernel, self.stride, self.padding = kernel, stride, padding
-        self.width = width
+        self.width, self.kernel, self.stride, self.padding = width, kernel, stride, padding
 
     def forward(
         self, x: Tensor, state: Tensor | None = None, *, last: bool = True
@@ -51,8 +50,8 @@ class ConvBlock(nn.Module):
             state is None.
         """
         x = x.transpose(1, 2)  # convolutions take (B, C, T)
-        if x.shape[1] == 1:  # of strides (T, 1, 1) torch thinks that channels lie together, and so
-            x = x.reshape(x.shape)  # would those of all layers above, which takes twice the time
+        if x.shape[1] == 1:  # strides (T, 1, 1) would give frames whose channels lie together,
+            x = x.reshape(x.shape)  # on which the layers above take longer
         if state is None and last:
             return self._frames(x, self.padding).transpose(1, 2), None
         before = x.new_zeros(*x.shape[:2], self.padding) if state is None else state

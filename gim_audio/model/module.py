@@ -10,19 +10,19 @@ from torch import Tensor, nn
 
 from gim_audio.model.contexts import Context
 from gim_audio.model.layers import ConvBlock, zero_beyond
-from gim_audio.model.objectives import Classify, InfoNCE
+from gim_audio.model.objectives import Objective
 
 __all__ = ["GreedyModule", "ModuleOutput", "ModuleState", "Output", "stop_gradient"]
 
 Output = Literal["frames", "contexts"]
-"""Which tensor of a module the module above takes."""
+"""The tensor of a module that the module above takes."""
 
 ModuleState = list[Any]
 """The states of a module's layers and of its context, between two pieces of a waveform."""
 
 
 class ModuleOutput(NamedTuple):
-    """What a module makes of its input.
+    """The frames and contexts of a module.
 
     Attributes:
         frames: The output z of the convolutions. Shape: `(B, T', C')`.
@@ -45,15 +45,15 @@ class GreedyModule(nn.Module):
         context: The context network; None makes the frames their own contexts.
         objective: The objective that trains the module.
         channels: The number of channels of the frames.
-        output: Which tensor the module above takes. Convolutions take frames, and so does a first
-            context above them; a context on another one takes that one's contexts.
+        output: The kind of tensor that the module above takes. Convolutions take frames, and so
+            does a first context above them; a context on another one takes that one's contexts.
     """
 
     def __init__(
         self,
         encoder: Sequence[ConvBlock],
         context: Context | None,
-        objective: InfoNCE | Classify,
+        objective: Objective,
         channels: int,
         output: Output = "frames",
     ) -> None:
@@ -72,15 +72,14 @@ class GreedyModule(nn.Module):
         lengths: Sequence[int] | None = None,
         features: bool = True,
     ) -> ModuleOutput:
-        """Run the convolutions and the context, on a whole waveform or on the next piece of it.
+        """Run the convolutions and the context, on a whole waveform or on its next piece.
 
         Args:
             x: The output of the module below, or standardised samples. Shape: `(B, T, C)`.
             state: The state after the piece before; None at the beginning.
             last: True where the waveform ends with this piece.
             lengths: The number of frames of each utterance in a padded batch; None if all have T.
-            features: False leaves out a context that the module above does not need; the contexts
-                are then the frames.
+            features: False leaves out a context that nobody above needs: frames are given instead.
         """
         *before, context_state = state or [*(None for _ in self.encoder), ()]
         after: ModuleState = []

@@ -6,69 +6,70 @@ Shapes: B utterances, T frames in the window, K steps ahead, N negatives, C chan
 channels of contexts.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gim_audio.gradients import Compare, Predict
 from gim_audio.model.geometry import Geometry
-from gim_audio.model.gradients import Compare, Predict
 from gim_audio.model.ranks import SINGLE_PROCESS, Ranks, gather
-from gim_audio.model.sampling import NegativesKind, Sampler
+from gim_audio.model.sampling import Sampler
 
-__all__ = ["Classify", "InfoNCE", "Score"]
+__all__ = ["Classify", "InfoNCE", "Objective", "Score"]
 
 
 @dataclass(frozen=True)
 class Score:
-    """The score of a batch.
-
-    Attributes:
-        loss: The loss to minimise. Shape: `()`.
-        accuracy: The share of correct choices, without a gradient. Shape: `()`.
-    """
+    """The score of a batch: the loss, and the share of right choices. Shape of each: `()`."""
 
     loss: Tensor
     accuracy: Tensor
 
 
-class InfoNCE(nn.Module):
+class Objective(nn.Module, ABC):
+    """What trains a module."""
+
+    @abstractmethod
+    def score(
+        self,
+        z: Tensor,
+        c: Tensor,
+        generator: torch.Generator,
+        labels: Tensor | None = None,
+        ranks: Ranks = SINGLE_PROCESS,
+    ) -> Score:
+        """Score a batch, with a gradient for the loss.
+
+        Args:
+            z: The frames. Shape: `(B, frames, C)`.
+            c: The contexts; `z` itself where a module has none. Shape: `(B, frames, H)`.
+            generator: A generator of the CPU for what is drawn by chance.
+            labels: The labels of a supervised objective, -1 where there is none. Shape:
+                `(B, slower frames)` of phones, or `(B,)` of speakers.
+            ranks: The processes that share the batch. The mean of their scores is what one process
+                would find that has all utterances.
+        """
+
+
+class InfoNCE(Objective):
     """The loss -log softmax of (W_k c_t)ᵀ z_{t+k} among negatives: equation (2) of the paper.
 
-    It is averaged over t and the batch, then over k. Where there are more frames than `window`,
-    contexts and positives come from one random window of that length, negatives from everywhere.
-
-    Negatives belong to a frame and are shared by all k that predict it, as in the published code:
-
-    * `batch`: `number` random permutations of all frames of the batch; may hit the positive.
-    * `exact`: any frame of the batch but the positive, drawn for each k.
-    * `utterance`: any other frame of the same utterance.
-    * `pool`: one set of `number` frames of the batch for all, scored by one matrix product. Where
-      the positive is among them, it does not count as its own negative.
+    It is averaged over t and the batch, then over k. Where there are more frames than the sampler's
+    window, contexts and positives come from one random window, negatives from everywhere.
 
     Args:
         width: The number of channels H of the contexts.
         channels: The number of channels C of the frames.
-        steps_ahead: The largest k.
-        kind: The sampling of negatives.
-        number: The number N of negatives.
-        window: The largest number of frames that are scored.
+        sampler: The choice of window and negatives, with the number K of steps ahead.
     """
 
-    def __init__(
-        self,
-        width: int,
-        channels: int,
-        *,
-        steps_ahead: int,
-        kind: NegativesKind,
-        number: int,
-        window: int,
-    ) -> None:
+    def __init__(self, width: int, channels: int, sampler: Sampler) -> None:
         super().__init__()
-        self.sampler = Sampler(kind, number, window, steps_ahead)
-        self.heads = nn.Parameter(torch.empty(steps_ahead, channels, width))  # W_k
+        self.sampler = sampler
+        self.heads = nn.Parameter(torch.empty(sampler.steps_ahead, channels, width))  # W_k
         nn.init.uniform_(self.heads, -(width**-0.5), width**-0.5)  # as torch.nn.Linear
 
     def forward(
@@ -84,7 +85,7 @@ class InfoNCE(nn.Module):
 
         Args:
             contexts: The contexts c. Shape: `(T, B, H)`.
-            candidates: Each frame z of the same window, and its negatives. Shape:
+            candidates: Every frame z of the same window, and its negatives. Shape:
                 `(T, B, 1 + N, C)`, or `(T, B, K, 1 + N, C)` where each k has its own.
             pool: Negatives that all frames share. Shape: `(N, C)`.
             ignored: True where a negative of the pool is the frame itself. Shape: `(T, B, N)`.
@@ -115,20 +116,10 @@ class InfoNCE(nn.Module):
         z: Tensor,
         c: Tensor,
         generator: torch.Generator,
-        labels: Tensor | None = None,
+        labels: Tensor | None = None,  # noqa: ARG002 - others are taught
         ranks: Ranks = SINGLE_PROCESS,
     ) -> Score:
-        """Draw a window and negatives, and score a batch.
-
-        Args:
-            z: The frames, more than `steps_ahead`. Shape: `(B, frames, C)`.
-            c: The contexts; `z` itself where frames are their own contexts. Shape: `(B, frames,
-                H)`.
-            generator: A generator of the CPU, which draws the window and the negatives.
-            labels: Not used.
-            ranks: The processes that share the batch. Negatives come from all of them, and the mean
-                of their scores is what one process would find that has all utterances.
-        """
+        """See `Objective.score`. There are more frames than steps ahead."""
         batch, frames, _ = z.shape
         draw = self.sampler.draw(frames, batch * ranks.count, generator)
         parts = [draw.part(rank, batch) for rank in range(ranks.count)]
@@ -144,7 +135,7 @@ class InfoNCE(nn.Module):
         return self.forward(contexts, candidates, pool, ignored.to(z.device))
 
 
-class Classify(nn.Module):
+class Classify(Objective):
     """The cross-entropy of a linear classifier of phones, or of the speaker of a crop.
 
     Phones have the rate of the last convolution: frames of a faster module are averaged around
@@ -164,24 +155,14 @@ class Classify(nn.Module):
 
     def score(
         self,
-        z: Tensor,
+        z: Tensor,  # noqa: ARG002 - a classifier sees contexts
         c: Tensor,
-        generator: torch.Generator,
-        labels: Tensor | None,
+        generator: torch.Generator,  # noqa: ARG002 - and draws nothing
+        labels: Tensor | None = None,
         ranks: Ranks = SINGLE_PROCESS,
     ) -> Score:
-        """Score a batch, in float32.
-
-        Args:
-            z: Not used.
-            c: The contexts. Shape: `(B, frames, H)`.
-            generator: Not used.
-            labels: The labels, -1 where there is none. Shape: `(B, slower frames)`, or `(B,)` of
-                whole crops.
-            ranks: The processes that share the batch. The mean of their scores is the score of all
-                labels, however many each of them has.
-        """
-        assert labels is not None
+        """See `Objective.score`. It is computed in float32."""
+        assert labels is not None  # noqa: S101 - the trainer knows the objective
         if labels.dim() == 1:
             pooled = c.mean(1, dtype=torch.float32)
         else:

@@ -1,4 +1,4 @@
-"""A batch that several processes share: each has some of its utterances, and gets others' frames.
+"""The frames that a loss compares, and the processes that may have them.
 
 Shapes: B utterances of this process, T frames, C channels.
 """
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gim_audio.devices import send
 
-__all__ = ["SINGLE_PROCESS", "Ranks", "gather"]
+__all__ = ["SINGLE_PROCESS", "Ranks", "fetch", "gather"]
 
 
 class Ranks(Protocol):
@@ -27,10 +27,13 @@ class Ranks(Protocol):
     def count(self) -> int:
         """The number of processes."""
 
-    def exchange_rows(self, rows: Tensor, sent: list[int], received: list[int]) -> Tensor:
-        """Send the first sent[0] rows to rank 0, the next to rank 1, …; return what they send.
+    def gather_rows(self, z: Tensor, asked: Sequence[Tensor]) -> Tensor:
+        """Return the frames that this process asks for, whichever process has them.
 
-        Gradients go the other way. Shape: `(sum of sent, C)` → `(sum of received, C)`, by rank.
+        Args:
+            z: The frames of this process. Shape: `(B, T, C)`.
+            asked: The rows of the whole batch that each process asks for; row t · (B · count) + b
+                is frame t of its utterance b. Shape of each: `(n,)`.
         """
 
     def total(self, count: Tensor) -> Tensor:
@@ -44,12 +47,12 @@ class SingleProcess:
     rank: int = 0
     count: int = 1
 
-    def exchange_rows(self, rows: Tensor, sent: list[int], received: list[int]) -> Tensor:
-        """Return the rows: all are its own."""
-        return rows
+    def gather_rows(self, z: Tensor, asked: Sequence[Tensor]) -> Tensor:
+        """See `Ranks.gather_rows`."""
+        return fetch(z, asked[0])
 
     def total(self, count: Tensor) -> Tensor:
-        """Return the count."""
+        """See `Ranks.total`."""
         return count
 
 
@@ -57,9 +60,7 @@ SINGLE_PROCESS = SingleProcess()
 
 
 def gather(z: Tensor, asked: Sequence[Sequence[Tensor]], ranks: Ranks) -> Sequence[Tensor]:
-    """Return frames for this process, whichever process has them.
-
-    They are fetched all at once, so that their gradient is made once.
+    """Return frames for this process, all at once, so that their gradient is made once.
 
     Args:
         z: The frames of this process. Shape: `(B, T, C)`.
@@ -69,26 +70,21 @@ def gather(z: Tensor, asked: Sequence[Sequence[Tensor]], ranks: Ranks) -> Sequen
     Returns:
         Frames in the shapes of `asked[rank]`, with a last dimension C.
     """
-    batch, frames, channels = z.shape
     if z.requires_grad:
         # A ReLU goes backward at a third of its speed where the gradient is in another order than
         # its output, which lies as (B, C, T): 7% of a step in bf16.
         z.register_hook(_in_order)  # type: ignore[no-untyped-call]
     flat = [torch.cat([rows.flatten() for rows in each]) for each in asked]
-    owners = [rows // batch % ranks.count for rows in flat]
-    given = [rows[owner == ranks.rank] for rows, owner in zip(flat, owners, strict=True)]
-    sent = torch.cat(given)
-    places = sent % batch * frames + sent // (batch * ranks.count)
-    found = F.embedding(send(places, z.device), z.flatten(0, 1))
-    if ranks.count > 1:
-        mine = owners[ranks.rank]
-        received = mine.bincount(minlength=ranks.count).tolist()
-        came = ranks.exchange_rows(found, [len(rows) for rows in given], received)
-        order = mine.argsort(stable=True).argsort()  # from the order of owners to that of asking
-        found = came[send(order, z.device)]
     own = asked[ranks.rank]
-    parts = torch.split(found, [rows.numel() for rows in own])
-    return [part.view(*rows.shape, channels) for part, rows in zip(parts, own, strict=True)]
+    parts = torch.split(ranks.gather_rows(z, flat), [rows.numel() for rows in own])
+    return [part.view(*rows.shape, z.shape[2]) for part, rows in zip(parts, own, strict=True)]
+
+
+def fetch(z: Tensor, rows: Tensor) -> Tensor:
+    """Return the frames t · B + b of a batch. Shape: `(B, T, C)`, `(n,)` → `(n, C)`."""
+    batch, frames, _ = z.shape
+    places = rows % batch * frames + rows // batch
+    return F.embedding(send(places, z.device), z.flatten(0, 1))
 
 
 def _in_order(gradient: Tensor) -> Tensor:

@@ -23,8 +23,8 @@ class Draw:
 
     Attributes:
         first: The first frame of the window.
-        window: All frames of the window. Shape: `(T, B)`.
-        candidates: Each frame of the window, and the negatives that it is told from. Shape:
+        window: Every frame of the window. Shape: `(T, B)`.
+        candidates: Every frame of the window, and its negatives. Shape:
             `(T, B, 1 + N)`, or `(T, B, K, 1 + N)` where each step ahead has negatives of its own.
         pool: Negatives that all share. Shape: `(N,)`; empty where each frame has its own.
     """
@@ -42,12 +42,20 @@ class Draw:
 
 @dataclass(frozen=True)
 class Sampler:
-    """A choice of negatives: see `NegativesConfig`.
+    """The choice of a window of frames and of their negatives.
+
+    Negatives belong to a frame and are shared by all k that predict it, as in the published code:
+
+    * `batch`: `number` random permutations of all frames of the batch; may hit the positive.
+    * `exact`: any frame of the batch but the positive, drawn for each k.
+    * `utterance`: any other frame of the same utterance.
+    * `pool`: one set of `number` frames of the batch for all, scored by one matrix product. Where
+      the positive is among them, it does not count as its own negative.
 
     Attributes:
         kind: The set that negatives come from.
         number: The number N of negatives of a frame.
-        window: The largest number of frames that are positives.
+        window: The largest number of frames that are scored.
         steps_ahead: The number K of steps ahead.
     """
 

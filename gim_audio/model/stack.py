@@ -76,7 +76,7 @@ class GreedyInfoMax(nn.Module):
             states: The states after the piece before; None at the beginning of a waveform.
             last: True where the waveforms end with this piece.
             lengths: The number of samples of each waveform in a padded batch; None if all have T.
-                What is in the padding changes nothing, and features beyond an end are zero.
+                Padding changes nothing, and features beyond an end are zero.
             modules: Numbers from 1 of the modules wanted; None is all of them.
             isolated: False leaves out the stop-gradients between modules.
 
@@ -109,15 +109,14 @@ class GreedyInfoMax(nn.Module):
     ) -> Iterator[tuple[int, Score | None, Tensor]]:
         """Yield number, score and output of each module in turn; the next runs when asked for.
 
-        Going backward in between frees a module's activations before the next one needs memory.
+        Going backward in between frees a module's activations before the next one runs.
 
         Args:
             x: The input of module `first`: standardised samples, or the output of the module below.
                 Shape: `(B, T, C)`, as the outputs.
-            generator: A function of a module's number that returns the generator of its window and
-                negatives.
-            dtype: The type of convolutions and predictions. Scores are always computed in float32:
-                they have no scale of their own, and in bfloat16 training diverges.
+            generator: A function of a module's number that returns the generator of its draws.
+            dtype: The type of convolutions and predictions. Scores are always computed in float32,
+                as training diverges in bfloat16.
             first: The lowest module that runs, from 1.
             last: The highest module that runs; the top one if None.
             frozen: Modules that run but have no score (None) and no gradient.
@@ -134,12 +133,6 @@ class GreedyInfoMax(nn.Module):
                 )
             x = stop_gradient(made.output)
             yield number, score, x
-
-    def features_only(self) -> dict[str, Tensor]:
-        """Return the state dict without the objectives, which features do not need."""
-        return {
-            name: value for name, value in self.state_dict().items() if ".objective." not in name
-        }
 
     def frames(self, samples: int) -> list[int]:
         """Return the number of frames that each module makes of `samples` samples."""

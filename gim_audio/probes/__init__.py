@@ -10,9 +10,10 @@ fixed number of epochs. `strict` is multinomial logistic regression on whitened 
 convergence, with the L2 penalty that does best on a part of the training set; a speaker is decided
 from a whole utterance.
 
-Where `ref` differs from the published code, because an utterance is encoded once: speakers are told
-from windows of 128 frames of the whole utterance's features, ten drawn once instead of one crop
-encoded anew each epoch, with as many updates; phones are learnt from at most `most_frames` frames.
+Where `ref` differs from the published code, because an utterance is encoded once: speakers are
+recognised from windows of 128 frames of the whole utterance's features, ten drawn once instead of
+one crop encoded again each epoch, with as many updates; phones are learnt from at most
+`most_frames` frames.
 """
 
 from gim_audio.probes.ctc import PhoneErrorRate

@@ -33,7 +33,7 @@ class Subject:
     @property
     def names(self) -> list[str]:
         """The names of the modules."""
-        return [self.encoder.modules[module - 1] for module in self.modules]
+        return [self.encoder.module_names[module - 1] for module in self.modules]
 
 
 @dataclass
@@ -52,7 +52,7 @@ class Pass:
 
 
 class Evaluation:
-    """Hears the utterances of a training set, then those of a test set.
+    """Receives the utterances of a training set, then those of a test set.
 
     Features are those of the subject's modules at the last module's frame rate. Shape: each
     `(frames, channels)`.
@@ -66,13 +66,13 @@ class Evaluation:
         """An utterance of the training set."""
 
     def fit(self) -> None:
-        """The training set is over."""
+        """End the training set."""
 
     def judge(self, name: str, features: list[Features]) -> None:
         """An utterance of the test set."""
 
     def results(self) -> list[Result]:
-        """The test set is over."""
+        """End the test set."""
         return []
 
 
@@ -94,7 +94,7 @@ def evaluate(
         progress: called with the number of utterances encoded.
 
     Raises:
-        DataError: audio cannot be decoded, or an evaluation cannot be made of it.
+        DataError: audio cannot be decoded, or cannot be evaluated.
     """
     found, started, done = Pass(), time.perf_counter(), 0
     learning = [(evaluation.train, evaluation.learn) for evaluation in evaluations]

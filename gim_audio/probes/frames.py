@@ -52,7 +52,7 @@ def phones_of(encoder: Encoder, labelled: Labelled, name: str, frames: int, shif
     """The phone of each frame of an utterance, -1 where there is none.
 
     Raises:
-        DataError: the labels go on after the audio.
+        DataError: Labels continue after the audio.
     """
     data, alignments = labelled
     if name not in alignments:
@@ -69,7 +69,7 @@ def phones_of(encoder: Encoder, labelled: Labelled, name: str, frames: int, shif
 
 
 class FrameSample(Evaluation):
-    """Hears the training set alone.
+    """Receives the training set alone.
 
     Its labelled frames, or of more than `most_frames` a random share.
 
@@ -122,7 +122,7 @@ class FrameSample(Evaluation):
         self._names.append(name)
 
     def fit(self) -> None:
-        """See `Evaluation`; one module after another, so that no more than one is there twice."""
+        """See `Evaluation`; one module after another, so that at most one is held twice."""
         for module in range(len(self.subject.modules)):
             self.features.append(np.concatenate([part[module] for part in self._parts]))
             for part in self._parts:

@@ -93,7 +93,7 @@ class PhoneProbe(Evaluation):
         if not total:
             raise DataError(f"{self.test.path}: no labelled frames to test on")
         notes = [c.note for c in self.classifiers[protocol, shift]]
-        rows = tally.rows(subject.modules, subject.encoder.modules, notes)
+        rows = tally.rows(subject.modules, subject.encoder.module_names, notes)
         for row, confusion in zip(rows, self.confusion[protocol, shift], strict=True):
             row["confusion"] = [" ".join(map(str, counts)) for counts in confusion.tolist()]
         return Result(

@@ -18,7 +18,7 @@ PUBLISHED = Published(learning_rate=1e-3, epochs=5, batch=64)
 """Five epochs of ten windows: as many updates as the published 50 of one crop."""
 
 WINDOW = 128
-"""Frames that a speaker is told from while training: one crop of 20480 samples."""
+"""Frames that a speaker is recognised by while training: one crop of 20480 samples."""
 
 WINDOWS = 10
 """Random windows of each training utterance."""
@@ -177,7 +177,7 @@ class SpeakerProbe(Evaluation):
             task="speakers",
             protocol=protocol,
             modules=self.tallies[protocol].rows(
-                self.subject.modules, self.subject.encoder.modules, notes
+                self.subject.modules, self.subject.encoder.module_names, notes
             ),
             counts={
                 "classes": len(self.names),

@@ -30,7 +30,7 @@ class AlikenessProbe(Evaluation):
         self.subject, self.test = subject, test
         self._kept: list[list[Features]] = []
 
-    def judge(self, name: str, features: list[Features]) -> None:
+    def judge(self, name: str, features: list[Features]) -> None:  # noqa: ARG002
         """See `Evaluation`."""
         self._kept.append([f[::EVERY].copy() for f in features])
 
@@ -54,8 +54,8 @@ class SlownessProbe(Evaluation):
 
     1 is what stands still, 0 what forgets at once.
 
-    At each lag, covariance of a channel with itself so many frames later, summed over the channels,
-    over the sum of their variances: directions count by how much they vary.
+    At each lag, covariance of a channel with itself that many frames later, summed over the
+    channels, over the sum of their variances: directions count by how much they vary.
     """
 
     test: DataDir
@@ -67,7 +67,7 @@ class SlownessProbe(Evaluation):
             [np.zeros(())] * 6 for _ in range(places)
         ]
 
-    def judge(self, name: str, features: list[Features]) -> None:
+    def judge(self, name: str, features: list[Features]) -> None:  # noqa: ARG002
         """See `Evaluation`."""
         for number, f in enumerate(features):
             x = f.astype(np.float64)
@@ -121,7 +121,7 @@ def _correlation(
     aa: npt.NDArray[np.float64],
     bb: npt.NDArray[np.float64],
 ) -> float | None:
-    """Of sums; None where nothing varies."""
+    """Compute it from sums; None where nothing varies."""
     if not count:
         return None
     shared = float((ab - a * b / count).sum())

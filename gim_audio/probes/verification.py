@@ -22,7 +22,7 @@ class VerificationProbe(Evaluation):
     At its threshold as many true voices are refused as false ones are taken.
 
     A voice is the mean over a speaker's utterances in `train` of their mean features, less the mean
-    over all of them; every test utterance is tried against every voice. The interval is over the
+    over all of them; every test utterance is tried against every voice. The interval resamples the
     speakers who are enrolled and tested; one that is left out is left out as a test speaker and as
     a voice.
 
@@ -51,11 +51,11 @@ class VerificationProbe(Evaluation):
         self._enrolled: list[list[Features]] = []
         self._tried: list[list[Features]] = []
 
-    def learn(self, name: str, features: list[Features]) -> None:
+    def learn(self, name: str, features: list[Features]) -> None:  # noqa: ARG002
         """See `Evaluation`."""
         self._enrolled.append([f.mean(axis=0) for f in features])
 
-    def judge(self, name: str, features: list[Features]) -> None:
+    def judge(self, name: str, features: list[Features]) -> None:  # noqa: ARG002
         """See `Evaluation`."""
         self._tried.append([f.mean(axis=0) for f in features])
 

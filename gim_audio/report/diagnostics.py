@@ -43,9 +43,8 @@ def draw_layers(experiments: Sequence[Experiment]) -> Figure | None:
         return None
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(11, 4.4), layout="constrained")
-        colours = dict(
-            zip((e.path.name for e in shown), mpl.colormaps["tab10"].colors * 2, strict=False)
-        )  # type: ignore[attr-defined]
+        palette = mpl.colormaps["tab10"].colors * 2  # type: ignore[attr-defined]
+        colours = dict(zip((e.path.name for e in shown), palette, strict=False))
         for axes, task in zip(figure.subplots(1, 2), TASKS, strict=True):
             for experiment in shown:
                 if probe := experiment.probe(task, "trained", "strict"):
@@ -101,7 +100,7 @@ def draw_layers(experiments: Sequence[Experiment]) -> Figure | None:
 
 
 def _curve(experiment: Experiment) -> Figure | None:
-    """Phones of the last module after so many updates."""
+    """Phones of the last module by the number of updates."""
     points = curve(experiment)
     if len(points) < 3:
         return None

@@ -93,7 +93,7 @@ def _accuracy(experiment: Experiment, tasks: Sequence[str]) -> Figure:
 
 def _accuracy_by_module(axes: "Axes", experiment: Experiment, task: str) -> None:
     trained = experiment.probe(task, "trained")
-    assert trained is not None
+    assert trained is not None  # noqa: S101 - the caller looked
     names = [str(row["name"]) for row in trained.modules]
     x = np.arange(len(names))
     column = 0 if task == "phones" else 1

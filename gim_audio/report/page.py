@@ -21,16 +21,19 @@ __all__ = ["write_report"]
 
 DPI = 150
 CSS = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 68rem; margin: 2rem auto;
-       padding: 0 1rem; }
+body { font: 15px/1.5 system-ui, sans-serif; color: #222; background: #fff;
+       max-width: 68rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.6rem; margin-bottom: 0; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
 p.sub, caption { color: #666; } caption { text-align: left; padding-bottom: .4rem; }
 table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .8rem .25rem 0; text-align: right; border-bottom: 1px solid #e6e6e6; vertical-align: top; }
+th, td { padding: .25rem .8rem .25rem 0; text-align: right; border-bottom: 1px solid #e6e6e6;
+         vertical-align: top; }
 th:first-child, td:first-child { text-align: left; min-width: 10rem; } th { font-weight: 600; }
-table.facts th, table.facts td { text-align: left; overflow-wrap: anywhere; } table.facts { font-size: .85rem; }
+table.facts th, table.facts td { text-align: left; overflow-wrap: anywhere; }
+table.facts { font-size: .85rem; }
 td span { display: block; white-space: nowrap; color: #666; font-size: .85rem; }
-img { max-width: 100%; } pre { background: #f6f6f6; padding: .8rem; font-size: .85rem; overflow-x: auto; }
+img { max-width: 100%; }
+pre { background: #f6f6f6; padding: .8rem; font-size: .85rem; overflow-x: auto; }
 @media print { body { margin: 0; max-width: none; } h2, img, tr { break-inside: avoid; } }
 """
 
@@ -139,7 +142,8 @@ def _section(experiment: Experiment, images: Sequence[str]) -> str:
 
 def _provenance(experiment: Experiment) -> str:
     config = f"<pre>{html.escape(experiment.config)}</pre>" if experiment.config else ""
-    return f"<h3>{html.escape(str(experiment.path))}</h3>{_html(tables.facts(experiment), 'facts')}{config}"
+    facts = _html(tables.facts(experiment), "facts")
+    return f"<h3>{html.escape(str(experiment.path))}</h3>{facts}{config}"
 
 
 def _html(table: Table, kind: str = "") -> str:
@@ -148,10 +152,8 @@ def _html(table: Table, kind: str = "") -> str:
         f"<tr>{''.join(f'<td>{_cell(cell)}</td>' for cell in row)}</tr>" for row in table.rows
     )
     caption = html.escape(table.caption)
-    return (
-        "<table"
-        f' class="{kind}"><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
-    )
+    inside = f"<caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody>"
+    return f'<table class="{kind}">{inside}</table>'
 
 
 def _cell(text: str) -> str:

@@ -60,7 +60,7 @@ def draw_utterance(
         rows[0].set_title(f"{name}, {encoder.name}")
         shown = [("log mel", energies.encode(waveform)[0], energies.geometries[0])]
         shown += list(
-            zip(encoder.modules, map(_standardised, features), encoder.geometries, strict=True)
+            zip(encoder.module_names, map(_standardised, features), encoder.geometries, strict=True)
         )
         for axes, (label, values, geometry) in zip(rows[1:], shown, strict=True):
             start = (geometry.centre - geometry.hop / 2) / encoder.rate
@@ -163,7 +163,9 @@ def draw_map(
             figure.subplots(1, len(maps), squeeze=False)[0], maps, strict=True
         ):
             _scatter(axes, features, names, title, generator, seed)
-        figure.suptitle(f"{encoder.name}: module {module}, {encoder.modules[module - 1]} (t-SNE)")
+        figure.suptitle(
+            f"{encoder.name}: module {module}, {encoder.module_names[module - 1]} (t-SNE)"
+        )
     return figure
 
 

@@ -52,7 +52,7 @@ class Step(Record):
     peak_bytes: int | None = None
 
 
-class Score(Record):
+class ErrorWithin(Record):
     """An ABX error."""
 
     error: float
@@ -75,8 +75,8 @@ class Row(Record):
     halves: list[float | None] = []
     pair_halves: list[float | None] = []
     slack: float = 0.0
-    within: Score | None = None
-    across: Score | None = None
+    within: ErrorWithin | None = None
+    across: ErrorWithin | None = None
 
 
 class Result(Record):

@@ -31,7 +31,7 @@ REPORT_EVERY = 30.0
 PIECE = 4000
 """Frames that are computed at once: a long utterance needs no more memory than a crop."""
 
-Source = Callable[[int, int, int], Tensor]
+ReadFrames = Callable[[int, int, int], Tensor]
 """Frames or samples of an utterance, by its number in the corpus, from one to another. Shape: `(1,
 n, channels)`."""
 
@@ -82,12 +82,12 @@ class Cache:
 
     @property
     def complete(self) -> bool:
-        """Return whether it is there, of these weights and this corpus."""
+        """Return whether the cache exists, made of these weights and this corpus."""
         plan = self.folder / "plan"
         return plan.exists() and plan.read_text(encoding="utf-8") == self.plan
 
     def build(
-        self, source: Source, first: int, say: Callable[[str], None], check: Callable[[], None]
+        self, source: ReadFrames, first: int, say: Callable[[str], None], check: Callable[[], None]
     ) -> None:
         """Compute it, going on where an interrupted run was.
 
@@ -130,7 +130,8 @@ class Cache:
                 check()
                 for frames in self._encode(source, utterance, first):
                     file.write(frames.cpu().view(torch.int16).numpy().data)
-                give_back_freed_memory()  # utterances differ in length: what fitted one is in the next's way
+                # Utterances differ in length: what fitted one is in the next one's way.
+                give_back_freed_memory()
                 if time.monotonic() - said > REPORT_EVERY:
                     said = time.monotonic()
                     say(f"caching what module {self.module} takes: {position / len(usable):.0%}")
@@ -140,7 +141,7 @@ class Cache:
         partial.replace(self.folder)
 
     @torch.no_grad()
-    def _encode(self, source: Source, utterance: int, first: int) -> Iterator[Tensor]:
+    def _encode(self, source: ReadFrames, utterance: int, first: int) -> Iterator[Tensor]:
         """Yield the input of the module, piece by piece. Shape: each `(frames, channels)`."""
         modules = self.model.stack[first - 1 : self.module - 1]
         length, hop = int(self.crops.corpus.samples[utterance]), self.hop
@@ -186,7 +187,7 @@ class Cache:
         return torch.from_numpy(found).view(self.dtype)
 
     def part(self, utterance: int, start: int, stop: int) -> Tensor:
-        """Read a part as a `Source` of another cache."""
+        """Read a part as a `ReadFrames` of another cache."""
         return self.read(utterance, start, stop - start)[None].float()
 
     def remove(self) -> None:
@@ -196,7 +197,7 @@ class Cache:
 
 def build(
     caches: Sequence[Cache],
-    samples: Source,
+    samples: ReadFrames,
     place: Callable[[int, int], None],
     say: Callable[[str], None],
     check: Callable[[], None],

@@ -11,7 +11,6 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
-from torch.optim import AdamW
 
 from gim_audio.checkpoints.folders import (
     checkpoints,
@@ -26,7 +25,7 @@ from gim_audio.errors import CheckpointError, GimAudioError, is_out_of_memory
 from gim_audio.files import follow, new_folder, replace_link
 from gim_audio.packed import PackedCorpus
 from gim_audio.training.metrics_log import Metrics, open_lines, read_lines
-from gim_audio.training.optimizers import load_moments
+from gim_audio.training.optimizers import AdamW, load_moments
 from gim_audio.training.position import Position
 from gim_audio.training.validation import validate
 
@@ -57,7 +56,7 @@ class Checkpointer:
     def save(
         self, weights: dict[str, Tensor], optimizers: dict[str, Tensor], position: Position
     ) -> Path:
-        """Write `step-NNNNNN/`, point `latest` at it, and measure it if there is a corpus for that.
+        """Write `step-NNNNNN/`, point `latest` at it, and measure it on the validation corpus.
 
         Args:
             weights: The state dict of the model.
@@ -104,7 +103,7 @@ class Checkpointer:
 
     @staticmethod
     def position(experiment: Path) -> Position:
-        """Return the position of the latest checkpoint, after a look at every byte of it.
+        """Return the position of the latest checkpoint, after checking every byte.
 
         Raises:
             CheckpointError: There is none, or it is damaged; names the last one that is not.

@@ -1,16 +1,17 @@
 """Data parallelism: each process has some crops of every batch."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.optim import AdamW
 
-from gim_audio.model.ranks import SINGLE_PROCESS
+from gim_audio.devices import send
+from gim_audio.model.ranks import SINGLE_PROCESS, fetch
 from gim_audio.training.distribution import Distributed, begun, talking
-from gim_audio.training.optimizers import apply_gradients
+from gim_audio.training.optimizers import AdamW
 from gim_audio.training.report import StepReport
 
 __all__ = ["DataParallel"]
@@ -36,13 +37,22 @@ class DataParallel(Distributed):
         share = batch // self.count
         return slice(self.rank * share, (self.rank + 1) * share)
 
-    def exchange_rows(self, rows: Tensor, sent: list[int], received: list[int]) -> Tensor:
-        """See `Ranks`."""
-        found: Tensor = _Exchange.apply(rows, sent, received)
-        return found
+    def gather_rows(self, z: Tensor, asked: Sequence[Tensor]) -> Tensor:
+        """See `Ranks.gather_rows`."""
+        batch = len(z)
+        owners = [rows // batch % self.count for rows in asked]
+        given = [rows[owner == self.rank] for rows, owner in zip(asked, owners, strict=True)]
+        sent = torch.cat(given)
+        # Row t · (B · count) + rank · B + b of the whole batch is row t · B + b here.
+        found = fetch(z, sent // (batch * self.count) * batch + sent % batch)
+        mine = owners[self.rank]
+        received = mine.bincount(minlength=self.count).tolist()
+        came: Tensor = _Exchange.apply(found, [len(rows) for rows in given], received)
+        order = mine.argsort(stable=True).argsort()  # from the order of owners to that of asking
+        return came[send(order, z.device)]
 
     def total(self, count: Tensor) -> Tensor:
-        """See `Ranks`."""
+        """See `Ranks.total`."""
         summed = count.clone()
         with talking():
             dist.all_reduce(summed)
@@ -50,8 +60,8 @@ class DataParallel(Distributed):
 
     def apply_gradients(self, optimizer: AdamW) -> None:
         """See `Distribution.apply_gradients`."""
-        parameters = optimizer.param_groups[0]["params"]
-        gradients = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
+        given = [p.grad.flatten() for p in optimizer.parameters if p.grad is not None]
+        gradients = torch.cat(given)
         self._arrive()
         with talking():
             work = begun(dist.all_reduce(gradients, async_op=True))
@@ -65,14 +75,14 @@ class DataParallel(Distributed):
         with talking():
             work.wait()
         gradients /= self.count
-        moved = [p for p in optimizer.param_groups[0]["params"] if p.grad is not None]
+        moved = [p for p in optimizer.parameters if p.grad is not None]
         parts = torch.split(gradients, [p.numel() for p in moved])
         for parameter, gradient in zip(moved, parts, strict=True):
             parameter.grad = gradient.view_as(parameter)
-        apply_gradients(optimizer, self.clip)
+        optimizer.step(self.clip)
         self._travelling = None
 
-    def share_report(self, output: Tensor, report: StepReport) -> StepReport:
+    def share_report(self, output: Tensor, report: StepReport) -> StepReport:  # noqa: ARG002
         """See `Distribution.share_report`."""
         self._arrive()
         numbers = report.pack()
@@ -82,7 +92,10 @@ class DataParallel(Distributed):
 
 
 class _Exchange(torch.autograd.Function):
-    """See `Ranks.exchange_rows`."""
+    """Rows that are sent to other processes for theirs; gradients go the other way.
+
+    Shape: `(sum of sent, C)` → `(sum of received, C)`, by rank.
+    """
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, sent: list[int], received: list[int]) -> Tensor:

@@ -1,4 +1,4 @@
-"""The part of a run that a process has: all of it, or some of the crops or modules."""
+"""The part of a run that a process has: everything, or a part of its crops or modules."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -8,11 +8,10 @@ from typing import Any
 
 import torch.distributed as dist
 from torch import Tensor
-from torch.optim import AdamW
 
 from gim_audio.errors import GimAudioError
 from gim_audio.model.ranks import SINGLE_PROCESS, Ranks
-from gim_audio.training.optimizers import apply_gradients
+from gim_audio.training.optimizers import AdamW
 from gim_audio.training.report import StepReport
 from gim_audio.training.schedule import Phase
 
@@ -27,7 +26,7 @@ class LostProcessError(GimAudioError):
 
 
 class Distribution:
-    """The part of a run that this process has: all of it, where it is alone.
+    """The part of a run that this process has: everything, where it is alone.
 
     Args:
         clip: The largest norm of a module's gradient; None does not clip.
@@ -60,8 +59,8 @@ class Distribution:
     def begin(
         self,
         phase: Phase,
-        costs: Callable[[], list[float]],
-        say: Callable[[str], None],
+        costs: Callable[[], list[float]],  # noqa: ARG002 - one process has no choice
+        say: Callable[[str], None],  # noqa: ARG002
     ) -> tuple[int, int]:
         """Return the first and the last module that this process runs in a phase.
 
@@ -73,7 +72,7 @@ class Distribution:
         """
         return phase.first, phase.last
 
-    def receive(self, batches: Batches, index: int, last: bool) -> Tensor:
+    def receive(self, batches: Batches, index: int, last: bool) -> Tensor:  # noqa: ARG002
         """Return the input of the first module for a batch.
 
         Args:
@@ -84,10 +83,10 @@ class Distribution:
         return batches(index)
 
     def apply_gradients(self, optimizer: AdamW) -> None:
-        """Update a module whose gradients are there, unless they have to travel first."""
-        apply_gradients(optimizer, self.clip)
+        """Update a module that has its gradients, unless they have to travel first."""
+        optimizer.step(self.clip)
 
-    def share_report(self, output: Tensor, report: StepReport) -> StepReport:
+    def share_report(self, output: Tensor, report: StepReport) -> StepReport:  # noqa: ARG002
         """Bring together what each process has to say of a step.
 
         Args:
@@ -127,7 +126,7 @@ class Distributed(Distribution):
 
 def begun(work: dist.Work | None) -> dist.Work:
     """Return work that has begun: only processes outside a group have none."""
-    assert work is not None
+    assert work is not None  # noqa: S101 - see above
     return work
 
 

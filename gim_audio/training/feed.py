@@ -1,4 +1,4 @@
-"""Batches onto the device: read for each step, or gathered from a corpus that is there already."""
+"""Batches onto the device: read for each step, or gathered from a corpus on the device."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""Signals that ask a run to save, or to stop: it does when a step is over."""
+"""Signals that ask a run to save, or to stop: it does so after a step."""
 
 import signal
 import threading
@@ -10,7 +10,7 @@ __all__ = ["Interrupts"]
 
 
 class Interrupts:
-    """Within its block, Ctrl-C and SIGTERM ask to save and stop, SIGUSR1 to save and go on.
+    """Within its block, Ctrl-C and SIGTERM ask to save and stop, SIGUSR1 to save and continue.
 
     A second Ctrl-C stops at once (torchrun repeats the first one within the same second).
 
@@ -56,6 +56,11 @@ class Interrupts:
 
     def _save(self, _number: int, _frame: FrameType | None) -> None:
         self.save = True
+
+    def leave_if_asked(self) -> None:
+        """Do what `leave` does, if somebody has asked for it."""
+        if self.stop is not None:
+            self.leave()
 
     def leave(self) -> None:
         """Stop as the signal would have.

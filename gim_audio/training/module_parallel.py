@@ -23,7 +23,7 @@ QUEUE = 2
 
 
 class ModuleParallel(Distributed):
-    """A process goes on with the next batch as soon as it has sent its output up.
+    """A process begins the next batch as soon as it has sent its output up.
 
     It waits when `QUEUE` outputs are on their way. The last process writes.
 

@@ -6,15 +6,16 @@ from typing import Any
 
 from gim_audio.checkpoints.folders import resolve
 from gim_audio.config import Config, load
-from gim_audio.errors import CheckpointError
+from gim_audio.errors import CheckpointError, DataError
+from gim_audio.packed import Crops
 from gim_audio.training.schedule import phases
 
-__all__ = ["Position", "check_decay", "check_same"]
+__all__ = ["Position", "check_corpus", "check_decay", "check_same"]
 
 
 @dataclass
 class Position:
-    """The position of a run. Batches, windows and negatives are functions of it.
+    """The position of a run. Batches, windows and negatives follow from it.
 
     Attributes:
         corpus: The fingerprint of the corpus.
@@ -23,8 +24,8 @@ class Position:
         step: The number of updates so far.
         phase: The number of the present phase, from 1.
         phase_step: The number of steps of that phase.
-        updates: The number of updates of each module; a phase goes on in the order of batches where
-            its modules are.
+        updates: The number of updates of each module; a phase continues in the order of batches
+            where its modules are.
         recent_losses: The memory of the watch over the losses.
         labels: The fingerprint of the labels of a supervised objective; empty for InfoNCE, and in
             checkpoints older than this entry.
@@ -65,6 +66,34 @@ def check_same(experiment: Path, config: Config) -> None:
                 )
 
 
+def check_corpus(
+    experiment: Path, position: Position, crops: Crops, objective: str, labels: str
+) -> None:
+    """Refuse to resume on another corpus, with other labels or another number of crops.
+
+    Args:
+        experiment: The folder of the experiment.
+        position: The position of the run.
+        crops: The crops of each step.
+        objective: The kind of objective.
+        labels: The fingerprint of the labels of the corpus.
+
+    Raises:
+        CheckpointError: The number of crops in a step is another.
+        DataError: The corpus or its labels are others.
+    """
+    path = crops.corpus.path
+    if position.corpus != crops.corpus.fingerprint:
+        raise DataError(f"{path}: not the corpus that {experiment} was trained on")
+    if position.batch != crops.batch:
+        raise CheckpointError(
+            f"{experiment}: was trained with {position.batch} crops a step, not {crops.batch}"
+        )
+    if position.labels and position.labels != labels:
+        file = "phones.ctm" if objective == "phones" else "utt2spk"
+        raise DataError(f"{path}: {file} has other labels than those {experiment} was trained on")
+
+
 def check_decay(experiment: Path, config: Config, position: Position) -> None:
     """Refuse another length for a phase that has begun and whose learning rate decays.
 
@@ -88,7 +117,7 @@ def check_decay(experiment: Path, config: Config, position: Position) -> None:
 
 
 def _fixed(config: Config) -> dict[str, dict[str, Any]]:
-    """Return the settings without the lengths of phases, which may change until they are over."""
+    """Return the settings without the lengths of phases, which may change until they end."""
     settings = config.model_dump()
     if not isinstance(config.training.schedule, str):
         settings["training"]["schedule"] = [

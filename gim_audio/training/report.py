@@ -1,4 +1,4 @@
-"""What processes have to say of a step."""
+"""Reports of a step, which travel between processes."""
 
 import math
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ Values = list[float | None]
 
 @dataclass(frozen=True)
 class StepReport:
-    """The metrics of a step, and what users ask of the run.
+    """The metrics of a step, and the wishes of the user.
 
     Attributes:
         loss: The loss of each module; None for those that do not learn here.

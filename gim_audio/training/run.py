@@ -43,7 +43,7 @@ def train(
             corpus.
         corpus: The corpus that crops are drawn from.
         experiment: The folder for everything that training writes: a new one, or with `resume` the
-            one to go on with.
+            one to continue.
         resume: True to resume from the latest checkpoint, to the same weights as a run that never
             stopped.
         base: An experiment whose modules this model begins with; they stay as they are.
@@ -74,7 +74,7 @@ def train(
             raise DataError(f"{other.path}: packed at {other.rate} Hz, the model wants {wanted} Hz")
     device = pick_device(config.training.device)
     begun = experiment if resume and newest(experiment) else None
-    # A damaged checkpoint is told before its settings are.
+    # A damaged checkpoint is reported before wrong settings are.
     position = Checkpointer.position(experiment) if begun else None
     config = _settled(config, corpus, device, begun, base, init)
     with torch.random.fork_rng():

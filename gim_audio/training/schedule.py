@@ -13,8 +13,8 @@ from gim_audio.errors import ConfigError
 __all__ = ["FIRST_CACHED", "Phase", "phases"]
 
 FIRST_CACHED = 3
-"""What module 2 takes comes of one narrow convolution: reading it takes longer than computing it
-again, and twice the disk of all others (tools/bench_memory.md)."""
+"""The input of module 2 comes from one narrow convolution: reading it takes longer than computing
+it again, and twice the disk of all others (tools/bench_memory.md)."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def phases(config: Config, batch: int, trained: int = 0) -> list[Phase]:
     Raises:
         ConfigError: a phase trains one of those, or caches what is below module 1.
     """
-    training, everything = config.training, tuple(range(trained + 1, config.model.modules + 1))
+    training, everything = config.training, tuple(range(trained + 1, config.model.num_modules + 1))
     schedule: Sequence[PhaseConfig]
     if training.schedule == "joint":
         schedule = [PhaseConfig()]

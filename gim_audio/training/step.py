@@ -6,19 +6,18 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.optim import AdamW
 
 from gim_audio.config import Config
 from gim_audio.model.ranks import SINGLE_PROCESS, Ranks
 from gim_audio.model.stack import GreedyInfoMax
 from gim_audio.training.labels import Labels
-from gim_audio.training.optimizers import apply_gradients, build_optimizer
+from gim_audio.training.optimizers import AdamW
 
 __all__ = ["Step", "StepOutput", "negatives_generator", "type_of_products"]
 
 
 class StepOutput(NamedTuple):
-    """What a step gives. Nothing waits for the device.
+    """The result of a step. Nothing waits for the device.
 
     Attributes:
         output: The output of the last module that ran. Shape: `(batch, frames, channels)`.
@@ -43,7 +42,7 @@ class Step:
         last: The highest module that runs; the top one if None.
         apply: A function that uses a module's gradients.
         ranks: The processes that share the batch.
-        salt: A number that tells apart the draws of processes that have negatives of their own.
+        salt: A number that separates the draws of processes that have negatives of their own.
         labels: The labels of each batch, for supervised objectives.
     """
 
@@ -56,7 +55,7 @@ class Step:
         dtype: torch.dtype = torch.float32,
         first: int = 1,
         last: int | None = None,
-        apply: Callable[[AdamW], None] = apply_gradients,
+        apply: Callable[[AdamW], None] = AdamW.step,
         ranks: Ranks = SINGLE_PROCESS,
         salt: int = 0,
         labels: Labels = lambda index: None,
@@ -69,8 +68,8 @@ class Step:
     def joint(cls, model: GreedyInfoMax, config: Config) -> "Step":
         """Return the step of all modules, with one learning rate for all."""
         rate = config.training.learning_rate
-        assert isinstance(rate, float)
-        optimizers = {n: build_optimizer(m, rate) for n, m in enumerate(model.stack, start=1)}
+        assert isinstance(rate, float)  # noqa: S101 - schedules know how to read the others
+        optimizers = {n: AdamW(m, rate) for n, m in enumerate(model.stack, start=1)}
         return cls(model, optimizers, seed=config.training.seed, dtype=type_of_products(config))
 
     def __call__(self, x: Tensor, index: int) -> StepOutput:
@@ -78,7 +77,7 @@ class Step:
 
         Args:
             x: The input of the first module. Shape: `(batch, frames, channels)`.
-            index: The number of the batch. Windows and negatives are functions of it, of the seed
+            index: The number of the batch. Windows and negatives depend on it, the seed
                 and of the module.
         """
         losses, accuracies = [], []

@@ -14,12 +14,11 @@ from typing import TextIO
 import numpy as np
 import torch
 from torch import Tensor
-from torch.optim import AdamW
 
 from gim_audio.checkpoints.folders import load_model
 from gim_audio.config import Config
 from gim_audio.devices import give_back_freed_memory, peak_bytes, send
-from gim_audio.errors import CheckpointError, DataError
+from gim_audio.errors import DataError
 from gim_audio.files import write_text
 from gim_audio.model.stack import GreedyInfoMax
 from gim_audio.packed import Crops, PackedCorpus
@@ -33,8 +32,8 @@ from gim_audio.training.health import LossWatch, check_weights, diagnose
 from gim_audio.training.interrupts import Interrupts
 from gim_audio.training.labels import labels_fingerprint, labels_for
 from gim_audio.training.metrics_log import Metrics, note_start, open_lines, read_lines
-from gim_audio.training.optimizers import build_optimizer, moments
-from gim_audio.training.position import Position, check_decay, check_same
+from gim_audio.training.optimizers import AdamW, moments
+from gim_audio.training.position import Position, check_corpus, check_decay, check_same
 from gim_audio.training.report import StepReport
 from gim_audio.training.residency import Residency
 from gim_audio.training.schedule import Phase, phases
@@ -136,22 +135,8 @@ class Trainer:
         """
         check_same(self.experiment, self.config)
         self.position = position
-        if position.corpus != self.corpus.fingerprint:
-            raise DataError(
-                f"{self.corpus.path}: not the corpus that {self.experiment} was trained on"
-            )
-        if position.batch != self.crops.batch:
-            raise CheckpointError(
-                f"{self.experiment}: was trained with {position.batch} crops a step, not"
-                f" {self.crops.batch}"
-            )
         labels = labels_fingerprint(self.config.objective, self.corpus)
-        if position.labels and position.labels != labels:
-            file = "phones.ctm" if self.config.objective.kind == "phones" else "utt2spk"
-            raise DataError(
-                f"{self.corpus.path}: {file} has other labels than those {self.experiment} was"
-                " trained on"
-            )
+        check_corpus(self.experiment, position, self.crops, self.config.objective.kind, labels)
         position.labels = labels  # a checkpoint of an older version had none
         check_decay(self.experiment, self.config, position)
         self.schedule = phases(self.config, self.crops.batch, position.trained)
@@ -233,7 +218,7 @@ class Trainer:
             batches = CachedFeed(self._cache(phase), self.device, part)
         else:
             waveforms = Feed(self.crops, self.device, self.config.data.on_device, part)
-            batches = lambda index: self.model.standardise(waveforms(index))
+            batches = lambda index: self.model.standardise(waveforms(index))  # noqa: E731
 
         labels = labels_for(self.config.objective, self.model, self.crops, self.device, part)
 
@@ -248,7 +233,7 @@ class Trainer:
         for module, rate in zip(phase.modules, phase.learning_rates, strict=True):
             if first <= module <= last:
                 decay = decays[module - 1] if isinstance(decays, tuple) else decays
-                self.optimizers[module] = build_optimizer(self.model.stack[module - 1], rate, decay)
+                self.optimizers[module] = AdamW(self.model.stack[module - 1], rate, decay)
         if self.position.phase_step:
             self.checkpointer.restore(self.optimizers, set(phase.modules))
         step = Step(
@@ -276,28 +261,30 @@ class Trainer:
         ]
         if self.distribution.writes:
             with self.checkpointer.naming_the_last():
-                build(caches, self._samples, self.residency.place, self.say, self._stop_if_asked)
+                build(
+                    caches,
+                    self._samples,
+                    self.residency.place,
+                    self.say,
+                    self.interrupts.leave_if_asked,
+                )
         self.distribution.wait()
         return caches[-1]
 
-    def _stop_if_asked(self) -> None:
-        if self.interrupts.stop is not None:
-            self.interrupts.leave()
-
     def _samples(self, utterance: int, start: int, stop: int) -> Tensor:
-        """Return a part of an utterance, standardised, as the `Source` of a cache."""
+        """Return a part of an utterance, standardised, as the `ReadFrames` of a cache."""
         pcm = np.empty(stop - start, dtype="<i2")
         self.corpus.fill(pcm, utterance, start)
         samples = send(torch.from_numpy(pcm)[None], self.device).float() / 32768
         return self.model.standardise(samples)
 
     def _step(self, phase: Phase, batches: Batches, step: Step) -> StepReport:
-        """Take a step, and return what all processes have to say of it."""
+        """Take a step, and return the report of all processes."""
         position = self.position
         for module, rate in zip(phase.modules, phase.learning_rates, strict=True):
             if module in self.optimizers:
                 now = rate * phase.factor(position.phase_step)
-                self.optimizers[module].param_groups[0]["lr"] = now
+                self.optimizers[module].learning_rate = now
         index = max(position.updates[module - 1] for module in phase.modules)
         last = position.phase_step + 1 == phase.steps
         given = self.distribution.receive(batches, index, last)

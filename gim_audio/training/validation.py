@@ -45,7 +45,7 @@ def validate(
     total, weight = torch.zeros(2, len(model.stack)), 0
     for batch in range(batches):
         wanted = labels(batch)
-        # Of labels, the mean over a batch is over those that it has: batches count by these.
+        # The mean over a batch averages the labels that it has: batches count by these.
         share = 1 if wanted is None else int((wanted >= 0).sum())
         weight += share
         walk = model.greedy_losses(
@@ -54,7 +54,7 @@ def validate(
             labels=wanted,
         )
         for number, score, _ in walk:
-            assert score is not None
+            assert score is not None  # noqa: S101 - nothing is frozen
             total[:, number - 1] += share * torch.stack([score.loss, score.accuracy]).cpu()
     if not weight:
         raise DataError(

@@ -1,4 +1,4 @@
-"""How large gradients are, by layer, in stacks of more and more convolutions.
+"""Measure gradients by layer in stacks of more and more convolutions.
 
 Greedy InfoMax against CPC.
 
@@ -14,7 +14,6 @@ import sys
 from pathlib import Path
 
 import torch
-from torch.optim import AdamW
 
 from gim_audio.config import Config, load
 from gim_audio.files import write_text
@@ -22,6 +21,7 @@ from gim_audio.model.build import build_model
 from gim_audio.packed import Crops, PackedCorpus
 from gim_audio.provenance import provenance
 from gim_audio.training.feed import Feed
+from gim_audio.training.optimizers import AdamW
 from gim_audio.training.step import Step
 
 UPDATES = 100

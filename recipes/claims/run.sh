@@ -10,7 +10,7 @@
 #   --depths  numbers of convolutions whose gradients are compared
 #   stages: 1 data, 2 negatives, 3 context, 4 depth, 5 slowness, 6 gradients, 7 report
 #
-# Interrupted, it goes on where it was when it is started again.
+# An interrupted run continues where it was when it is started again.
 set -euo pipefail
 called_from=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")"

@@ -4,7 +4,7 @@
 #   ./rows.sh --corpus FOLDER [--labels FILE] [--shift N] [--name NAME] [--rows "ROW ROW …"] [--frames N]
 #             [--precision auto|fp32|bf16] [--mix-hours H] [--curve "STEP STEP …"] [--stage N] [--stop-stage M] [--nj J]
 #
-#   --corpus     a folder that holds LibriSpeech/train-clean-100 or a part of it
+#   --corpus     a folder that holds LibriSpeech/train-clean-100, whole or in part
 #   --labels     phone alignments; without them the transcripts are aligned here
 #   --rows       configurations in conf/hour/
 #   --precision  of encoding for the evaluations
@@ -12,7 +12,7 @@
 #   --curve      updates of `longer` after which phones are probed too
 #   stages: 1 data, 2 train (a row after another), 3 evaluate, 4 curve (and label shifts), 5 report
 #
-# Interrupted, it goes on where it was when it is started again.
+# An interrupted run continues where it was when it is started again.
 set -euo pipefail
 called_from=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")"
@@ -56,7 +56,7 @@ train() {
   local row set
   for row in $rows; do
     case $row in
-      *-speakers) set=same_train ;; # the speakers that are asked for; their last quarters are not heard
+      *-speakers) set=same_train ;; # the speakers asked for; their last quarters are not trained on
       mixed) set=mixed ;;
       *) set=train ;;
     esac

@@ -19,7 +19,7 @@
 #   stages: 1 prepare (downloads what is not there), 2 pack, 3 train, 4 evaluate (phones, speakers and more, of one
 #           encoding), 5 compare (ABX), 6 report
 #
-# Interrupted, it goes on where it was when it is started again.
+# An interrupted run continues where it was when it is started again.
 set -euo pipefail
 called_from=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")"

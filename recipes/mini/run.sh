@@ -6,7 +6,7 @@
 #
 #   stages: 1 data, 2 pack, 3 train, 4 evaluate, 5 report
 #
-# Interrupted, it goes on where it was when it is started again.
+# An interrupted run continues where it was when it is started again.
 set -euo pipefail
 called_from=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")"
@@ -29,7 +29,7 @@ corpus=data/synthetic-$hours-$speakers-$seed
 
 data() {
   unless $corpus/all gim-audio data synthetic $corpus/all --hours "$hours" --speakers "$speakers" --seed "$seed"
-  # Phones: fourteen speakers that training never heard. Speakers: other utterances of those that it did.
+  # Phones: fourteen speakers who are not in the training set. Speakers: other utterances of those that it did.
   split $corpus/all $corpus/train $corpus/test --by speakers --share 0.75
   split $corpus/train $corpus/same_train $corpus/same_test --by utterances
 }

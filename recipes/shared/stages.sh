@@ -23,7 +23,7 @@ run_stage() {
   echo "$settings" >"$exp/.done.$stage_name"
 }
 
-# split DATA FIRST REST OPTION...: cut a data directory in two, unless both parts are there.
+# split DATA FIRST REST OPTION...: cut a data directory in two, unless both parts exist.
 split() {
   if [ ! -d "$2" ] || [ ! -d "$3" ]; then
     rm -rf "$2" "$3"

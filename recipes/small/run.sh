@@ -4,13 +4,13 @@
 #   ./run.sh --corpus FOLDER [--labels FILE] [--shift N] [--conf FILE] [--name NAME] [--mix-hours H] [--frames N]
 #            [--precision auto|fp32|bf16] [--ship FOLDER] [--stage N] [--stop-stage M] [--nj J]
 #
-#   --corpus     a folder that holds LibriSpeech/train-clean-100 or a part of it
+#   --corpus     a folder that holds LibriSpeech/train-clean-100, whole or in part
 #   --labels     phone alignments; without them the transcripts are aligned here
 #   --mix-hours  of the built-in corpus, beside it
 #   --ship       where the exported model goes; exp/NAME/gim-small by default
 #   stages: 1 data (as ../librispeech/rows.sh makes it), 2 train, 3 export, 4 evaluate, 5 report
 #
-# Interrupted, it goes on where it was when it is started again.
+# An interrupted run continues where it was when it is started again.
 set -euo pipefail
 called_from=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")"

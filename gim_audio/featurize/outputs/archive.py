@@ -1,4 +1,4 @@
-"""Kaldi's archive: binary, compressed or text, with a script file or without; or a stream of it."""
+"""Kaldi's archive: binary, compressed or text, with a script file or without; or a stream."""
 
 import os
 import sys
@@ -51,7 +51,7 @@ class Archive(Output):
             try:
                 yield lambda matrix: self._write_on(pipe, matrix)
             finally:
-                with suppress(OSError):  # it has been told
+                with suppress(OSError):  # it has been reported
                     pipe.close()
             return
         rows: dict[str, int] = {}

@@ -69,7 +69,7 @@ class Output(ABC):
             absent(path)
 
     def remove(self) -> None:
-        """Remove what an interrupted run has written of it."""
+        """Remove what an interrupted run has written."""
         for path in self.paths:
             if path.is_dir():
                 shutil.rmtree(path)
@@ -80,7 +80,7 @@ class Output(ABC):
     def open(self, description: dict[str, Any]) -> AbstractContextManager[Write]:
         """A context: yields what takes one utterance after another.
 
-        It is there, whole, when the context ends.
+        The file is complete when the context ends.
         """
 
     def refuse(self, name: str) -> str:
@@ -97,7 +97,7 @@ def spaced(name: str) -> bool:
 
 
 def describe(prefix: str, rows: dict[str, int], description: dict[str, Any]) -> None:
-    """Write what is told of the features, each file's name after the prefix."""
+    """Write the description of the features, each file's name after the prefix."""
     counts, shift, offset, everything = (Path(f"{prefix}{name}") for name in BESIDE)
     if description["frame_shift"] is not None:
         write_table(counts, rows)  # of a name with spaces, the number is what stands last

@@ -70,7 +70,7 @@ class _Patient(io.FileIO):
     error: OSError | None = None
 
     def write(self, data: Any) -> int:
-        """All of it, or what comes before the error."""
+        """Return all rows, or those before the error."""
         left = memoryview(data).cast("B")
         size = len(left)
         try:
@@ -156,7 +156,7 @@ class Arrow(Output):
 
 
 def _told(description: dict[str, Any]) -> dict[str, str]:
-    """Return what is told of the features: text as it is, all else as JSON."""
+    """Return the description of the features: text as it is, all else as JSON."""
     return {
         key: value if isinstance(value, str) else json.dumps(value)
         for key, value in description.items()

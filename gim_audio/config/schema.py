@@ -4,23 +4,17 @@ Read from YAML and `key=value`, saved with every checkpoint.
 """
 
 import math
-from collections.abc import Iterable
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
 )
-
-from gim_audio.errors import ConfigError, DataError
-from gim_audio.files import read_text
 
 __all__ = [
     "Config",
@@ -34,19 +28,9 @@ __all__ = [
     "Precision",
     "StopConfig",
     "TrainingConfig",
-    "count_of",
-    "load",
-    "read_yaml",
-    "short",
 ]
 
 Positive = Annotated[int, Field(ge=1, lt=2**31)]
-SHOWN = 100
-"""Letters of a wrong value, and …"""
-PROBLEMS = 5
-"""… wrong values that a message shows."""
-LONGEST = 2**20
-"""Letters of a configuration."""
 Precision = Literal["auto", "fp32", "tf32", "bf16", "bf16-emulated"]
 
 
@@ -120,7 +104,7 @@ class ModelConfig(Section):
         )
 
     @property
-    def modules(self) -> int:
+    def num_modules(self) -> int:
         """The number of modules."""
         return (
             len({*self.isolate_after, len(self.kernels)})
@@ -234,7 +218,7 @@ class StopConfig(Section):
     change: Annotated[float, Field(gt=0)] = 0.002
     """The rise in mean accuracy below which a module stands still; a phase ends where all do."""
     over: Positive = 500
-    """The number of steps that each of the two compared means is over."""
+    """The number of steps in each of the two means that are compared."""
 
 
 class PhaseConfig(Section):
@@ -327,9 +311,9 @@ class Config(Section):
             )
         for name in ("learning_rate", "weight_decay"):
             given = getattr(self.training, name)
-            if isinstance(given, tuple) and len(given) != self.model.modules:
+            if isinstance(given, tuple) and len(given) != self.model.num_modules:
                 raise ValueError(
-                    f"training.{name} has {len(given)} values for {self.model.modules} modules"
+                    f"training.{name} has {len(given)} values for {self.model.num_modules} modules"
                 )
         if self.training.cache and self.training.schedule != "sequential":
             raise ValueError(
@@ -337,10 +321,10 @@ class Config(Section):
             )
         phases = self.training.schedule if isinstance(self.training.schedule, tuple) else ()
         for number, phase in enumerate(phases, start=1):
-            if phase.modules != "all" and phase.modules[-1] > self.model.modules:
+            if phase.modules != "all" and phase.modules[-1] > self.model.num_modules:
                 raise ValueError(
                     f"training.schedule: phase {number} trains module {phase.modules[-1]} of"
-                    f" {self.model.modules}"
+                    f" {self.model.num_modules}"
                 )
         return self
 
@@ -349,151 +333,3 @@ class Config(Section):
         return yaml.safe_dump(
             self.model_dump(mode="json"), sort_keys=False, default_flow_style=None
         )
-
-
-def load(path: Path | str | None = None, overrides: Iterable[str] = ()) -> Config:
-    """Read a configuration file and apply `key=value` overrides such as `training.steps=500`.
-
-    Raises:
-        ConfigError: a key is unknown, a value has the wrong type or is impossible; names all of
-            them.
-    """
-    settings = _read(Path(path)) if path else {}
-    for override in overrides:
-        key, equals, value = override.partition("=")
-        if not equals or not key:
-            raise ConfigError(
-                f"{short(override)}: not of the form key=value, such as training.steps=500"
-            )
-        *sections, name = key.split(".")
-        section = settings
-        for part in sections:
-            section = section.setdefault(part, {})
-            if not isinstance(section, dict):
-                raise ConfigError(f"{override}: {part} is a value, not a section")
-        try:
-            section[name] = _parse(value)
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
-            raise ConfigError(f"{short(override)}: {short(value)} is not YAML") from error
-    try:
-        return Config.model_validate(settings)
-    except ValidationError as error:
-        raise ConfigError(f"{path or 'configuration'}: {_explain(error)}") from error
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return read_yaml(read_text(path), str(path))
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path}: no such file") from error
-    except DataError as error:
-        raise ConfigError(str(error)) from error
-
-
-def read_yaml(text: str, name: str) -> dict[str, Any]:
-    """Return the sections of a configuration as they stand.
-
-    Args:
-        text: YAML. Aliases are refused, which can make a file of a few lines fill the memory.
-        name: The name for error messages.
-
-    Raises:
-        ConfigError: It is not YAML, a key stands twice, or it is nothing with sections.
-    """
-    try:
-        settings = _parse(text)
-    except (
-        yaml.YAMLError,
-        ValueError,
-    ) as error:  # ValueError: a number or date that Python does not take
-        problem = error.problem if isinstance(error, yaml.MarkedYAMLError) else None
-        if problem and problem.startswith(TWICE):
-            raise ConfigError(f"{name}: {problem.removeprefix(TWICE)}") from error
-        raise ConfigError(f"{name}: not YAML: {short(' '.join(str(error).split()))}") from error
-    except RecursionError as error:
-        raise ConfigError(
-            f"{name}: not a configuration: its brackets lie too deep in each other"
-        ) from error
-    if settings is None:
-        return {}
-    if not isinstance(settings, dict):
-        found = short(repr(settings))
-        raise ConfigError(
-            f"{name}: expected sections (model, objective, data, training), found {found}"
-        )
-    return settings
-
-
-TWICE = "twice: "
-
-
-class _Loader(yaml.SafeLoader):
-    """A loader of YAML that refuses aliases and keys that stand twice."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.MarkedYAMLError(problem="aliases are not taken")
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        lines: dict[Any, int] = {}
-        for key, _ in node.value:
-            name, line = key.value, key.start_mark.line + 1
-            if isinstance(name, str) and name in lines:
-                where = f"lines {lines[name]} and {line}" if lines[name] != line else f"line {line}"
-                raise yaml.MarkedYAMLError(problem=f"{TWICE}{short(name)} stands twice, in {where}")
-            if isinstance(name, str):
-                lines[name] = line
-        return super().construct_mapping(node, deep)
-
-
-def _parse(text: str) -> Any:
-    if len(text) > LONGEST:
-        raise ValueError(f"it has {len(text)} letters, more than any configuration")
-    return yaml.load(text, _Loader)
-
-
-def count_of(text: str) -> int | None:
-    """Return a whole number of at most nine digits; None where a text is something else."""
-    return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else None
-
-
-def short(text: str) -> str:
-    """Return the beginning of a text that may be long."""
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
-
-
-def _explain(error: ValidationError) -> str:
-    """Return one sentence for each key that is wrong.
-
-    Of a value that could have been several things, it says what is wrong with the likeliest.
-    """
-    found: dict[str, str] = {}
-    for problem in error.errors():
-        parts = [str(part) for part in problem["loc"]]
-        where = ".".join(
-            part for part in parts if not {"[", "-"} & set(part) and not part.endswith("Config")
-        )
-        what = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "extra_forbidden":
-            what = "unknown key"
-        given = f" (given {short(_written(problem['input']))})"
-        if problem["type"] in {"extra_forbidden", "value_error"}:
-            given = ""
-        where = short(where)
-        found.setdefault(where, f"{where}: {what}{given}" if where else what)
-    lines = [
-        line
-        for key, line in found.items()
-        if not any(other.startswith(f"{key}.") for other in found)
-    ]
-    more = [f"and {len(lines) - PROBLEMS} more"] if len(lines) > PROBLEMS else []
-    return "; ".join(lines[:PROBLEMS] + more)
-
-
-def _written(value: object) -> str:
-    """Return a value as a person wrote it, as far as it is shown."""
-    try:
-        return repr(value)
-    except ValueError:  # an integer of more digits than Python prints
-        return "a number of thousands of digits"

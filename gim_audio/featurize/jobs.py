@@ -16,7 +16,7 @@ from gim_audio import audio
 from gim_audio.errors import AudioError, DataError, GimAudioError
 from gim_audio.kaldi import DataDir, Segment, identity, locate
 
-__all__ = ["Unit", "batches", "fingerprint_of_inputs", "headers", "job", "units"]
+__all__ = ["EncodingJob", "batches", "fingerprint_of_inputs", "headers", "job", "units"]
 
 BATCH_SECONDS = {"cpu": 4}
 """The seconds of a batch, were all as long as the longest."""
@@ -27,7 +27,7 @@ BATCH = 256
 
 
 @dataclass(frozen=True)
-class Unit:
+class EncodingJob:
     """Some utterances that are encoded together.
 
     They are a batch of files, one long file, or all that is cut from a recording.
@@ -51,7 +51,7 @@ class Unit:
 def job(data: DataDir, number: int, count: int) -> DataDir:
     """The share of one of several jobs.
 
-    Every so manieth utterance, or recording where there are segments.
+    Every n-th utterance, or every n-th recording where there are segments.
 
     Raises:
         GimAudioError: it has nothing to do.
@@ -68,14 +68,14 @@ def job(data: DataDir, number: int, count: int) -> DataDir:
     return data.select(names)
 
 
-def units(data: DataDir, known: Mapping[str, audio.Header], device: str) -> list[Unit]:
+def units(data: DataDir, known: Mapping[str, audio.Header], device: str) -> list[EncodingJob]:
     """All utterances of a data directory, each in one unit; the longest units first."""
     if data.segments:
         cuts: dict[str, dict[str, Segment]] = {}
         for name, cut in data.segments.items():
             cuts.setdefault(cut.recording, {})[name] = cut
         found = [
-            Unit(
+            EncodingJob(
                 {name: data.recordings[name]},
                 of_it,
                 sum(_length(cut, known.get(name)) for cut in of_it.values()),
@@ -85,7 +85,7 @@ def units(data: DataDir, known: Mapping[str, audio.Header], device: str) -> list
     else:
         length = {name: known[name].seconds if name in known else 0.0 for name in data.recordings}
         found = [
-            Unit(
+            EncodingJob(
                 {name: data.recordings[name] for name in names},
                 {},
                 sum(length[name] for name in names),
