@@ -173,7 +173,7 @@ def _extrapolated(
 ) -> tuple[float, float]:
     """Return the figure of infinitely many speakers.
 
-    And twice the change by the parabola's last term.
+    Beside it is twice the change by the parabola's last term.
     """
     sizes = sorted({speakers, speakers // 2, max(1, speakers // 4)}, reverse=True)
     values = [

@@ -21,6 +21,8 @@ from torch import Tensor, nn
 
 from gim_audio.config import Config, load
 from gim_audio.devices import decide_precision, keep_freed_memory, pick_device
+from gim_audio.model import objectives as gim_objectives
+from gim_audio.model import ranks
 from gim_audio.model.build import build_model
 from gim_audio.training import train
 from gim_audio.training.optimizers import AdamW
@@ -37,6 +39,10 @@ VARIANTS = {
     "cpc bf16": ["model.isolate_after=[]", "training.precision=bf16"],
     "gim fp32, compiled": [],
     "gim bf16, compiled": ["training.precision=bf16"],
+    "gim fp32, plain": [],
+    "gim bf16, plain": ["training.precision=bf16"],
+    "gim fp32, out of order": [],
+    "gim bf16, out of order": ["training.precision=bf16"],
     "pool fp32": ["objective.negatives={kind: pool, number: 512}"],
     "small pool fp32": ["objective.negatives={kind: pool, number: 64}"],
 }
@@ -119,9 +125,44 @@ def published_step(config: Config, waveform: Tensor) -> Callable[[], object]:
     return step
 
 
-def our_step(config: Config, waveform: Tensor, compiled: bool = False) -> Callable[[], object]:
-    """The package's own step; with `compiled`, torch.compile makes the convolutions' kernels."""
+class PlainPredict:
+    """`gim_audio.gradients.Predict` in plain torch, by one product of all steps."""
+
+    @staticmethod
+    def apply(contexts: Tensor, weights: Tensor, batch: int) -> Tensor:
+        """Shape: as in the class."""
+        steps, rows = len(weights), len(contexts)
+        padded = F.pad(contexts, (0, 0, steps * batch, 0))
+        starts = [(steps - k) * batch for k in range(1, steps + 1)]
+        past = torch.stack([padded[start : start + rows] for start in starts])
+        return torch.bmm(past, weights.to(contexts.dtype).transpose(1, 2)).transpose(0, 1)
+
+
+class PlainCompare:
+    """`gim_audio.gradients.Compare` in plain torch."""
+
+    @staticmethod
+    def apply(predictions: Tensor, candidates: Tensor) -> Tensor:
+        """Shape: as in the class."""
+        return torch.bmm(predictions.float(), candidates.float().transpose(1, 2))
+
+
+def our_step(config: Config, waveform: Tensor, change: str = "") -> Callable[[], object]:
+    """Return the package's own step, or with a change.
+
+    Args:
+        config: The configuration.
+        waveform: Shape: `(batch, samples)`.
+        change: With `compiled`, torch.compile makes the convolutions' kernels; with `plain` no
+            gradient is written by hand; with `out of order` the gradients of frames are not put
+            into the order of the convolutions.
+    """
     keep_freed_memory()
+    compiled = change == "compiled"
+    if change == "plain":
+        gim_objectives.Predict, gim_objectives.Compare = PlainPredict, PlainCompare
+    if change == "out of order":
+        ranks._in_order = lambda gradient: gradient  # noqa: SLF001
     model = build_model(config.model, config.objective).to(waveform.device)
     for block in (block for module in model.stack if compiled for block in module.encoder):
         block.compile()
@@ -295,8 +336,8 @@ def measure(variant: str, batch: int, steps: int, device: torch.device) -> dict[
         if variant != name
         else our_step
     )
-    if variant.endswith("compiled"):
-        make = partial(our_step, compiled=True)
+    if make is our_step:
+        make = partial(our_step, change=variant.partition(", ")[2])
     step = synchronised(make(config, waveform), device)
     taken = seconds(step, steps, warm=2)
     return {"seconds": taken, "gigabytes": memory(device)}
@@ -333,7 +374,7 @@ def main() -> None:
         *PUBLISHED,
         *VARIANTS,
         *(f"objectives of {name}" for name in counted),
-        *(f"memory of {name}" for name in VARIANTS if "compiled" not in name),
+        *(f"memory of {name}" for name in VARIANTS if "," not in name),
         "roofline fp32",
         "roofline bf16",
     ]
@@ -412,8 +453,9 @@ def write(best: dict[str, dict[str, float]], out: Path, batch: int, device: torc
         f"The reference model, batch {batch}, crops of {CROP} samples, on {device.type}."
         " `published` does the work of the published code's step in today's torch, once more with"
         " freed memory kept as `gim-audio train` keeps it; `pool` has 512 shared negatives, `small"
-        " pool` 64; `compiled` lets torch.compile make the convolutions. Our memory is that of a"
-        " whole run, checkpoints and all, "
+        " pool` 64; `compiled` lets torch.compile make the convolutions, `plain` writes no gradient"
+        " by hand, and `out of order` leaves the gradients of frames in the order in which they"
+        " come. Our memory is that of a whole run, checkpoints and all, "
         + (
             "what torch allocated on the device.\n"
             if device.type == "cuda"

@@ -116,7 +116,7 @@ def spoilt(data: bytes, generator: Generator) -> bytes:
 def garbled(text: str, generator: Generator) -> bytes:
     """Return text with some words, characters or lines replaced, moved, repeated or left out.
 
-    Or spoilt bytes.
+    Bytes are spoilt too.
     """
     if generator.integers(5) == 0:
         return spoilt(text.encode(), generator)

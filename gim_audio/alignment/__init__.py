@@ -1,6 +1,6 @@
 """Phones and their times from transcripts, by forced alignment.
 
-And how well two alignments agree.
+A measure says how well two alignments agree.
 """
 
 from gim_audio.alignment.agreement import TOLERANCES, Agreement, agreement

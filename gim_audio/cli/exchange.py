@@ -56,9 +56,9 @@ def import_(checkpoint: Path, exp: Path) -> None:
     "--half", is_flag=True, help="Weights in float16, half the size; products stay in float32."
 )
 def export(exp: str, out: Path, module: int | str | None, stream: bool, half: bool) -> None:
-    """Write what is needed for features: OUT.onnx, a graph.
+    """Write what features need: a graph, or a checkpoint without prediction heads.
 
-    Or a folder OUT, a checkpoint without prediction heads.
+    OUT.onnx becomes a graph, any other OUT a folder with a checkpoint.
     """
     import torch
 

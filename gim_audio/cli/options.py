@@ -1,6 +1,6 @@
 """Types of options and arguments: numbers with bounds, paths in UTF-8.
 
-And commands that take an option once.
+Commands refuse an option that is given twice.
 """
 
 import math

@@ -21,7 +21,7 @@ from gim_audio.cli.progress import say
 def report(experiments: tuple[Path, ...], out: Path, markdown: Path | None, title: str) -> None:
     """Tables and figures of experiments.
 
-    Metrics.jsonl, and the probes' results in EXP/results/*.json.
+    They show metrics.jsonl and the probes' results in EXP/results/*.json.
     """
     from gim_audio.errors import ConfigError
     from gim_audio.report import write_report

@@ -118,7 +118,7 @@ class GreedyModule(nn.Module):
 def stop_gradient(output: Tensor) -> Tensor:
     """Return a module's output for the module above, through which no gradient flows back.
 
-    It is the paper's GradientBlock (section 2.2), and all that makes training greedy. Shape: as
+    It is the paper's GradientBlock, and all that makes training greedy. Shape: as
     given.
     """
     return output.detach()

@@ -83,7 +83,7 @@ class Probe:
 class Experiment:
     """A folder that `train` made, and what evaluations left in its `results/`.
 
-    Or one with results alone.
+    It may hold results alone.
 
     Attributes:
         path: The folder.

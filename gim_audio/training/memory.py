@@ -77,9 +77,9 @@ def memory_by_module(model: GreedyInfoMax, config: Config) -> list[ModuleMemory]
 
 
 def peaks(model: GreedyInfoMax, config: Config) -> dict[str, int]:
-    """Bytes at most, by schedule: all modules jointly.
+    """Return the most bytes that a run needs, by schedule.
 
-    Or one after another, of which the dearest counts.
+    Modules learn jointly, or one after another, where the dearest counts.
     """
     modules = memory_by_module(model, config)
     everything, numbers = sum(m.weights + m.optimizer for m in modules), range(1, len(modules) + 1)

@@ -24,8 +24,8 @@ class AdamW:
 
     Attributes:
         parameters: The parameters of the module.
-        moments: Of each parameter the number of its updates, and the running means of its gradient
-            and of the gradient's square.
+        moments: The number of updates of each parameter, and the running means of its gradient and
+            of the gradient's square.
     """
 
     def __init__(self, module: nn.Module, learning_rate: float, weight_decay: float = 0.0) -> None:
