@@ -57,9 +57,8 @@ class Objective(nn.Module, ABC):
 class InfoNCE(Objective):
     """The loss -log softmax of (W_k c_t)ᵀ z_{t+k} among negatives.
 
-    It is the paper's, averaged over t and the batch, then over k. Where there are more frames than
-    the sampler's window, contexts and positives come from one random window, negatives from
-    everywhere.
+    It is averaged over t and the batch, then over k. Where there are more frames than the sampler's
+    window, contexts and positives come from one random window, negatives from everywhere.
 
     Args:
         width: The number of channels H of the contexts.
