@@ -55,10 +55,11 @@ class ConvBlock(nn.Module):
         if state is None and last:
             return self._frames(x, self.padding).transpose(1, 2), None
         before = x.new_zeros(*x.shape[:2], self.padding) if state is None else state
-        x = F.pad(torch.cat([before, x], dim=2), (0, self.padding if last else 0))
+        after = x.new_zeros(*x.shape[:2], self.padding if last else 0)
+        x = torch.cat([before, x, after], dim=2)
         z = self._frames(x, padding=0)
-        after = x[:, :, z.shape[2] * self.stride :].clone()  # a view would keep all of the piece
-        return z.transpose(1, 2), None if last else after
+        seen = x[:, :, z.shape[2] * self.stride :].clone()  # a view would keep all of the piece
+        return z.transpose(1, 2), None if last else seen
 
     def _frames(self, x: Tensor, padding: int) -> Tensor:
         """Shape: `(B, C, T)` → `(B, width, T')`."""
@@ -68,12 +69,11 @@ class ConvBlock(nn.Module):
             return x.new_empty(len(x), self.width, 0)
         if len(x) * count > FEW:
             return F.relu(F.conv1d(x, weight, bias, self.stride, padding), inplace=True)
-        fields = F.pad(x, (padding, padding)).unfold(
+        fields = (F.pad(x, (padding, padding)) if padding else x).unfold(
             2, self.kernel, self.stride
-        )  # (B, C, T', kernel)
-        return F.relu(
-            F.linear(fields.transpose(1, 2).flatten(2), weight.flatten(1), bias)
-        ).transpose(1, 2)
+        )
+        flat = fields.transpose(1, 2).flatten(2)  # (B, T', C · kernel)
+        return F.relu(F.linear(flat, weight.flatten(1), bias), inplace=True).transpose(1, 2)
 
     def geometry(self, below: Geometry) -> Geometry:
         """Return the geometry of the frames, given that of the input."""
