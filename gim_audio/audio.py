@@ -198,9 +198,8 @@ def decode(
         resampler = soxr.ResampleStream(file.samplerate, rate, 1, dtype="float32")
     size, heard, given, last = max(1, round(seconds * file.samplerate)), 0, 0, False
     while not last:
-        wanted = (
-            min(size, claimed - heard) if claimed else size
-        )  # what follows in a pipe is not taken away
+        # What follows in a pipe is not taken away.
+        wanted = min(size, claimed - heard) if claimed else size
         samples = file.read(wanted, dtype="float32", always_2d=True)
         heard += len(samples)
         last = len(samples) < wanted or heard == claimed

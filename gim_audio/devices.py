@@ -148,9 +148,8 @@ def peak_bytes(device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device)
     try:
         status = Path("/proc/self/status").read_text(encoding="utf-8")
-        return 1024 * int(
-            status.split("VmHWM:")[1].split()[0]
-        )  # getrusage would count the parent's
+        # getrusage would count the parent's.
+        return 1024 * int(status.split("VmHWM:")[1].split()[0])
     except (OSError, IndexError):
         return 0
 

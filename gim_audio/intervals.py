@@ -126,9 +126,8 @@ def difference(first: Estimate, second: Estimate, speakers: int) -> float:
         speakers: The number of speakers.
     """
     apart = np.array(first.halves, dtype=float) - np.array(second.halves, dtype=float)
-    pairs_apart = np.empty(
-        0
-    )  # without those of both, as in results of older versions, the noise of pairs is kept
+    # Without those of both, as in results of older versions, the noise of pairs is kept.
+    pairs_apart = np.empty(0)
     if len(first.pair_halves) == len(second.pair_halves):
         pairs_apart = np.array(first.pair_halves, dtype=float) - np.array(
             second.pair_halves, dtype=float

@@ -129,9 +129,8 @@ def test_the_error_is_the_definition(tokens, mode):
     if mode == "within":
         assert found.interval[0] <= found.error <= found.interval[1]
     else:
-        assert (
-            found.interval is None
-        )  # half of three speakers is one, who has nobody to be compared with
+        # Half of three speakers is one, who has nobody to be compared with.
+        assert found.interval is None
 
 
 @pytest.mark.parametrize("mode", ["within", "across"])
@@ -156,9 +155,8 @@ def test_no_more_than_were_asked_for(tokens):
     for mode in ("within", "across"):
         plan = groups(items, mode, most=2, most_speakers=1, seed=0)
         assert max(len(tokens) for group in plan for tokens in (group.a, group.b, group.x)) == 2
-    assert len({(g.speaker, g.phones, items[g.a[0]].context) for g in plan}) == len(
-        plan
-    )  # one speaker of X each
+    # One speaker of X each.
+    assert len({(g.speaker, g.phones, items[g.a[0]].context) for g in plan}) == len(plan)
 
 
 def test_a_perfect_and_a_useless_representation(tokens):

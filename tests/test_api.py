@@ -41,9 +41,8 @@ def test_arrays_and_tensors(model):
     np.testing.assert_allclose(model(waveform.astype(np.float64), 16000), expected, atol=1e-6)
     both = np.stack([waveform + 0.1, waveform - 0.1])
     np.testing.assert_allclose(model(both.T, 16000), expected, atol=1e-5)  # as soundfile gives it
-    np.testing.assert_allclose(
-        model(torch.from_numpy(both), 16000), expected, atol=1e-5
-    )  # as torchaudio
+    # As torchaudio.
+    np.testing.assert_allclose(model(torch.from_numpy(both), 16000), expected, atol=1e-5)
     np.testing.assert_allclose(Live(model).push(both.T), expected[: -1 - 252 // 160 + 1], atol=1e-5)
     assert model(waveform, 16000, module=1).shape == (1599, 8)
 

@@ -150,9 +150,8 @@ def test_lengths_that_lie(tmp_path):
     soundfile.write(tmp_path / "good.wav", tone(16000), 16000)
     good = (tmp_path / "good.wav").read_bytes()
     (tmp_path / "riff.wav").write_bytes(good[:4] + len(good).to_bytes(4, "little") + good[8:])
-    assert (
-        len(audio.read(tmp_path / "riff.wav", 16000)) == 8000
-    )  # a known bug of writers, and whole
+    # A known bug of writers, and whole.
+    assert len(audio.read(tmp_path / "riff.wav", 16000)) == 8000
     (tmp_path / "data.wav").write_bytes(
         good[:40] + (len(good) + 100).to_bytes(4, "little") + good[44:]
     )

@@ -65,13 +65,11 @@ def test_a_measurement_is_a_line_of_numbers():
     assert found["parameters"] > 0
 
 
-@pytest.mark.parametrize(("cuts", "within"), [("[]", 1e-9), ("[1, 2, 3, 4]", 0.01)])
-def test_the_arithmetic_of_a_step(bench_step, cuts, within):
+@pytest.mark.parametrize("cuts", ["[]", "[1, 2, 3, 4]"])
+def test_the_arithmetic_of_a_step(bench_step, cuts):
     """Compare with what torch counts, but for the scores.
 
     The last third of the heads' products is done in place, which it misses.
-
-    The first convolution of a greedy stack is computed again at some places, which is not counted.
     """
     from bench_throughput import step_flops
     from torch.utils.flop_counter import FlopCounterMode
@@ -84,4 +82,4 @@ def test_the_arithmetic_of_a_step(bench_step, cuts, within):
     aten = torch.ops.aten
     counts = counter.get_flop_counts()["Global"]
     products = counts[aten.convolution] + counts[aten.convolution_backward] + 1.5 * counts[aten.mm]
-    assert step_flops(config) == pytest.approx(products, rel=within)
+    assert step_flops(config) == pytest.approx(products, rel=1e-9)

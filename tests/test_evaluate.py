@@ -105,9 +105,8 @@ def test_slowness_by_its_definition(tmp_path):
     for lag, found in zip((1, 2, 5, 10, 20), result.modules[0]["autocorrelation"], strict=False):
         pairs = np.concatenate([np.stack([t[:-lag], t[lag:]]) for t in tracks], axis=1)
         assert found == pytest.approx(np.corrcoef(pairs)[0, 1], abs=1e-4)
-    assert (
-        result.modules[0]["autocorrelation"][5] is None
-    )  # utterances of 50 frames have no lag of 50
+    # Utterances of 50 frames have no lag of 50.
+    assert result.modules[0]["autocorrelation"][5] is None
     assert result.modules[1]["autocorrelation"][0] is None  # nothing varies
 
 

@@ -86,7 +86,7 @@ def test_an_error_of_writing_is_still_one(tmp_path, monkeypatch):
         files.write_text(tmp_path / "x", "y")
 
 
-def test_a_damaged_journal_stops_nothing(trained, run):
+def test_a_damaged_log_stops_nothing(trained, run):
     """Checkpoints are whole without it; checksums come before settings."""
     arguments, experiment = trained
     (experiment / "provenance.json").write_text("")

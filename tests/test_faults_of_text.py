@@ -116,9 +116,8 @@ def test_comments_and_empty_lines(tmp_path):
     assert read_alignments(tmp_path / "x.ctm")["a-1"].labels.tolist() == [0, PHONES.index("hh")]
     (tmp_path / "x.item").write_text("#file\n\n;; x\na-1 0.1 0.2 ah b d a\n\n")
     assert len(read_items(tmp_path / "x.item")) == 1
-    (tmp_path / "x.item").write_text(
-        "a-1 0.1 0.2 ah b d a\nb-1 0.1 0.2 ah b d b\n"
-    )  # without a heading
+    # Without a heading.
+    (tmp_path / "x.item").write_text("a-1 0.1 0.2 ah b d a\nb-1 0.1 0.2 ah b d b\n")
     assert len(read_items(tmp_path / "x.item")) == 2
 
 

@@ -83,9 +83,8 @@ def test_baselines_are_kaldis():
     band = (mel(500) - mel(20)) / (mel(8000) - mel(20)) * 81 - 1
     assert abs(np.median(energies.argmax(axis=1)) - band) <= 1
     steady = cepstra[20:-20]
-    assert (
-        np.abs(steady[:, 13:]).max() < 1e-2 * np.abs(steady[:, :13]).max()
-    )  # nothing changes in a steady tone
+    # Nothing changes in a steady tone.
+    assert np.abs(steady[:, 13:]).max() < 1e-2 * np.abs(steady[:, :13]).max()
     with pytest.raises(AudioError, match="at least 400"):
         mfcc.encode(waveform[:399])
 

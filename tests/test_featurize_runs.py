@@ -130,9 +130,8 @@ def test_killed_while_it_wrote(small, noise, tmp_path, run, monkeypatch):
         assert run(*command, *modules)[0] == 130
     assert (tmp_path / "m-6.ark").exists()
     assert not (tmp_path / "m-4.ark").exists()
-    monkeypatch.setattr(
-        "gim_audio.featurize.encode.Worker.unit", None
-    )  # there is nothing left to encode
+    # There is nothing left to encode.
+    monkeypatch.setattr("gim_audio.featurize.encode.Worker.unit", None)
     assert run(*command, *modules)[0] == 0
     assert {
         path.name: path.read_bytes() for path in tmp_path.glob("m-*") if "json" not in path.name

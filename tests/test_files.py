@@ -82,9 +82,8 @@ def test_a_link_is_replaced(tmp_path):
         max(int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()) + 100_000
     )
     (tmp_path / "folder").mkdir()
-    (tmp_path / f".latest.{socket.gethostname()}.{dead}.partial").symlink_to(
-        "folder"
-    )  # its maker was killed
+    # Its maker was killed.
+    (tmp_path / f".latest.{socket.gethostname()}.{dead}.partial").symlink_to("folder")
     replace_link(tmp_path / "latest", "one")
     replace_link(tmp_path / "latest", "two")
     assert (tmp_path / "latest").readlink() == Path("two")

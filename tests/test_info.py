@@ -65,9 +65,8 @@ def test_the_arithmetic_is_what_autograd_keeps():
             score = objective.score(made.frames, made.contexts, generator)
         memory = modules[number - 1]
         expected = memory.given + memory.frames + memory.scored / 2
-        weights = (
-            model.stack[number - 1].objective.heads.numel() * 4
-        )  # the product keeps them, without a copy
+        # The product keeps them, without a copy.
+        weights = model.stack[number - 1].objective.heads.numel() * 4
         assert sum(kept.values()) == pytest.approx(expected, rel=0.15, abs=weights)
         assert score.loss > 0
         x = made.output.detach()

@@ -125,9 +125,8 @@ def test_ten_kills_change_nothing(corpus, tmp_path, conf, schedule):
         check=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
-    assert (
-        start(conf, corpus, tmp_path / "whole").wait() == 0
-    )  # with as many threads: two round differently
+    # With as many threads: two round differently.
+    assert start(conf, corpus, tmp_path / "whole").wait() == 0
     assert_same_runs(tmp_path / "killed", tmp_path / "whole")
     assert not list((tmp_path / "killed").glob(".step-*"))
 
@@ -145,9 +144,8 @@ def test_a_run_saves_before_it_stops(corpus, tmp_path, conf, number, status):
     assert 0 < int(last.name.removeprefix("step-")) < 250
     assert f"saved {last}: --resume goes on from there" in said
     assert start(conf, corpus, tmp_path / "e", "--resume").wait() == 0
-    assert (
-        start(conf, corpus, tmp_path / "whole").wait() == 0
-    )  # with as many threads: two round differently
+    # With as many threads: two round differently.
+    assert start(conf, corpus, tmp_path / "whole").wait() == 0
     assert_same_runs(tmp_path / "e", tmp_path / "whole")
 
 
@@ -199,9 +197,8 @@ def test_best_counts_the_modules_that_have_begun(corpus, tmp_path, noise):
 
     def look(done, total, metrics):
         best = tmp_path / "e/best"
-        seen.append(
-            best.resolve().name if best.exists() else None
-        )  # before the checkpoint of this step
+        # Before the checkpoint of this step.
+        seen.append(best.resolve().name if best.exists() else None)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checkpointer, "validate", told)

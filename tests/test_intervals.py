@@ -148,9 +148,8 @@ def test_speakers_and_pairs_are_told_apart(monkeypatch, speakers):
         values = 0.5 + own[:, None] + own + noise + noise.T
         found = estimate(_mean_of_pairs(values), speakers, pairs=True)
         low, high = np.log(np.array(found.interval) / (1 - np.array(found.interval)))
-        variances.append(
-            ((high - low) / 8 / t.ppf(0.975, speakers - 1)) ** 2
-        )  # the logit is 4 times as steep at 1/2
+        # The logit is 4 times as steep at 1/2.
+        variances.append(((high - low) / 8 / t.ppf(0.975, speakers - 1)) ** 2)
     expected = 4 * 0.02**2 / speakers + 0.06**2 / (speakers * (speakers - 1) / 2)
     assert np.mean(variances) == pytest.approx(expected, rel=0.25)
 

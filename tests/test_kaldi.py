@@ -103,9 +103,8 @@ def test_segments_are_cut_from_their_recordings(noise, tmp_path):
     cut = dict(data.waveforms(16000))
     whole, _ = soundfile.read(noise.recordings["a-2"], dtype="float32")
     np.testing.assert_array_equal(cut["a-1"], whole[4000:8000])
-    np.testing.assert_array_equal(
-        cut["a-x"], whole[8000:]
-    )  # half a second beyond the end is cut, as in Kaldi
+    # Half a second beyond the end is cut, as in Kaldi.
+    np.testing.assert_array_equal(cut["a-x"], whole[8000:])
     beyond = DataDir(noise.recordings, {"a-1": "a"}, {"a-1": Segment("a-2", 0.5, 1.6)})
     assert "segment 0.5-1.6 s of a-2, which lasts 1.00 s" in str(
         dict(beyond.waveforms(16000))["a-1"]

@@ -95,9 +95,8 @@ def test_download_and_read(server, tmp_path):
     assert [file.name for file in (tmp_path / "c").iterdir()] == [
         "LibriSpeech"
     ]  # nothing else is left
-    librispeech.download(
-        tmp_path / "c", "dev-clean-2", mirror="http://127.0.0.1:9"
-    )  # it exists: nothing is downloaded
+    # It exists: nothing is downloaded.
+    librispeech.download(tmp_path / "c", "dev-clean-2", mirror="http://127.0.0.1:9")
 
 
 @pytest.mark.parametrize("honours_range", [True, False])

@@ -97,9 +97,8 @@ def test_published_sampling():
         found = candidates("batch", batch, frames, 10, 16, seed)
         negatives = found[1][:, 1:]
         assert all(len(set(column)) == len(column) for column in negatives.T)
-        np.testing.assert_array_equal(
-            found[3], found[1][2 * batch :]
-        )  # row = target, whatever k predicts it
+        # Row = target, whatever k predicts it.
+        np.testing.assert_array_equal(found[3], found[1][2 * batch :])
         hits += (negatives == found[1][:, :1]).sum()
         counts += np.bincount(negatives.astype(int).ravel(), minlength=160)
         drawn += negatives.size

@@ -205,9 +205,8 @@ def test_processes_that_share_a_cache(conf, corpus, tmp_path):
     assert [[loss is None for loss in row] for row in ours] == [
         [loss is None for loss in row] for row in theirs
     ]
-    np.testing.assert_allclose(
-        np.array(ours, float), np.array(theirs, float), rtol=1e-3
-    )  # of 16-bit frames
+    # Of 16-bit frames.
+    np.testing.assert_allclose(np.array(ours, float), np.array(theirs, float), rtol=1e-3)
 
 
 @pytest.mark.parametrize("processes", [2, 3])
@@ -238,9 +237,8 @@ def test_modules_on_processes_of_their_own(conf, corpus, tmp_path, processes):
         ]
         for e in ("one", "many")
     ]
-    np.testing.assert_allclose(
-        *ranks, rtol=0.2
-    )  # one process looks at frames of modules that have learnt on
+    # One process looks at frames of modules that have learnt on.
+    np.testing.assert_allclose(*ranks, rtol=0.2)
 
 
 @pytest.mark.parametrize(("parallel", "batch"), [("modules", 4), ("data", 2)])

@@ -91,9 +91,8 @@ def test_frames_beyond_the_limit_are_left_out(tmp_path):
     train = noisy_data(tmp_path / "a", "ab")
     result = probe_phones(Loudness(), train, train, modules=[1], most_frames=100)
     assert 60 < result.counts["train_frames"] < 140
-    assert (
-        result.counts["train_frames_labelled"] == 8 * 49
-    )  # the last label of each has no frame at shift 1
+    # The last label of each has no frame at shift 1.
+    assert result.counts["train_frames_labelled"] == 8 * 49
     assert result.counts["test_frames"] == 8 * 49
 
 

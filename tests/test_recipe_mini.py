@@ -164,9 +164,8 @@ def test_librispeech_recipe_on_the_sample(recipe, sample, tmp_path):
     assert "the table: recipes/librispeech/RESULTS.md" in report
     results = (librispeech / "RESULTS.md").read_text()
     row = next(line for line in results.splitlines() if line.startswith("| MFCC"))
-    assert (
-        46 < float(row.split("|")[2]) < 50
-    )  # the real frames, labels and split: no tiny model in this number
+    # The real frames, labels and split: no tiny model in this number.
+    assert 46 < float(row.split("|")[2]) < 50
     assert "train_utterances 198" in results
     assert "test_utterances 53" in results
     assert "process 1 has module" in output

@@ -241,9 +241,8 @@ def test_what_cannot_be_tested_says_why(tmp_path):
     (alone,) = sentences(tmp_path / "e", a=ours, b=few)
     assert "no test: too few speakers" in alone
     relabelled = theirs | {"corpora": {"b/phones.ctm": "other"}}
-    assert (
-        sentences(tmp_path / "e", a=ours, b=relabelled) == []
-    )  # of other labels: nothing to compare with
+    # Of other labels: nothing to compare with.
+    assert sentences(tmp_path / "e", a=ours, b=relabelled) == []
     unsure = counted(6, [shares(0.5)])
     unsure["modules"][0] |= {
         "converged": False,
@@ -351,9 +350,8 @@ def test_several_experiments(experiment, tmp_path):
 
     shutil.copytree(experiment, tmp_path / "other", symlinks=True)
     written = write_report([experiment, tmp_path / "other"], tmp_path / "r.html", None, "t")
-    assert (
-        len({file.name for file in written}) == 6
-    )  # the page, two figures of each, and one of both
+    # The page, two figures of each, and one of both.
+    assert len({file.name for file in written}) == 6
     assert str(tmp_path / "other") in (tmp_path / "r.html").read_text()
 
 
@@ -391,9 +389,8 @@ def test_experiments_side_by_side(experiment, tmp_path, tiny, corpus, run):
         re.match(r"\| training: memory \| \d\.\d\d GB at most.* \| \d\.\d\d GB", line)
         for line in lines
     )
-    assert (
-        Image.open(tmp_path / "r-2-training.png").size[0] > 1000
-    )  # drawn, though most modules rest in each phase
+    # Drawn, though most modules rest in each phase.
+    assert Image.open(tmp_path / "r-2-training.png").size[0] > 1000
 
 
 def test_rows_of_the_papers_table(experiment, tmp_path, tiny, corpus, run):
@@ -491,9 +488,8 @@ def test_a_curve_sweeps_and_confusions_are_drawn(experiment, tmp_path):
     assert "| 0 | 0.0 | 29.7 (27.7 to 30.7) |" in text
     assert "| 4 | " in text
     assert "| module 1: m1 | 0.90 |  |" in text
-    assert (
-        "| module 6: gru | 43.1 | 41.1 to 44.1 | 29.7 |" in text
-    )  # the sweep and the curve are not the result
+    # The sweep and the curve are not the result.
+    assert "| module 6: gru | 43.1 | 41.1 to 44.1 | 29.7 |" in text
 
 
 def test_features_are_drawn(spoken, tmp_path, run):

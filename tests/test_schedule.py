@@ -166,10 +166,11 @@ def test_a_cache_holds_what_the_module_takes(corpus, tmp_path, monkeypatch, piec
         cache.build(source, 1, said.append, lambda: None)
         assert cache.complete
         assert (tmp_path / f"c{module}/frames").stat().st_size == cache.bytes
+        # Frames at the ends of a crop see what surrounds it.
         hop, inner = (
             model.geometries[module - 2].hop,
             3,
-        )  # frames at the ends of a crop see what surrounds it
+        )
         x = CachedFeed(cache, torch.device("cpu"))(2)
         waveform = torch.from_numpy(crops(2)).float() / 32768
         alone = taken(model.standardise(waveform), module)

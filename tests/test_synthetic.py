@@ -18,9 +18,8 @@ def contents(folder):
 
 
 def test_the_same_bytes_for_the_same_seed(spoken, tmp_path):
-    make(
-        tmp_path / "warm-up", hours=0.002, speakers=2, seed=9
-    )  # nothing may be left in the library from this
+    # Nothing may be left in the library from this.
+    make(tmp_path / "warm-up", hours=0.002, speakers=2, seed=9)
     make(tmp_path / "again", hours=0.025, speakers=4, seed=3)
     assert contents(tmp_path / "again") == contents(spoken)
     make(tmp_path / "other", hours=0.025, speakers=4, seed=4)
@@ -100,8 +99,7 @@ def test_voiceless_stops_begin_with_their_closure():
         if mnemonic in STOPS:
             closed = burst - 1 - int(np.flatnonzero(speech.samples[:burst])[-1])
             assert closed > 0.03 * speech.rate
-            assert (
-                min(abs(start - (burst - closed)) for start in starts) < 0.006 * speech.rate
-            )  # a vowel fades
+            # A vowel fades.
+            assert min(abs(start - (burst - closed)) for start in starts) < 0.006 * speech.rate
             stops += 1
     assert stops >= 4

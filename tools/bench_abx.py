@@ -34,9 +34,8 @@ def theirs(
         np.save(folder / f"{name}.npy", encoder.encode(waveform)[-1])
     grid = encoder.geometries[-1]
     hop = grid.hop / encoder.rate
-    earlier = (
-        grid.centre / encoder.rate - hop / 2
-    )  # it takes frame i to be centred on (i + 1/2) hops
+    # It takes frame i to be centred on (i + 1/2) hops.
+    earlier = grid.centre / encoder.rate - hop / 2
     lines = [
         f"{i.utterance} {i.onset - earlier:.9f} {i.offset - earlier:.9f} {i.phone}"
         f" {' '.join(i.context)} {i.speaker}"

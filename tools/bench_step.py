@@ -271,9 +271,8 @@ def roofline(config: Config, waveform: Tensor, dtype: torch.dtype) -> dict[str, 
     rows, hidden = batch * min(length, config.objective.window), model.context.hidden
     for width, times in ((channels, len(model.kernels)), (hidden, 1)):
         c, w, g = random(rows, width), random(12 * channels, width), random(rows, 12 * channels)
-        valid = (
-            1 - 6.5 * batch / rows
-        )  # a step k has no context for the first k frames: 6.5 of them on average
+        # A step k has no context for the first k frames: 6.5 of them on average.
+        valid = 1 - 6.5 * batch / rows
         parts["heads' products"] = parts.get("heads' products", 0) + times * valid * (
             product(c, w.T) + product(g.T, c) + product(g, w)
         )

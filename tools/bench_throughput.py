@@ -49,9 +49,8 @@ def step_flops(config: Config) -> float:
             total += 2 * passes * batch * length * block.convolution.weight.numel()
         if module.context is not None:
             gru = module.context.gru
-            inputs = (
-                3 if len(module.encoder) else 2
-            )  # a context of its own takes frames without a gradient
+            # A context that is a module of its own takes frames without a gradient.
+            inputs = 3 if len(module.encoder) else 2
             total += (
                 2
                 * batch

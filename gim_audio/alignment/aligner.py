@@ -109,9 +109,8 @@ class Aligner:
                 RuntimeError,
                 TypeError,
             ):  # pocketsphinx's words for a hypothesis that it has not got
-                self._words[number] = self._make(
-                    self._dictionary, **beams
-                )  # the old one would receive the next otherwise
+                # The old one would receive the next otherwise.
+                self._words[number] = self._make(self._dictionary, **beams)
         if found is None:
             raise DataError("its transcript does not fit the audio")
         starts = np.array([0.0, *(LABEL_SECONDS * start + CENTRE for start, _ in found[1:])])

@@ -23,9 +23,8 @@ class Update(Protocol):
 
 def say(message: str) -> None:
     """One line for the user, on standard error: standard output belongs to results."""
-    click.echo(
-        message.encode(errors="backslashreplace").decode(), err=True
-    )  # names of files may not be UTF-8
+    # Names of files may not be UTF-8.
+    click.echo(message.encode(errors="backslashreplace").decode(), err=True)
 
 
 @contextmanager

@@ -229,9 +229,8 @@ def phones_of(speech: Speech) -> Alignment:
             continue  # eSpeak merged it into the phone before
         begin = start
         if mnemonic in STOPS and labels[-1] != normalise("SIL"):
-            begin = max(
-                start - _closure(speech, start), int(starts[-1] + start) // 2
-            )  # the last phone was received
+            # The last phone was received.
+            begin = max(start - _closure(speech, start), int(starts[-1] + start) // 2)
         for number, part in enumerate(parts):
             starts.append(begin + (end - begin) * number / len(parts))
             labels.append(normalise(part))

@@ -133,10 +133,11 @@ class _Stack(Reducer):
 class _Mean(Reducer):
     def __init__(self, *, deviation: bool) -> None:
         self.deviation, self.count = deviation, 0
+        # And the sum of squared distances from the mean.
         self.mean, self.squares = (
             np.zeros(1),
             np.zeros(1),
-        )  # and the sum of squared distances from the mean
+        )
 
     def push(self, features: Features) -> Features:
         if count := len(features):  # Chan et al. 1979: the moments of two sets from those of each

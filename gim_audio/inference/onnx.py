@@ -123,9 +123,8 @@ class _Graph:
         heard = self.node("Concat", before, x, axis=2)
         if padding:
             size = self.node("Mul", "last", self.constant([padding]))
-            shape = self.node(
-                "Concat", self.constant([0, 0, 0, 0, 0]), size, axis=0
-            )  # before and after each axis
+            # Before and after each axis.
+            shape = self.node("Concat", self.constant([0, 0, 0, 0, 0]), size, axis=0)
             heard = self.node("Pad", heard, shape)
         length = self.node(
             "Slice", self.node("Shape", heard), self.constant([2]), self.constant([3])
@@ -168,9 +167,8 @@ class _Graph:
             "GRU", x, *weights, *before, outputs=2, hidden_size=hidden, linear_before_reset=1
         )
         if self.stream:
-            self.node(
-                "Transpose", f"{y}.1", perm=[1, 0, 2], out=after
-            )  # the batch comes first, as in all states
+            # The batch comes first, as in all states.
+            self.node("Transpose", f"{y}.1", perm=[1, 0, 2], out=after)
         return self.node("Transpose", self.node("Squeeze", y, self.constant([1])), perm=[1, 0, 2])
 
     def _causal(self, z: str, context: CausalConvolutions) -> str:

@@ -74,9 +74,8 @@ def pack(
         staging.mkdir(parents=True)
         write_text(staging / "plan", plan)
     names = data.utterances
-    size = max(
-        1, min(500, -(-len(names) // 8))
-    )  # so that eight processes have work, and no archive is huge
+    # So that eight processes have work, and no archive is huge.
+    size = max(1, min(500, -(-len(names) // 8)))
     shards = [names[start : start + size] for start in range(0, len(names), size)]
     jobs = [
         Job(data.select(shard), staging / f"wav.{number}.ark", rate, allow_pipes)

@@ -234,9 +234,8 @@ class Reader(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
-        scores: Tensor = self.convolution(x.transpose(1, 2)).transpose(
-            1, 2
-        )  # convolutions take time last
+        # Convolutions take time last.
+        scores: Tensor = self.convolution(x.transpose(1, 2)).transpose(1, 2)
         return scores
 
     def standardise(self, x: Tensor) -> Tensor:

@@ -175,9 +175,8 @@ def _fit(
 
     model = begun or LogisticRegression(tol=TOLERANCE, max_iter=ITERATIONS, warm_start=True)
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", ConvergenceWarning
-        )  # the result says how many iterations there were
+        # The result says how many iterations there were.
+        warnings.simplefilter("ignore", ConvergenceWarning)
         return model.set_params(C=1 / (penalty * len(labels))).fit(features, labels)
 
 

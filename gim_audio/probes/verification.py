@@ -139,9 +139,8 @@ def error_rate(scores: Features, true: npt.NDArray[np.bool_]) -> Statistic:
     """
     order = np.argsort(-scores.ravel(), kind="stable")
     falling, right = scores.ravel()[order], true.ravel()[order]
-    ends = np.append(
-        np.flatnonzero(np.diff(falling)), len(falling) - 1
-    )  # equal scores are accepted together
+    # Equal scores are accepted together.
+    ends = np.append(np.flatnonzero(np.diff(falling)), len(falling) - 1)
 
     def error(weights: Weights) -> float:
         sorted_ = weights.ravel()[order]

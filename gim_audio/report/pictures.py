@@ -143,9 +143,8 @@ def draw_map(
             known = frame_labels(
                 alignments[name], len(features), centre=centre, hop=hop, shift=shift
             )
-            some = np.flatnonzero(
-                (known > 1) & (generator.random(len(known)) < 0.25)
-            )  # neither silence nor noise
+            # Neither silence nor noise.
+            some = np.flatnonzero((known > 1) & (generator.random(len(known)) < 0.25))
             frames.append(features[some])
             labels.append(known[some])
     maps = []

@@ -89,9 +89,8 @@ class Archive(Output):
             if self.text:
                 _text(stream, matrix)
             else:
-                method = (
-                    2 if self.compress and not matrix.is_vector else None
-                )  # 2: a byte a number, for features
+                # 2: a byte a number, for features.
+                method = 2 if self.compress and not matrix.is_vector else None
                 kaldiio.save_mat(stream, matrix.array(), compression_method=method)
         else:  # as kaldiio writes it, which would want the whole matrix twice
             stream.write(
