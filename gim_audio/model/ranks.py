@@ -72,7 +72,7 @@ def gather(z: Tensor, asked: Sequence[Sequence[Tensor]], ranks: Ranks) -> Sequen
     """
     if z.requires_grad:
         # A ReLU goes backward at a third of its speed where the gradient is in another order than
-        # its output, which lies as (B, C, T): 7% of a step in bf16.
+        # its output, which lies as (B, C, T): 8% of a step in bf16 (tools/bench_step.md).
         z.register_hook(_in_order)  # type: ignore[no-untyped-call]
     flat = [torch.cat([rows.flatten() for rows in each]) for each in asked]
     own = asked[ranks.rank]
