@@ -248,9 +248,9 @@ def _given(source: Path | str | bytes, name: str) -> tuple[Path | bytes, str]:
 
 
 class _Forward(soundfile.SoundFile):  # type: ignore[misc]
-    """soundfile seeks to where it is after each read, if it can.
+    """A file of soundfile that does not seek.
 
-    An MP3, which needs what came before, breaks there.
+    soundfile seeks to where it is after each read, which breaks an MP3.
     """
 
     def seekable(self) -> bool:
@@ -291,9 +291,8 @@ def header(source: Path | str | bytes, name: str = "") -> Header:
     try:
         info = soundfile.info(io.BytesIO(source) if isinstance(source, bytes) else str(source))
         seconds = float(info.duration)
-        if info.format == "MP3" and not containers.has_length(
-            source
-        ):  # what libsndfile says is a guess
+        # What libsndfile says is a guess.
+        if info.format == "MP3" and not containers.has_length(source):
             seconds = sum(map(len, blocks(source, info.samplerate, name))) / info.samplerate
     except UNREADABLE as error:
         raise AudioError(_explain(source, name, str(error))) from error

@@ -1,6 +1,6 @@
 """Faults that libsndfile passes over.
 
-A file that is cut short, or a recording that follows another.
+They are a file that is cut short, or a recording that follows another.
 """
 
 import io
@@ -60,7 +60,7 @@ START_LETTERS = 12
 def problem(source: Path | bytes) -> str:
     """Return what is wrong with the container of a recording, for a message.
 
-    Empty where nothing is.
+    It is empty where nothing is wrong.
 
     Args:
         source: A file, or the bytes of one. One that cannot be opened has no problem here: reading
@@ -176,7 +176,7 @@ _MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 def _checksum(page: bytes) -> int:
     """Return the checksum of Ogg.
 
-    The polynomial of zlib, with the highest bit of each byte first and no inversion.
+    It is the polynomial of zlib, with the highest bit of each byte first and no inversion.
     """
     mirrored = zlib.crc32(page.translate(_MIRRORED), 0xFFFFFFFF) ^ 0xFFFFFFFF
     return int(f"{mirrored:032b}"[::-1], 2)
@@ -195,7 +195,7 @@ def _tag_bytes(start: bytes) -> int:
 def has_length(source: Path | bytes) -> bool:
     """Return whether an MP3 says how many frames it has.
 
-    In its first frame, a Xing, Info or VBRI header.
+    Its first frame then has a Xing, Info or VBRI header.
     """
     with _opened(source) as file:
         frame = _at(file, _tag_bytes(_at(file, 0, 10)), MPEG_BYTES)
@@ -257,7 +257,7 @@ class Mp3File(io.RawIOBase):
     def left(self) -> int:
         """Bytes behind what was read that are no tags.
 
-        Many where decoding stopped, or where another MP3 follows.
+        There are many where decoding stopped, or where another MP3 follows.
         """
         end = self._size
         while end > self._place:

@@ -66,9 +66,11 @@ class Compare(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return both gradients in the type of the operands, which torch would keep in float32."""
         predictions, candidates = ctx.saved_tensors
         gradient = gradient.to(predictions.dtype)
-        of_candidates = torch.bmm(gradient.transpose(1, 2), predictions)
+        of_candidates = None
+        if ctx.needs_input_grad[1]:
+            of_candidates = torch.bmm(gradient.transpose(1, 2), predictions)
         return torch.bmm(gradient, candidates), of_candidates

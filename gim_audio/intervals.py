@@ -134,9 +134,8 @@ def difference(first: Estimate, second: Estimate, speakers: int) -> float:
         )
     reach = _quantile(speakers) * _deviation(apart, pairs_apart, speakers)
     for found in (first, second):
-        if (
-            found.value in {0.0, 1.0} and found.interval
-        ):  # its values do not vary, but the truth may differ
+        # Its values do not vary, but the truth may differ.
+        if found.value in {0.0, 1.0} and found.interval:
             reach += found.interval[1] - found.interval[0]
     return reach + max(first.slack, second.slack)  # the biases that are left need not be alike
 

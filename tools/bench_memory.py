@@ -105,6 +105,7 @@ def making(module: int, config: Config) -> dict[str, float]:
 def shares(config: Config, rounds: int = 4) -> dict[str, float]:
     """Seconds of each module in a joint step."""
     from gim_audio.devices import keep_freed_memory
+    from gim_audio.training.optimizers import AdamW
     from gim_audio.training.step import Step
 
     keep_freed_memory()
@@ -112,8 +113,13 @@ def shares(config: Config, rounds: int = 4) -> dict[str, float]:
     model = build_model(config.model, config.objective)
     marks: list[float] = []
     step = Step.joint(model, config)
-    step.settle = lambda optimizer: (optimizer.step(), marks.append(time.perf_counter()))  # type: ignore[assignment, func-returns-value]
-    x, times = torch.randn(config.training.batch, 1, config.data.crop), []
+
+    def apply(optimizer: AdamW) -> None:
+        optimizer.step()
+        marks.append(time.perf_counter())
+
+    step.apply = apply
+    x, times = torch.randn(config.training.batch, config.data.crop, 1), []
     for index in range(rounds):
         marks[:] = [time.perf_counter()]
         step(x, index)

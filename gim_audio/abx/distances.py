@@ -1,6 +1,6 @@
 """Distances of many pairs of tokens at once.
 
-Angles between frames, dynamic time warping between tokens.
+They are angles between frames, by dynamic time warping between tokens.
 """
 
 import math

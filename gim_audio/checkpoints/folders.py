@@ -153,7 +153,7 @@ def has_heads(path: Path) -> bool:
 def _whole(path: Path) -> Iterator[Path]:
     """The folder that a path stands for, once its checksums are right.
 
-    Errors say that it is not whole.
+    Errors say that the checkpoint is not whole.
     """
     folder = resolve(path)
     if (folder / "state.json").exists():
@@ -169,7 +169,7 @@ def _whole(path: Path) -> Iterator[Path]:
 def resolve(path: Path) -> Path:
     """The checkpoint that a path stands for.
 
-    Itself, an experiment's newest, or the one that comes with the package.
+    It is the path itself, an experiment's newest, or the one that comes with the package.
 
     Raises:
         CheckpointError: there is none.
@@ -209,7 +209,7 @@ def verify(folder: Path) -> None:
 def trained_steps(path: Path) -> int | None:
     """Training steps behind a checkpoint.
 
-    None where they are not known, as with imported weights.
+    It is None where they are not known, as with imported weights.
     """
     state = resolve(path) / "state.json"
     try:

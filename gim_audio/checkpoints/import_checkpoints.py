@@ -1,6 +1,6 @@
 """Other people's checkpoints.
 
-The published Greedy InfoMax code's, and CPC_audio's where it is the same network.
+They are those of the published Greedy InfoMax code, and of CPC_audio where it is the same network.
 """
 
 import re

@@ -152,9 +152,8 @@ def featurize(
     pooling = Pooling.parse(pool) if pool else FRAMES
     where = pick_device(device)
     shared = nj > 1 and device in {"auto", "cuda"}  # each process has a GPU of its own
-    if (
-        precision == "auto" and exp not in BASELINES
-    ):  # once for all processes, and for the run that continues
+    # Once for all processes, and for the run that continues.
+    if precision == "auto" and exp not in BASELINES:
         precision = cast("EncodingPrecision", decide_precision(precision, where))
     task = Task(
         exp, modules, pooling, dtype, where.type if shared else str(where), precision, allow_pipes

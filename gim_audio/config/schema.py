@@ -1,6 +1,6 @@
 """The frozen schema of an experiment.
 
-Read from YAML and `key=value`, saved with every checkpoint.
+It is read from YAML and `key=value`, and saved with every checkpoint.
 """
 
 import math
@@ -53,7 +53,7 @@ class Section(BaseModel):
 class ContextConfig(Section):
     """The context network, which summarises the past as c_t.
 
-    A GRU, causal convolutions or nothing.
+    It is a GRU, causal convolutions or nothing.
     """
 
     kind: Literal["gru", "conv", "none"] = "gru"

@@ -1,6 +1,6 @@
 """eSpeak NG through ctypes.
 
-Samples, and when each of its phones begins (speak_lib.h, version 1.52).
+It gives samples, and when each phone begins (speak_lib.h, version 1.52).
 """
 
 import ctypes

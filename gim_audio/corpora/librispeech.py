@@ -1,6 +1,6 @@
 """LibriSpeech (and Mini LibriSpeech) to a data directory.
 
-From a local tree, or downloaded first.
+It comes from a local tree, or is downloaded first.
 """
 
 import errno

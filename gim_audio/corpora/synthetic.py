@@ -1,6 +1,6 @@
 """The built-in spoken corpus.
 
-A data directory with exact phone times, the same bytes for the same seed.
+It is a data directory with exact phone times, the same bytes for the same seed.
 """
 
 import io
@@ -26,7 +26,7 @@ __all__ = ["make", "phones_of"]
 RATE = 16000
 
 STOPS = ("p", "t", "t2", "k", "tS")
-"""ESpeak's voiceless stops and affricates: before their burst the mouth is closed."""
+"""eSpeak's voiceless stops and affricates: before their burst the mouth is closed."""
 
 LONGEST_CLOSURE = 0.061
 """Seconds; eSpeak's at 130 words a minute, measured in voices that do not echo."""
@@ -211,9 +211,9 @@ def _rms(samples: npt.NDArray[np.float64]) -> float:
 
 
 def phones_of(speech: Speech) -> Alignment:
-    """ESpeak's phones as classes of the 41, from the first sample to the last.
+    """Return eSpeak's phones as classes of the 41, from the first sample to the last.
 
-    ESpeak says when a voiceless stop bursts; as phoneticians and aligners have it, it begins with
+    eSpeak says when a voiceless stop bursts; as phoneticians and aligners have it, it begins with
     its closure.
     """
     starts: list[float] = [0.0]

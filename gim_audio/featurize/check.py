@@ -27,7 +27,7 @@ def largest_difference(
 ) -> tuple[float, float] | None:
     """Featurize some utterances again, spread over all.
 
-    None where all are longer than five minutes.
+    Return None where all are longer than five minutes.
 
     Returns:
         The largest absolute difference, and the largest absolute value.

@@ -96,7 +96,7 @@ class Encoder(ABC):
     ) -> Iterator[list[Features]]:
         """Features of a waveform that comes in blocks, as soon as they are sure.
 
-        Together those of `encode`.
+        Joined, they are those of `encode`.
         """
 
     def batch_encoder(self, modules: Sequence[int]) -> BatchEncoder:

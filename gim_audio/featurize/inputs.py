@@ -1,6 +1,6 @@
 """The inputs that may be named as audio.
 
-Files, folders, a data directory, `scp:FILE`, an archive, standard input.
+They are files, folders, a data directory, `scp:FILE`, an archive, standard input.
 """
 
 import io
@@ -125,7 +125,7 @@ def _raise_or(waveform: Waveform | Exception) -> Iterator[Waveform]:
 
 
 def standard_input(pcm: int | None = None) -> Source:
-    """Yield one recording, called `stdin`.
+    """Return the source of one recording, called `stdin`.
 
     It is decoded while it arrives where its format allows that (WAV, AU, Ogg).
 
@@ -187,10 +187,11 @@ def _with(magic: bytes, file: io.FileIO, pages: OggPages | None) -> int:
 
     def pump() -> None:
         block = magic
+        # An error may end the reading.
         with (
             suppress(BrokenPipeError),
             os.fdopen(into, "wb", buffering=0) as pipe,
-        ):  # an error may end the reading
+        ):
             while block:
                 if pages:
                     pages.push(block)
@@ -230,7 +231,7 @@ def wave_archive(name: str) -> Source:
 def _word(file: BinaryIO) -> bytes | None:
     """Return what stands before the next space, after white space and the pad byte of an odd WAV.
 
-    None at the end.
+    At the end it is None.
     """
     letter = file.read(1)
     while letter and letter in b" \t\r\n\0":

@@ -51,7 +51,7 @@ class EncodingJob:
 def job(data: DataDir, number: int, count: int) -> DataDir:
     """The share of one of several jobs.
 
-    Every n-th utterance, or every n-th recording where there are segments.
+    It is every n-th utterance, or every n-th recording where there are segments.
 
     Raises:
         GimAudioError: it has nothing to do.
@@ -135,7 +135,7 @@ def headers(data: DataDir) -> dict[str, audio.Header]:
 def fingerprint_of_inputs(data: DataDir) -> str:
     """Return a digest of what must stay the same for a run to continue.
 
-    Names, places and times of change.
+    It covers names, places and times of change.
     """
     digest = hashlib.sha256()
     files = ((name, where, identity(where)) for name, where in data.recordings.items())

@@ -1,6 +1,6 @@
 """Cepstral mean normalisation.
 
-Features less their mean over an utterance or over a speaker's utterances.
+They are features less their mean over an utterance or over a speaker's utterances.
 
 Whoever uses MFCC or log mel energies subtracts such a mean, which takes out the channel and much of
 the voice. Variances stay as they are, as in Kaldi's `apply-cmvn` by default.

@@ -1,6 +1,6 @@
 """Features as torch users expect them.
 
-Batches of waveforms in, batches of frames out, with gradients if asked for.
+Batches of waveforms go in, batches of frames come out, with gradients if asked for.
 """
 
 from abc import abstractmethod

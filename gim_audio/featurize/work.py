@@ -50,7 +50,7 @@ class IndexEntry:
 class Shard:
     """The work of one process.
 
-    A file of frames for each module, and an index that is written after them.
+    It is a file of frames for each module, and an index that is written after them.
     """
 
     def __init__(self, folder: Path, dtype: np.dtype[Any], modules: Sequence[int]) -> None:
@@ -96,7 +96,7 @@ class Shard:
     def enter(self, utterances: Iterable[list[IndexEntry]]) -> None:
         """Enter in the index what has been appended.
 
-        A line an utterance, all modules on it or none.
+        A line holds an utterance with all of its modules, or none.
         """
         for file in self._files.values():
             file.flush()
@@ -122,7 +122,7 @@ class Work:
     def begin(cls, folder: Path, dtype: str, plan: dict[str, Any]) -> Iterator["Work"]:
         """Continue what was begun by the same plan, or begin.
 
-        It is kept when the block is left by an error.
+        The folder is kept when the block is left by an error.
 
         Raises:
             GimAudioError: another process works on it, or nothing more can be written.
@@ -157,7 +157,7 @@ class Work:
     def done(self) -> dict[str, list[IndexEntry]]:
         """Return the entries of each utterance.
 
-        One for each module, or one that says why there is none.
+        There is one for each module, or one that says why there is none.
         """
         found: dict[str, list[IndexEntry]] = {}
         for index in self.folder.glob("shard-*.index"):
@@ -165,9 +165,8 @@ class Work:
                 with suppress(TypeError, IndexError):  # the line is no whole entry
                     entries = [IndexEntry(**entry) for entry in line]
                     name = entries[0].name
-                    if (
-                        name not in found or found[name][0].failed
-                    ):  # what failed once may have been tried again
+                    # What failed once may have been tried again.
+                    if name not in found or found[name][0].failed:
                         found[name] = entries
         return found
 

@@ -1,4 +1,4 @@
 """A trained model on whole files, batches, streams and in ONNX.
 
-The same layers, without gradients.
+They run the same layers, without gradients.
 """

@@ -31,7 +31,7 @@ def to_onnx(
 ) -> None:
     """Write a graph `waveform` (batch, samples) → `features` (batch, frames, width).
 
-    There may be any number of each.
+    Batch, samples and frames may have any size.
 
     With `stream`, `state_0`, `state_1`, … go in as well, and come out as `next_0`, … for the
     samples that follow. They begin as zeros of the shapes in the graph's metadata,

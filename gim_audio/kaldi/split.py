@@ -1,6 +1,6 @@
 """Cut a data directory in two.
 
-By utterances of each speaker, by speakers, or each utterance in time.
+It goes by utterances of each speaker, by speakers, or through each utterance in time.
 """
 
 import math

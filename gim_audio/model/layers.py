@@ -50,8 +50,9 @@ class ConvBlock(nn.Module):
             state is None.
         """
         x = x.transpose(1, 2)  # convolutions take (B, C, T)
-        if x.shape[1] == 1:  # strides (T, 1, 1) would give frames whose channels lie together,
-            x = x.reshape(x.shape)  # on which the layers above take longer
+        if x.shape[1] == 1:
+            # Of strides (T, 1, 1) torch makes frames that the layers above take longer on.
+            x = x.reshape(x.shape)
         if state is None and last:
             return self._frames(x, self.padding).transpose(1, 2), None
         before = x.new_zeros(*x.shape[:2], self.padding) if state is None else state

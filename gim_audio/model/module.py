@@ -118,7 +118,6 @@ class GreedyModule(nn.Module):
 def stop_gradient(output: Tensor) -> Tensor:
     """Return a module's output for the module above, through which no gradient flows back.
 
-    It is the paper's GradientBlock, and all that makes training greedy. Shape: as
-    given.
+    It is the paper's GradientBlock, and all that makes training greedy. The shape stays.
     """
     return output.detach()

@@ -87,14 +87,12 @@ class Sampler:
                 )
             pool = torch.randperm(total, generator=generator)[: self.number]
             negatives = rows.new_empty(len(rows), 0)
-        elif (
-            self.kind == "batch"
-        ):  # as published: whole permutations, of which the first rows count
+        elif self.kind == "batch":
+            # As published: whole permutations, of which the first rows count.
             orders = [torch.randperm(total, generator=generator) for _ in range(self.number)]
             negatives = torch.stack([order[: len(rows)] for order in orders], dim=1)
-        elif (
-            self.kind == "exact"
-        ):  # 1 … total - 1 rows further on, around the end: never the positive
+        elif self.kind == "exact":
+            # 1 … total - 1 rows further on, around the end: never the positive.
             ahead = [
                 torch.randint(1, total, shape, generator=generator) for _ in range(self.steps_ahead)
             ]

@@ -71,7 +71,7 @@ def phones_of(encoder: Encoder, labelled: Labelled, name: str, frames: int, shif
 class FrameSample(Evaluation):
     """Receives the training set alone.
 
-    Its labelled frames, or of more than `most_frames` a random share.
+    It keeps its labelled frames, or of more than `most_frames` a random share.
 
     Args:
         subject: The features that are evaluated.

@@ -64,7 +64,7 @@ class Tally:
     ) -> list[dict[str, Any]]:
         """Return a row for each module.
 
-        Its accuracy with a 95% interval over speakers, and its note.
+        It has the accuracy with a 95% interval over speakers, and a note.
         """
         right = np.stack([self.right[speaker] for speaker in self.speakers])
         total = np.array([self.total[speaker] for speaker in self.speakers], dtype=np.float64)

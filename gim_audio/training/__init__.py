@@ -1,4 +1,4 @@
-"""Greedy training: the loop, its state, and a watch over its health."""
+"""Greedy training: runs, their checkpoints, and a watch over their health."""
 
 from gim_audio.training.run import train
 

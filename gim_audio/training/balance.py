@@ -39,7 +39,7 @@ def balance(costs: Sequence[float], parts: int) -> list[tuple[int, int]]:
 def measure(
     model: GreedyInfoMax, phase: Phase, config: Config, x: Tensor, labels: Tensor | None = None
 ) -> list[float]:
-    """Seconds of each module that a phase runs.
+    """Return the seconds of each module that a phase runs.
 
     The second of two passes, with gradients where it learns.
     """

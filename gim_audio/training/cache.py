@@ -250,9 +250,8 @@ class CachedFeed:
         x = torch.empty(
             len(starts), cache.channels, cache.crop_frames, dtype=dtype, device=self.device
         )
-        for row, utterance, start in zip(
-            x, utterances, starts, strict=True
-        ):  # one at a time, to hold no more than x
+        # One at a time, to hold no more than x.
+        for row, utterance, start in zip(x, utterances, starts, strict=True):
             row.copy_(
                 send(cache.read(utterance, start // cache.hop, cache.crop_frames), self.device).T
             )

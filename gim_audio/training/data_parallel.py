@@ -23,10 +23,13 @@ class DataParallel(Distributed):
     Args:
         negatives: `all` where negatives come from all processes, `own` where each has its own.
         clip: The largest norm of a module's gradient; None does not clip.
+        patient: The group for `wait`; the default one if None.
     """
 
-    def __init__(self, negatives: str, clip: float | None = None) -> None:
-        super().__init__(clip)
+    def __init__(
+        self, negatives: str, clip: float | None = None, patient: dist.ProcessGroup | None = None
+    ) -> None:
+        super().__init__(clip, patient)
         self.writes = self.rank == 0
         self.ranks = self if negatives == "all" else SINGLE_PROCESS
         self.salt = 0 if negatives == "all" else self.rank

@@ -2,9 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
-from functools import cached_property
-from typing import Any
 
 import torch.distributed as dist
 from torch import Tensor
@@ -107,16 +104,17 @@ class Distribution:
 
 
 class Distributed(Distribution):
-    """One of several processes."""
+    """One of several processes.
 
-    def __init__(self, clip: float | None) -> None:
+    Args:
+        clip: The largest norm of a module's gradient; None does not clip.
+        patient: The group for `wait`; the default one if None.
+    """
+
+    def __init__(self, clip: float | None, patient: dist.ProcessGroup | None = None) -> None:
         super().__init__(clip)
         self.rank, self.count = dist.get_rank(), dist.get_world_size()
-
-    @cached_property
-    def _patient(self) -> Any:
-        """A group that may wait while one process computes a cache for hours."""
-        return dist.new_group(backend="gloo", timeout=timedelta(days=7))
+        self._patient = patient
 
     def wait(self) -> None:
         """See `Distribution.wait`."""

@@ -25,9 +25,8 @@ class Interrupts:
         self._since = 0.0
 
     def __enter__(self) -> Self:
-        if (
-            threading.current_thread() is threading.main_thread()
-        ):  # elsewhere there is no handling signals
+        # Only the main thread may handle signals.
+        if threading.current_thread() is threading.main_thread():
             asked = {
                 signal.SIGINT: self._stop,
                 signal.SIGTERM: self._stop,

@@ -1,6 +1,6 @@
 """Labels of a step's crops, where modules learn to name phones or speakers.
 
-Functions of the step, as the crops are.
+They are functions of the step, as the crops are.
 """
 
 import hashlib
@@ -48,7 +48,7 @@ def counted(objective: ObjectiveConfig, corpus: PackedCorpus) -> ObjectiveConfig
 def labels_fingerprint(objective: ObjectiveConfig, corpus: PackedCorpus) -> str:
     """Return a digest of the labels that an objective is taught.
 
-    Empty for InfoNCE, which is taught none.
+    It is empty for InfoNCE, which is taught none.
 
     The corpus has a fingerprint of its audio alone: the same audio may get other labels.
 

@@ -1,6 +1,6 @@
 """The memory that a run needs, by arithmetic.
 
-Tensors alone, without what libraries take for themselves.
+It counts tensors alone, without what libraries take for themselves.
 """
 
 from collections.abc import Sequence
@@ -55,7 +55,7 @@ def memory_by_module(model: GreedyInfoMax, config: Config) -> list[ModuleMemory]
             frames, largest = frames + out, max(largest, out)
         width = module.width
         if module.context is not None:
-            frames += 7 * FLOAT * batch * length * width  # gates, products and states
+            frames += 8 * FLOAT * batch * length * width  # about what nn.GRU keeps on a CPU
         rows, negatives, steps = (
             batch * min(length, objective.window),
             objective.negatives,

@@ -15,6 +15,7 @@ from gim_audio.training.balance import balance
 from gim_audio.training.distribution import Batches, Distributed, begun, talking
 from gim_audio.training.report import StepReport
 from gim_audio.training.schedule import Phase
+from gim_audio.training.step import type_of_products
 
 __all__ = ["ModuleParallel"]
 
@@ -30,13 +31,16 @@ class ModuleParallel(Distributed):
     Args:
         model: The model.
         config: The configuration of the experiment.
+        patient: The group for `wait`; the default one if None.
     """
 
-    def __init__(self, model: GreedyInfoMax, config: Config) -> None:
-        super().__init__(config.training.clip)
+    def __init__(
+        self, model: GreedyInfoMax, config: Config, patient: dist.ProcessGroup | None = None
+    ) -> None:
+        super().__init__(config.training.clip, patient)
         self.writes = self.rank == self.count - 1
         self._model, self._batch, self._crop = model, config.training.batch, config.data.crop
-        self._dtype = torch.bfloat16 if config.training.precision == "bf16" else torch.float32
+        self._dtype = type_of_products(config)
         self._coming: list[tuple[Tensor, dist.Work]] = []
         self._going: deque[list[tuple[Tensor, dist.Work]]] = deque()
         self._below = StepReport.of(len(model.stack))

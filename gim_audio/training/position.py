@@ -7,10 +7,10 @@ from typing import Any
 from gim_audio.checkpoints.folders import resolve
 from gim_audio.config import Config, load
 from gim_audio.errors import CheckpointError, DataError
-from gim_audio.packed import Crops
+from gim_audio.packed import Crops, PackedCorpus
 from gim_audio.training.schedule import phases
 
-__all__ = ["Position", "check_corpus", "check_decay", "check_same"]
+__all__ = ["Position", "check_corpus", "check_decay", "check_labels", "check_same"]
 
 
 @dataclass
@@ -66,32 +66,41 @@ def check_same(experiment: Path, config: Config) -> None:
                 )
 
 
-def check_corpus(
-    experiment: Path, position: Position, crops: Crops, objective: str, labels: str
-) -> None:
-    """Refuse to resume on another corpus, with other labels or another number of crops.
-
-    Args:
-        experiment: The folder of the experiment.
-        position: The position of the run.
-        crops: The crops of each step.
-        objective: The kind of objective.
-        labels: The fingerprint of the labels of the corpus.
+def check_corpus(experiment: Path, position: Position, crops: Crops) -> None:
+    """Refuse to resume on another corpus, or with another number of crops in a step.
 
     Raises:
         CheckpointError: The number of crops in a step is another.
-        DataError: The corpus or its labels are others.
+        DataError: The corpus is another.
     """
-    path = crops.corpus.path
     if position.corpus != crops.corpus.fingerprint:
-        raise DataError(f"{path}: not the corpus that {experiment} was trained on")
+        raise DataError(f"{crops.corpus.path}: not the corpus that {experiment} was trained on")
     if position.batch != crops.batch:
         raise CheckpointError(
             f"{experiment}: was trained with {position.batch} crops a step, not {crops.batch}"
         )
+
+
+def check_labels(
+    experiment: Path, position: Position, corpus: PackedCorpus, objective: str, labels: str
+) -> None:
+    """Refuse to resume with other labels.
+
+    Args:
+        experiment: The folder of the experiment.
+        position: The position of the run.
+        corpus: The corpus.
+        objective: The kind of objective.
+        labels: The fingerprint of the labels of the corpus.
+
+    Raises:
+        DataError: The labels are others.
+    """
     if position.labels and position.labels != labels:
         file = "phones.ctm" if objective == "phones" else "utt2spk"
-        raise DataError(f"{path}: {file} has other labels than those {experiment} was trained on")
+        raise DataError(
+            f"{corpus.path}: {file} has other labels than those {experiment} was trained on"
+        )
 
 
 def check_decay(experiment: Path, config: Config, position: Position) -> None:

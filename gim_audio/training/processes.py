@@ -59,6 +59,9 @@ def join(config: Config, model: GreedyInfoMax) -> Iterator[Distribution]:
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     try:
         dist.init_process_group(backend, timeout=timedelta(minutes=10))
+        # A group that may wait while one process computes a cache or measures for hours.
+        group = dist.new_group(backend="gloo", timeout=timedelta(days=7))
+        patient = group if isinstance(group, dist.ProcessGroup) else None
     except (ValueError, RuntimeError) as error:  # RuntimeError: torch's DistError
         raise ConfigError(
             f"the processes cannot meet ({' '.join(str(error).split())[:200]}): torchrun sets RANK,"
@@ -67,15 +70,13 @@ def join(config: Config, model: GreedyInfoMax) -> Iterator[Distribution]:
     try:
         if kind == "data":  # labels have no negatives: their losses are means over all processes
             taught = config.objective.kind != "infonce"
-            yield DataParallel("all" if taught else config.objective.negatives.ranks, clip)
+            negatives = "all" if taught else config.objective.negatives.ranks
+            yield DataParallel(negatives, clip, patient)
         else:
-            yield ModuleParallel(model, config)
+            yield ModuleParallel(model, config, patient)
     except GimAudioError as error:
         if _said_already():  # one line is enough
             raise SystemExit(2) from error
-        raise
-    except (KeyboardInterrupt, SystemExit):  # all processes leave together
-        dist.destroy_process_group()
         raise
     else:
         dist.destroy_process_group()

@@ -77,8 +77,8 @@ class Step:
 
         Args:
             x: The input of the first module. Shape: `(batch, frames, channels)`.
-            index: The number of the batch. Windows and negatives depend on it, the seed
-                and of the module.
+            index: The number of the batch. Windows and negatives depend on it, on the seed and on
+                the module.
         """
         losses, accuracies = [], []
         numbers = range(self.first, self.last + 1)

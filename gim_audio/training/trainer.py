@@ -33,7 +33,13 @@ from gim_audio.training.interrupts import Interrupts
 from gim_audio.training.labels import labels_fingerprint, labels_for
 from gim_audio.training.metrics_log import Metrics, note_start, open_lines, read_lines
 from gim_audio.training.optimizers import AdamW, moments
-from gim_audio.training.position import Position, check_corpus, check_decay, check_same
+from gim_audio.training.position import (
+    Position,
+    check_corpus,
+    check_decay,
+    check_labels,
+    check_same,
+)
 from gim_audio.training.report import StepReport
 from gim_audio.training.residency import Residency
 from gim_audio.training.schedule import Phase, phases
@@ -89,14 +95,10 @@ class Trainer:
         )
         choices = config.objective.classes or config.objective.negatives.number + 1
         self.watch = LossWatch(len(self.model.stack), math.log(choices))
+        self.experiment = self.checkpointer.experiment
         self.residency = Residency(self.model, self.experiment, self.device)
         if not self.distribution.writes:
             self.say = lambda line: None
-
-    @property
-    def experiment(self) -> Path:
-        """The folder of the experiment."""
-        return self.checkpointer.experiment
 
     def plan(self, base: Path | None, init: Path | None) -> None:
         """Plan a run from the beginning. Nothing is written yet."""
@@ -112,9 +114,8 @@ class Trainer:
             self.position.trained = graft(self.config, self.model, base)
         if init is not None:
             new = begin_with(self.config, self.model, init)
-            numbers = ", ".join(map(str, new))
-            heads = f"; the prediction heads of modules {numbers} are new" if new else ""
-            self.say(f"beginning with the weights of {init}{heads}")
+            added = f"; the prediction heads of modules {', '.join(map(str, new))} are new"
+            self.say(f"beginning with the weights of {init}{added if new else ''}")
         self.schedule = phases(self.config, self.crops.batch, self.position.trained)
         self.distribution.check(self.schedule)
         self.position.recent_losses = self.watch.recent
@@ -135,8 +136,9 @@ class Trainer:
         """
         check_same(self.experiment, self.config)
         self.position = position
+        check_corpus(self.experiment, position, self.crops)
         labels = labels_fingerprint(self.config.objective, self.corpus)
-        check_corpus(self.experiment, position, self.crops, self.config.objective.kind, labels)
+        check_labels(self.experiment, position, self.corpus, self.config.objective.kind, labels)
         position.labels = labels  # a checkpoint of an older version had none
         check_decay(self.experiment, self.config, position)
         self.schedule = phases(self.config, self.crops.batch, position.trained)
@@ -175,8 +177,8 @@ class Trainer:
             begin_as_below(self.model, phase.modules)
         batches, step = self._prepare(phase)
         history, position = self._history(), self.position
-        path, writes = self.experiment / "metrics.jsonl", self.distribution.writes
-        with open_lines(path, position.step) if writes else nullcontext() as log:
+        path = self.experiment / "metrics.jsonl"
+        with open_lines(path, position.step) if self.distribution.writes else nullcontext() as log:
             while not self._over(phase, history):
                 started = time.perf_counter()
                 with self.checkpointer.naming_the_last():
@@ -292,14 +294,15 @@ class Trainer:
         position.step, position.phase_step = position.step + 1, position.phase_step + 1
         for module in phase.modules:
             position.updates[module - 1] += 1
-        stopping = self.interrupts.stop is not None
-        report = StepReport.of(len(self.model.stack), save=self.interrupts.save, stop=stopping)
+        save, stop = self.interrupts.save, self.interrupts.stop is not None
+        report = StepReport.of(len(self.model.stack), save=save, stop=stop)
         losses, accuracies = made.losses.double().tolist(), made.accuracies.double().tolist()
         for module, loss, accuracy in zip(self.optimizers, losses, accuracies, strict=True):
             report.loss[module - 1], report.accuracy[module - 1] = loss, accuracy
         if position.step % self.config.training.diagnose_every == 0:
             for module, dead, rank in diagnose(self.model, given, step.first, step.last):
-                report.dead_units[module - 1], report.effective_rank[module - 1] = dead, rank
+                report.dead_units[module - 1] = dead
+                report.effective_rank[module - 1] = None if math.isnan(rank) else rank
         report = self.distribution.share_report(made.output, report)
         for module in phase.modules:
             if module <= step.last:  # the others are other processes'
@@ -330,14 +333,16 @@ class Trainer:
         for module in self.optimizers:
             weights = self.model.stack[module - 1].parameters()
             check_weights(module, self.position.step, weights)
-        own = moments(self.optimizers)
-        found = self.distribution.collect(self.residency.here() | own)
-        if not self.distribution.writes:
-            return
-        weights_found = {name: t for name, t in found.items() if name in self.model.state_dict()}
-        moments_found = {name: t for name, t in found.items() if name not in weights_found}
+        found = self.distribution.collect(self.residency.here() | moments(self.optimizers))
+        if self.distribution.writes:
+            self._write_checkpoint(found, say=say)
+        self.distribution.wait()  # to write and to measure may take long
+
+    def _write_checkpoint(self, found: dict[str, Tensor], *, say: bool) -> None:
+        names = self.model.state_dict().keys()
+        weights = {name: t for name, t in found.items() if name in names}
+        others = {name: t for name, t in found.items() if name not in names}
         self.position.recent_losses = self.watch.recent
-        everything = self.residency.complete(weights_found)
-        folder = self.checkpointer.save(everything, moments_found, self.position)
+        folder = self.checkpointer.save(self.residency.complete(weights), others, self.position)
         if say:
             self.say(f"saved {folder}: --resume goes on from there")

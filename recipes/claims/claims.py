@@ -1,6 +1,6 @@
 """Figures and a page of the paper's claims, from what run.sh measured.
 
-Python claims.py EXP CLAIMS.md.
+python claims.py EXP CLAIMS.md
 """
 
 import json
