@@ -129,6 +129,15 @@ def test_a_batch_equals_its_files(name, batches):
         close(features, whole(net, noise(length)))
 
 
+def test_batches_of_many_lengths_have_few_shapes():
+    """A library that keeps something for each shape would grow with the files."""
+    net, shapes = model("published"), set()
+    net.register_forward_pre_hook(lambda module, given: shapes.add(given[0].shape[1]))
+    for samples in range(5000, 8000, 50):
+        encode_batch(net, [noise(samples), noise(4000)], [6])
+    assert shapes == {6400, 8000}
+
+
 @pytest.mark.parametrize("name", STACKS)
 @given(samples=st.lists(st.integers(41, 5000), min_size=2, max_size=2))
 @settings(deadline=None, max_examples=5)

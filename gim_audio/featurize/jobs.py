@@ -18,7 +18,7 @@ from gim_audio.kaldi import DataDir, Segment, identity, locate
 
 __all__ = ["EncodingJob", "batches", "fingerprint_of_inputs", "headers", "job", "units"]
 
-BATCH_SECONDS = {"cpu": 4}
+BATCH_SECONDS = {"cpu": 2}
 """The seconds of a batch, were all as long as the longest."""
 LONG_BATCH_SECONDS = 240
 """The same on other devices."""

@@ -6,6 +6,7 @@ Shapes: T samples of a waveform, T' frames, C channels.
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -90,6 +91,9 @@ def encode_batch(
     """
     lengths = [len(waveform) for waveform in waveforms]
     padded = pad_sequence(list(waveforms), batch_first=True).to(model.mean.device)
+    # oneDNN keeps a program for each shape: 2,000 short files take 0.66 GB by tenths of a second,
+    # and 0.88 GB by samples.
+    padded = F.pad(padded, (0, -max(lengths) % (model.rate // 10)))
     with autocast(padded, dtype):
         found, _ = model(padded, lengths=lengths, modules=modules)
     on_device = [features.float().to(waveforms[0].device) for features in found]
