@@ -1,4 +1,5 @@
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -122,3 +123,18 @@ def small(tmp_path):
     folder.mkdir()
     save_model(folder, config, build_model(config.model, config.objective).state_dict())
     return folder
+
+
+@pytest.fixture
+def trained(corpus, tmp_path, run):
+    """The arguments of a training, and its experiment after six steps."""
+    (tmp_path / "c.yaml").write_text(TINY)
+    arguments = ["train", tmp_path / "c.yaml", "--data", corpus.path, "--out", tmp_path / "e"]
+    assert run(*arguments)[0] == 0
+    return arguments, tmp_path / "e"
+
+
+def training_command(conf, corpus, out, *more) -> list[str]:
+    """Return the command of a training in a process of its own."""
+    start = [sys.executable, "-m", "gim_audio", "train", conf]
+    return list(map(str, [*start, *more, "--data", corpus.path, "--out", out]))

@@ -20,15 +20,6 @@ from gim_audio.errors import GimAudioError, is_out_of_memory
 BOM = "\ufeff"
 
 
-@pytest.fixture
-def trained(corpus, tmp_path, run):
-    """The arguments of a training, and its experiment after six steps."""
-    (tmp_path / "c.yaml").write_text(TINY)
-    arguments = ["train", tmp_path / "c.yaml", "--data", corpus.path, "--out", tmp_path / "e"]
-    assert run(*arguments)[0] == 0
-    return arguments, tmp_path / "e"
-
-
 def lacking(monkeypatch, module, function, code):
     def refuse(*_, **__):
         raise OSError(code, os.strerror(code))

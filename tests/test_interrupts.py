@@ -10,7 +10,7 @@ import time
 
 import pytest
 import torch
-from conftest import TINY
+from conftest import TINY, training_command
 from safetensors.torch import load_file
 
 from gim_audio.checkpoints.folders import checkpoints, resolve
@@ -85,20 +85,8 @@ def conf(tmp_path):
 
 
 def start(conf, corpus, out, *more):
-    command = [
-        sys.executable,
-        "-m",
-        "gim_audio",
-        "train",
-        conf,
-        "--data",
-        corpus.path,
-        "--out",
-        out,
-        *more,
-    ]
     return subprocess.Popen(
-        list(map(str, command)),
+        training_command(conf, corpus, out, *more),
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         stderr=subprocess.PIPE,
         text=True,

@@ -6,13 +6,12 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, make_data
+from conftest import TINY, make_data, training_command
 from safetensors.torch import load_file
 
 from gim_audio.checkpoints.folders import resolve
@@ -25,6 +24,7 @@ from gim_audio.training import train
 from gim_audio.training.balance import balance
 from gim_audio.training.labels import labels_for
 from gim_audio.training.module_parallel import ModuleParallel
+from gim_audio.training.report import StepReport
 from gim_audio.training.schedule import phases
 
 
@@ -45,11 +45,15 @@ def conf(tmp_path):
     return path
 
 
+SHARED = ("training.batch=2", "training.parallel=data")
+"""Half of a batch for each of two processes."""
+
+
 def torchrun(processes, conf, corpus, out, *more):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes,
-               "-m", "gim_audio", "train", conf, *more, "--data", corpus.path, "--out", out]  # fmt: skip
+    python, *arguments = training_command(conf, corpus, out, *more)
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     return subprocess.Popen(
-        list(map(str, command)),
+        [python, *launcher, *arguments],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         stderr=subprocess.PIPE,
         text=True,
@@ -58,19 +62,11 @@ def torchrun(processes, conf, corpus, out, *more):
 
 def alone(conf, corpus, out, *more):
     """Run one process with as many threads: sums of two threads round differently."""
-    command = [
-        sys.executable,
-        "-m",
-        "gim_audio",
-        "train",
-        conf,
-        *more,
-        "--data",
-        corpus.path,
-        "--out",
-        out,
-    ]
-    subprocess.run(list(map(str, command)), env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True)
+    subprocess.run(
+        training_command(conf, corpus, out, *more),
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        check=True,
+    )
 
 
 def finish(process):
@@ -98,17 +94,7 @@ def test_two_processes_share_a_batch(conf, corpus, tmp_path, negatives):
     The losses agree to float rounding, negatives and all.
     """
     settings = [f"objective.negatives={negatives}"]
-    finish(
-        torchrun(
-            2,
-            conf,
-            corpus,
-            tmp_path / "two",
-            *settings,
-            "training.batch=2",
-            "training.parallel=data",
-        )
-    )
+    finish(torchrun(2, conf, corpus, tmp_path / "two", *settings, *SHARED))
     train(load(conf, settings), corpus, tmp_path / "one", say=lambda line: None)
     np.testing.assert_allclose(lines(tmp_path / "two"), lines(tmp_path / "one"), rtol=1e-5)
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
@@ -139,17 +125,7 @@ def test_two_processes_share_labels_of_unequal_number(conf, corpus, tmp_path):
         "training.checkpoint_every=1",
         "training.learning_rate=1.0e-3",
     ]
-    finish(
-        torchrun(
-            2,
-            conf,
-            labelled,
-            tmp_path / "two",
-            *settings,
-            "training.batch=2",
-            "training.parallel=data",
-        )
-    )
+    finish(torchrun(2, conf, labelled, tmp_path / "two", *settings, *SHARED))
     alone(conf, labelled, tmp_path / "one", *settings)
     one, two = (
         load_file(tmp_path / e / "step-000001/optimizer.safetensors") for e in ("one", "two")
@@ -189,17 +165,7 @@ def test_processes_that_share_a_cache(conf, corpus, tmp_path):
     settings = [
         "training.schedule=[{modules: [1], steps: 4}, {modules: [2, 3], steps: 4, cache: true}]"
     ]
-    finish(
-        torchrun(
-            2,
-            conf,
-            corpus,
-            tmp_path / "two",
-            *settings,
-            "training.batch=2",
-            "training.parallel=data",
-        )
-    )
+    finish(torchrun(2, conf, corpus, tmp_path / "two", *settings, *SHARED))
     alone(conf, corpus, tmp_path / "one", *settings)
     ours, theirs = lines(tmp_path / "two"), lines(tmp_path / "one")
     assert [[loss is None for loss in row] for row in ours] == [
@@ -347,3 +313,26 @@ def test_what_only_the_last_process_knows(tiny, monkeypatch):
     )
     with pytest.raises(ConfigError, match="no phase can stop by accuracy"):
         place.check(phases(config.model_copy(update={"training": training}), 4))
+
+
+def test_a_report_travels_and_is_put_over_the_one_below():
+    """Modules are of one process or another; what users ask comes from the lowest."""
+    below = StepReport([2.0, None], [0.5, None], [None, None], [3.0, None], True, False)
+    own = StepReport([None, 1.0], [None, 0.25], [None, 0.0], [None, None], False, True)
+    assert [StepReport.unpack(report.pack()) for report in (below, own)] == [below, own]
+    found = own.over(below)
+    assert found == StepReport([2.0, 1.0], [0.5, 0.25], [None, 0.0], [3.0, None], True, False)
+
+
+def test_a_folder_that_exists_is_one_line_from_two_processes(conf, corpus, tmp_path):
+    """Nobody waits for the process that says so."""
+    (tmp_path / "e").mkdir()
+    (tmp_path / "e/notes").write_text("mine")
+    started = time.monotonic()
+    process = torchrun(2, conf, corpus, tmp_path / "e", *SHARED)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert said.count("gim-audio: ") == 1
+    assert f"{tmp_path}/e" in said
+    assert time.monotonic() - started < 40
+    assert [file.name for file in (tmp_path / "e").iterdir()] == ["notes"]

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, make_data
+from conftest import make_data
 
 import gim_audio
 from gim_audio import config
@@ -19,15 +19,6 @@ from gim_audio.phones import PHONES, read_ctm
 from gim_audio.workers import each
 
 BOM = "\ufeff"
-
-
-@pytest.fixture
-def trained(corpus, tmp_path, run):
-    """The arguments of a training, and its experiment after six steps."""
-    (tmp_path / "c.yaml").write_text(TINY)
-    arguments = ["train", tmp_path / "c.yaml", "--data", corpus.path, "--out", tmp_path / "e"]
-    assert run(*arguments)[0] == 0
-    return arguments, tmp_path / "e"
 
 
 def test_one_process_is_this_one(noise, tmp_path):

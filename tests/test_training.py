@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, make_data
+from conftest import TINY, make_data, training_command
 from reference import PlainTraining
 from safetensors.torch import load_file, save_file
 
@@ -147,19 +147,8 @@ def test_a_killed_process_goes_on_to_the_same_bits(corpus, tmp_path):
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
 
     def start(out, *more):
-        command = [
-            sys.executable,
-            "-m",
-            "gim_audio",
-            "train",
-            conf,
-            "--data",
-            corpus.path,
-            "--out",
-            tmp_path / out,
-            *more,
-        ]
-        return subprocess.Popen(list(map(str, command)), env=environment, stderr=subprocess.DEVNULL)
+        command = training_command(conf, corpus, tmp_path / out, *more)
+        return subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
 
     assert start("whole").wait() == 0
     process = start("killed")
@@ -490,11 +479,9 @@ def test_bf16_without_its_instructions_is_one_line(tiny, corpus, tmp_path):
     (tmp_path / "c.yaml").write_text(TINY)
 
     def start(precision, out, *more):
-        command = [sys.executable, "-m", "gim_audio", "train", tmp_path / "c.yaml", f"training.precision={precision}",
-                   "--data", corpus.path, "--out", tmp_path / out, *more]  # fmt: skip
-        return subprocess.run(
-            list(map(str, command)), env=environment, capture_output=True, text=True, check=False
-        )
+        more = f"training.precision={precision}", *more
+        command = training_command(tmp_path / "c.yaml", corpus, tmp_path / out, *more)
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
     refused = start("bf16", "a")
     assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 1)
@@ -602,3 +589,17 @@ def test_a_spectrum_that_does_not_converge_is_not_a_number(monkeypatch):
 
     monkeypatch.setattr(torch.linalg, "eigvalsh", fail)
     assert math.isnan(effective_rank(torch.randn(20, 4)))
+
+
+def test_a_diagnosis_that_is_no_number_is_null(tiny, corpus, tmp_path, monkeypatch):
+    """JSON has no NaN, and other readers of metrics.jsonl stop at it."""
+    monkeypatch.setattr("gim_audio.training.health.effective_rank", lambda features: math.nan)
+    train(change(tiny, steps=3), corpus, tmp_path / "e", say=quiet)
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    lines = (tmp_path / "e/metrics.jsonl").read_text().splitlines()
+    last = json.loads(lines[-1], parse_constant=refuse)
+    assert last["effective_rank"] == [None] * 6
+    assert None not in last["dead_units"]

@@ -16,20 +16,6 @@ from pydantic import (
     model_validator,
 )
 
-__all__ = [
-    "Config",
-    "ContextConfig",
-    "ConvolutionConfig",
-    "DataConfig",
-    "ModelConfig",
-    "NegativesConfig",
-    "ObjectiveConfig",
-    "PhaseConfig",
-    "Precision",
-    "StopConfig",
-    "TrainingConfig",
-]
-
 Positive = Annotated[int, Field(ge=1, lt=2**31)]
 Precision = Literal["auto", "fp32", "tf32", "bf16", "bf16-emulated"]
 

@@ -70,9 +70,8 @@ class ConvBlock(nn.Module):
             return x.new_empty(len(x), self.width, 0)
         if len(x) * count > FEW:
             return F.relu(F.conv1d(x, weight, bias, self.stride, padding), inplace=True)
-        fields = (F.pad(x, (padding, padding)) if padding else x).unfold(
-            2, self.kernel, self.stride
-        )
+        x = F.pad(x, (padding, padding)) if padding else x
+        fields = x.unfold(2, self.kernel, self.stride)  # (B, C, T', kernel)
         flat = fields.transpose(1, 2).flatten(2)  # (B, T', C · kernel)
         return F.relu(F.linear(flat, weight.flatten(1), bias), inplace=True).transpose(1, 2)
 

@@ -53,13 +53,8 @@ class Cache:
     def __init__(
         self, folder: Path, module: int, model: GreedyInfoMax, crops: Crops, dtype: torch.dtype
     ) -> None:
-        self.folder, self.module, self.model, self.crops, self.dtype = (
-            folder,
-            module,
-            model,
-            crops,
-            dtype,
-        )
+        self.folder, self.module = folder, module
+        self.model, self.crops, self.dtype = model, crops, dtype
         corpus = crops.corpus
         below = model.stack[module - 2]
         self.channels = below.output_width
@@ -173,10 +168,8 @@ class Cache:
         if self._file is None:
             self._file = os.open(self.folder / "frames", os.O_RDONLY)
         found = np.empty((frames, self.channels), dtype=np.int16)
-        byte, left = (
-            int(self._begins[utterance]) + 2 * self.channels * start,
-            memoryview(found.data).cast("B"),
-        )
+        byte = int(self._begins[utterance]) + 2 * self.channels * start
+        left = memoryview(found.data).cast("B")
         while left:
             got = os.preadv(self._file, [left], byte)
             if not got:
@@ -191,7 +184,7 @@ class Cache:
         return self.read(utterance, start, stop - start)[None].float()
 
     def remove(self) -> None:
-        """Read frames from disk."""
+        """Remove the cache from disk."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

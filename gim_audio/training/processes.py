@@ -32,11 +32,8 @@ def join(config: Config, model: GreedyInfoMax) -> Iterator[Distribution]:
         LostProcessError: Another process is gone. Only one of the processes that are left raises
             it, the others exit.
     """
-    kind, size, clip = (
-        config.training.parallel,
-        os.environ.get("WORLD_SIZE", "1"),
-        config.training.clip,
-    )
+    kind, clip = config.training.parallel, config.training.clip
+    size = os.environ.get("WORLD_SIZE", "1")
     started = count_of(size)
     if started is None:
         raise ConfigError(f"WORLD_SIZE is {size}: torchrun sets it to the number of processes")

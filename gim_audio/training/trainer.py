@@ -146,9 +146,8 @@ class Trainer:
         self.watch.recent = position.recent_losses
         self.model.load_state_dict(load_model(self.experiment)[1].state_dict())
         self.say(f"resuming {self.experiment} from step {position.step}")
-        if position.phase < len(self.schedule) or not self._over(
-            self.schedule[-1], self._history()
-        ):
+        last = position.phase == len(self.schedule)
+        if not (last and self._over(self.schedule[-1], self._history())):
             self._note()
 
     def _note(self, **more: str) -> None:
