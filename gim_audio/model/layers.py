@@ -14,8 +14,9 @@ from gim_audio.model.geometry import Geometry
 __all__ = ["ConvBlock", "zero_beyond"]
 
 FEW = 16
-"""The number of frames up to which one matrix product is faster than a convolution, which begins by
-rearranging its weights: pushing 10 ms takes a third of the time (tools/bench_featurize.md)."""
+"""The number of frames up to which a matrix product is faster than a convolution, which begins by
+rearranging its weights: by convolutions alone 10 ms of a stream take 1.2 times as long
+(tools/bench_featurize.md)."""
 
 
 class ConvBlock(nn.Module):
