@@ -153,9 +153,9 @@ def our_step(config: Config, waveform: Tensor, change: str = "") -> Callable[[],
     Args:
         config: The configuration.
         waveform: Shape: `(batch, samples)`.
-        change: With `compiled`, torch.compile makes the convolutions' kernels; with `plain` no
-            gradient is written by hand; with `out of order` the gradients of frames are not put
-            into the order of the convolutions.
+        change: The change: `compiled` lets torch.compile make the convolutions' kernels, `plain`
+            writes no gradient by hand, and `out of order` leaves the gradients of frames in the
+            order in which they come.
     """
     keep_freed_memory()
     compiled = change == "compiled"
