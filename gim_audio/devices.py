@@ -16,6 +16,7 @@ from gim_audio.config import Precision
 from gim_audio.errors import ConfigError
 
 __all__ = [
+    "arithmetic",
     "bf16_speed",
     "decide_precision",
     "free_bytes",
@@ -23,7 +24,7 @@ __all__ = [
     "keep_freed_memory",
     "peak_bytes",
     "pick_device",
-    "rounding_to_tf32",
+    "read_later",
     "send",
 ]
 
@@ -46,18 +47,20 @@ def pick_device(name: str) -> torch.device:
 
 
 @contextmanager
-def rounding_to_tf32(allowed: bool) -> Iterator[None]:
-    """Let GPUs round products to TF32, or not, until the block is left.
+def arithmetic(*, tf32: bool) -> Iterator[None]:
+    """Let GPUs round products to TF32, or not, and repeat themselves, until the block is left.
 
-    Torch has it so for convolutions by default.
+    Torch rounds convolutions by default, and may choose algorithms that add up in another order
+    each time.
     """
     products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = products.allow_tf32, convolutions.allow_tf32
-    products.allow_tf32 = convolutions.allow_tf32 = allowed
+    before = products.allow_tf32, convolutions.allow_tf32, convolutions.deterministic
+    products.allow_tf32 = convolutions.allow_tf32 = tf32
+    convolutions.deterministic = True
     try:
         yield
     finally:
-        products.allow_tf32, convolutions.allow_tf32 = before
+        products.allow_tf32, convolutions.allow_tf32, convolutions.deterministic = before
 
 
 def decide_precision(name: Precision, device: torch.device) -> Literal["fp32", "tf32", "bf16"]:
@@ -123,15 +126,33 @@ def _seconds(product: Callable[[], Tensor]) -> float:
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:
-    """Send a tensor from the CPU to a device.
+    """Send a tensor to a device.
 
-    A GPU takes pinned memory when it comes to it, and nobody waits.
+    A GPU takes pinned memory of the CPU when it comes to it, and nobody waits.
     """
-    return (
-        tensor.pin_memory().to(device, non_blocking=True)
-        if device.type == "cuda"
-        else tensor.to(device)
-    )
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+def read_later(tensor: Tensor) -> Callable[[], list[float]]:
+    """Return a function that returns the numbers of a tensor, and waits for them if it has to.
+
+    A GPU sends them when it has come so far. Shape: `(n,)`.
+    """
+    if tensor.device.type != "cuda":
+        return tensor.tolist
+    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    host.copy_(tensor, non_blocking=True)
+    sent = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    sent.record()
+
+    def read() -> list[float]:
+        sent.synchronize()
+        numbers: list[float] = host.tolist()
+        return numbers
+
+    return read
 
 
 def free_bytes(device: torch.device) -> int:

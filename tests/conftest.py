@@ -12,6 +12,7 @@ from gim_audio.cli import main
 from gim_audio.config import Config, load
 from gim_audio.kaldi import DataDir
 from gim_audio.model.build import build_model
+from gim_audio.model.sampling import RandomNumbers
 from gim_audio.packed import PackedCorpus, pack
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -24,6 +25,13 @@ objective: {steps_ahead: 3, negatives: {number: 4}, window: 16}
 data: {crop: 4000}
 training: {steps: 6, batch: 3, checkpoint_every: 3, learning_rate: 1.0e-3, diagnose_every: 3}
 """
+
+
+def pytest_configure(config):
+    """Show a GPU to no test that is not about one, so that all others run where they say."""
+    config.addinivalue_line("markers", "gpu: needs an NVIDIA GPU; `pytest -m gpu` runs these alone")
+    if config.option.markexpr != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 @pytest.fixture(autouse=True)
@@ -57,6 +65,11 @@ def run(capsys):
         return status, captured.out, captured.err
 
     return call
+
+
+def random_numbers(seed: int = 0, count: int = 200_000) -> torch.Tensor:
+    """Return what an objective draws from."""
+    return RandomNumbers(seed).of([1], count, torch.device("cpu"))[0]
 
 
 def make_data(folder: Path, lengths: dict[str, int], rate: int = 16000) -> DataDir:

@@ -35,8 +35,8 @@ def test_a_diverging_run_stops_and_names_the_last_good_checkpoint(tiny, corpus, 
 def test_weights_that_are_not_numbers_are_not_kept(tiny, corpus, tmp_path, monkeypatch):
     """A finite loss can have gradients that are not."""
 
-    def spoil(self, x, index):
-        found = step(self, x, index)
+    def spoil(self, x, index, labels):
+        found = step(self, x, index, labels)
         if index == 5:
             next(self.model.stack[2].parameters()).data[0] = math.nan
         return found

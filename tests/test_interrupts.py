@@ -104,7 +104,7 @@ def test_ten_kills_change_nothing(corpus, tmp_path, conf, schedule):
     conf.write_text(conf.read_text().replace("steps: 250", "steps: 600"))
     if schedule == "sequential":
         conf.write_text(
-            conf.read_text().replace("steps: 600", "steps: 150, schedule: sequential, cache: true")
+            conf.read_text().replace("steps: 600", "steps: 300, schedule: sequential, cache: true")
         )
     script = tmp_path / "killer.py"
     script.write_text(KILLER)

@@ -1,11 +1,13 @@
 import numpy as np
 import pytest
 import torch
+from conftest import random_numbers
 
 from gim_audio.config import Config, ModelConfig, ObjectiveConfig, load
 from gim_audio.inference.layers import module_names
 from gim_audio.model.build import build_model
 from gim_audio.model.contexts import CausalConvolutions, GRUContext
+from gim_audio.model.sampling import RandomNumbers
 from gim_audio.model.stack import autocast
 
 
@@ -69,10 +71,9 @@ def test_each_loss_moves_its_own_module_alone(isolate_after, context):
         f"model.isolate_after={isolate_after}",
         "objective.steps_ahead=3",
     )
-    generator = torch.Generator().manual_seed(0)
-    for number, score, _ in model.greedy_losses(torch.randn(2, 4000, 1), lambda _: generator):
+    for number, score, _ in model.greedy_losses(torch.randn(2, 4000, 1), RandomNumbers(0)):
         model.zero_grad(set_to_none=True)
-        score.loss.backward()
+        score().loss.backward()
         for other, module in enumerate(model.stack):
             moved = [
                 p.grad is not None and bool(p.grad.abs().sum() > 0) for p in module.parameters()
@@ -176,8 +177,8 @@ def test_bfloat16_gradients_are_near(bptt):
             model.zero_grad(set_to_none=True)
             with autocast(x, dtype):
                 made = module(x.to(dtype) if number else x)
-            generator = torch.Generator().manual_seed(number)
-            module.objective.score(made.frames, made.contexts, generator).loss.backward()
+            numbers = random_numbers(number)
+            module.objective.score(made.frames, made.contexts, numbers).loss.backward()
             found.append({name: p.grad for name, p in module.named_parameters()})
         exact, rounded = found
         for name in exact:
@@ -192,12 +193,8 @@ def test_bfloat16_scores_stay_in_float32():
     torch.manual_seed(0)
     model = build("model.channels=16", "model.context.hidden=16")
     x = torch.randn(2, 20480, 1)
-    full = [
-        float(s.loss.detach()) for _, s, _ in model.greedy_losses(x, torch.Generator().manual_seed)
-    ]
-    half = [
-        s.loss for _, s, _ in model.greedy_losses(x, torch.Generator().manual_seed, torch.bfloat16)
-    ]
+    full = [float(s().loss.detach()) for _, s, _ in model.greedy_losses(x, RandomNumbers(0))]
+    half = [s().loss for _, s, _ in model.greedy_losses(x, RandomNumbers(0), torch.bfloat16)]
     assert all(loss.dtype == torch.float32 for loss in half)
     np.testing.assert_allclose([float(loss.detach()) for loss in half], full, rtol=0.02)
 

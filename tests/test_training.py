@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import TINY
+from conftest import TINY, random_numbers
 from reference import PlainTraining
 from safetensors.torch import load_file
 
@@ -16,12 +16,12 @@ from gim_audio.errors import DataError
 from gim_audio.kaldi import DataDir
 from gim_audio.model.build import build_model
 from gim_audio.model.objectives import InfoNCE
-from gim_audio.model.sampling import Sampler
+from gim_audio.model.sampling import RandomNumbers, Sampler
 from gim_audio.packed import Crops, PackedCorpus, pack
 from gim_audio.training import train
 from gim_audio.training.data_parallel import DataParallel
 from gim_audio.training.optimizers import AdamW, moments
-from gim_audio.training.step import Step, negatives_generator
+from gim_audio.training.step import Step
 
 
 def quiet(_):
@@ -92,12 +92,18 @@ def test_the_fast_step_follows_the_plain_one(spoken, tmp_path):
     fast = [
         json.loads(line)["loss"] for line in (tmp_path / "e/metrics.jsonl").read_text().splitlines()
     ]
-    plain = PlainTraining(load_model(tmp_path / "e/step-000000")[1], config)
+    model = load_model(tmp_path / "e/step-000000")[1]
+    plain, cpu = PlainTraining(model, config), torch.device("cpu")
     crops = Crops(corpus, crop=config.data.crop, hop=160, batch=3, seed=config.training.seed)
     slow = [
         plain.step(
             torch.from_numpy(crops(step)) / 32768,
-            lambda module, step=step: negatives_generator(config.training.seed, step, module),
+            [
+                Sampler("batch", 4, 16, 3).draw(
+                    frames, 3, RandomNumbers(config.training.seed, step).of([module], 3000, cpu)[0]
+                )
+                for module, frames in enumerate(model.frames(4000), start=1)
+            ],
         )
         for step in range(200)
     ]
@@ -121,7 +127,7 @@ def test_two_threads_repeat_each_other(kind):
         gradients = []
         for _ in range(4):
             frames = z.clone().requires_grad_()
-            objective.score(frames, c, torch.Generator().manual_seed(0)).loss.backward()
+            objective.score(frames, c, random_numbers()).loss.backward()
             gradients.append(frames.grad)
         assert all(torch.equal(gradients[0], other) for other in gradients[1:])
     finally:

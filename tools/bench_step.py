@@ -24,6 +24,7 @@ from gim_audio.devices import decide_precision, keep_freed_memory, pick_device
 from gim_audio.model import objectives as gim_objectives
 from gim_audio.model import ranks
 from gim_audio.model.build import build_model
+from gim_audio.model.sampling import RandomNumbers
 from gim_audio.training import train
 from gim_audio.training.optimizers import AdamW
 from gim_audio.training.step import Step
@@ -191,9 +192,12 @@ def objectives(config: Config, waveform: Tensor) -> Callable[[], object]:
             z.requires_grad_()
         work.append((module.objective, z, z if width == channels else c))
 
+    most = max(objective.numbers(z.shape[1], len(z)) for objective, z, _ in work)
+    numbers = RandomNumbers(0).of([1], most, waveform.device)[0]
+
     def run() -> None:
         for objective, z, c in work:
-            objective.score(z, c, torch.Generator().manual_seed(0)).loss.backward()
+            objective.score(z, c, numbers).loss.backward()
             z.grad = c.grad = objective.heads.grad = None
 
     return run

@@ -72,7 +72,7 @@ def abx(
     """
     from gim_audio.abx import abx as compare
     from gim_audio.abx import items_of, read_items
-    from gim_audio.devices import keep_freed_memory, pick_device, rounding_to_tf32
+    from gim_audio.devices import arithmetic, keep_freed_memory, pick_device
     from gim_audio.featurize import load_encoder
     from gim_audio.files import absent
     from gim_audio.kaldi import DataDir
@@ -83,7 +83,7 @@ def abx(
     data, where = DataDir.read(path), pick_device(device)
     tokens = read_items(items) if items else items_of(alignments(data), data.speakers)
     encoder = load_encoder(exp, where)
-    with rounding_to_tf32(False), progress("abx: encoding", len(data.utterances)) as update:
+    with arithmetic(tf32=False), progress("abx: encoding", len(data.utterances)) as update:
         rows, speakers = compare(
             encoder,
             data,

@@ -262,6 +262,8 @@ class TrainingConfig(Section):
     """`auto`: bf16 where the processor or GPU multiplies it faster than fp32, else fp32. `bf16` is
     refused where it is slower, unless it is called `bf16-emulated`."""
     device: str = "auto"
+    cuda_graph: Literal["auto", "never"] = "auto"
+    """`auto` has a GPU replay the whole step as one graph, where one process trains."""
     parallel: Literal["none", "data", "modules"] = "none"
     """The work that processes under torchrun share: each batch, or the modules."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 2

@@ -13,7 +13,7 @@ from torch import Tensor
 from gim_audio.audio import Waveform, to_mono
 from gim_audio.checkpoints.folders import fingerprint, load_for_features
 from gim_audio.config import Config, count_of
-from gim_audio.devices import rounding_to_tf32
+from gim_audio.devices import arithmetic
 from gim_audio.errors import AudioError, ConfigError
 from gim_audio.inference.layers import by_layer, module_names
 from gim_audio.inference.pieces import Stream, encode_batch
@@ -245,7 +245,7 @@ class Featurizer(Encoder):
             if last:
                 self.check_length(heard)
             samples = torch.from_numpy(np.require(block, requirements=["C", "W"])).to(self.device)
-            with rounding_to_tf32(False):
+            with arithmetic(tf32=False):
                 found = [features.cpu().numpy() for features in stream.push(samples, last=last)]
             yield found
 
@@ -258,7 +258,7 @@ class Featurizer(Encoder):
 
         def encode(waveforms: Sequence[Waveform]) -> list[list[Features]]:
             self.check_length(min(map(len, waveforms)))
-            with rounding_to_tf32(False):
+            with arithmetic(tf32=False):
                 tensors = [
                     torch.from_numpy(np.ascontiguousarray(waveform)) for waveform in waveforms
                 ]
@@ -273,7 +273,7 @@ class Featurizer(Encoder):
 
         All other ways are compared with this.
         """
-        with rounding_to_tf32(False):
+        with arithmetic(tf32=False):
             features, _ = self.model(
                 torch.from_numpy(np.ascontiguousarray(waveform)).to(self.device)[None]
             )

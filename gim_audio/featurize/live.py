@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gim_audio.audio import Waveform
-from gim_audio.devices import rounding_to_tf32
+from gim_audio.devices import arithmetic
 from gim_audio.errors import AudioError
 from gim_audio.featurize.encoders import Featurizer, ModuleName, Signal, mono
 from gim_audio.inference.pieces import Stream
@@ -90,7 +90,7 @@ class Live:
         if self._resampler is not None:
             samples = np.asarray(self._resampler.resample_chunk(samples, last=last), np.float32)
         waveform = torch.from_numpy(samples).to(self._featurizer.device)
-        with rounding_to_tf32(False):
+        with arithmetic(tf32=False):
             (frames,) = self._stream.push(waveform, last=last)
         if last:
             self._stream = None

@@ -6,6 +6,7 @@ Shapes: B utterances, T frames in the window, K steps ahead, N negatives, C chan
 channels of contexts.
 """
 
+import functools
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gim_audio.devices import send
 from gim_audio.gradients import Compare, Predict
 from gim_audio.model.geometry import Geometry
 from gim_audio.model.ranks import SINGLE_PROCESS, Ranks, gather
@@ -32,12 +34,16 @@ class Score:
 class Objective(nn.Module, ABC):
     """The objective that trains a module."""
 
+    def numbers(self, frames: int, batch: int) -> int:  # noqa: ARG002 - most draw nothing
+        """Return the number of random numbers that `score` takes for a batch of utterances."""
+        return 0
+
     @abstractmethod
     def score(
         self,
         z: Tensor,
         c: Tensor,
-        generator: torch.Generator,
+        numbers: Tensor,
         labels: Tensor | None = None,
         ranks: Ranks = SINGLE_PROCESS,
     ) -> Score:
@@ -46,7 +52,8 @@ class Objective(nn.Module, ABC):
         Args:
             z: The frames. Shape: `(B, frames, C)`.
             c: The contexts; `z` itself where a module has none. Shape: `(B, frames, H)`.
-            generator: A generator of the CPU for what is drawn by chance.
+            numbers: Random integers for what is drawn by chance: see `Sampler.draw`. Shape:
+                `(self.numbers(…) or more,)`.
             labels: The labels of a supervised objective, -1 where there is none. Shape:
                 `(B, slower frames)` of phones, or `(B,)` of speakers.
             ranks: The processes that share the batch. The mean of their scores is what one process
@@ -72,6 +79,10 @@ class InfoNCE(Objective):
         self.heads = nn.Parameter(torch.empty(sampler.steps_ahead, channels, width))  # W_k
         nn.init.uniform_(self.heads, -(width**-0.5), width**-0.5)  # as torch.nn.Linear
 
+    def numbers(self, frames: int, batch: int) -> int:
+        """See `Objective.numbers`."""
+        return self.sampler.count(frames, batch)
+
     def forward(
         self,
         contexts: Tensor,
@@ -79,7 +90,7 @@ class InfoNCE(Objective):
         pool: Tensor | None = None,
         ignored: Tensor | None = None,
     ) -> Score:
-        """Score the frames of a window.
+        """Score the frames of a window, which are in order from the last to the first.
 
         Predictions are computed in the type of the contexts, scores and softmax in float32.
 
@@ -103,36 +114,45 @@ class InfoNCE(Objective):
             if ignored is not None:
                 shared = shared.masked_fill(ignored[:, :, None], float("-inf"))
             scores = torch.cat([scores, shared], dim=3)
-        losses = scores.logsumexp(3) - scores[..., 0]
         right = scores[..., 0] > scores[..., 1:].amax(3)
-        # The mean over those t that step k can predict, and over the batch; then over k.
-        t = torch.arange(frames, device=losses.device)[:, None, None]
-        k = torch.arange(1, steps + 1, device=losses.device)
-        share = (t >= k) / (frames - k) / batch / steps
-        return Score((losses * share).sum(), (right * share).sum())
+        share = _share(frames, batch, steps, scores.device)
+        loss = (scores.log_softmax(3)[..., 0] * -share).sum()
+        return Score(loss, (right * share).sum())
 
     def score(
         self,
         z: Tensor,
         c: Tensor,
-        generator: torch.Generator,
+        numbers: Tensor,
         labels: Tensor | None = None,  # noqa: ARG002 - others are taught
         ranks: Ranks = SINGLE_PROCESS,
     ) -> Score:
         """See `Objective.score`. There are more frames than steps ahead."""
         batch, frames, _ = z.shape
-        draw = self.sampler.draw(frames, batch * ranks.count, generator)
+        draw = self.sampler.draw(frames, batch * ranks.count, numbers)
         parts = [draw.part(rank, batch) for rank in range(ranks.count)]
         asked = [
             [part.window[: 0 if c is not z else None], part.candidates, part.pool] for part in parts
         ]
         contexts, candidates, pool = gather(z, asked, ranks)
         if c is not z:
-            contexts = c[:, draw.first : draw.first + len(draw.window)].transpose(0, 1)
+            times = draw.last - torch.arange(len(draw.window), device=draw.last.device)
+            contexts = c.transpose(0, 1).index_select(0, send(times, c.device))
         if self.sampler.kind != "pool":
             return self.forward(contexts, candidates)
         ignored = parts[ranks.rank].window[:, :, None] == draw.pool
-        return self.forward(contexts, candidates, pool, ignored.to(z.device))
+        return self.forward(contexts, candidates, pool, send(ignored, z.device))
+
+
+@functools.cache
+def _share(frames: int, batch: int, steps: int, device: torch.device) -> Tensor:
+    """Return the weight of each score in the mean over t and the batch, then over k.
+
+    Step k predicts no t before k. Shape: `(frames, 1, steps)`, t falling and k rising.
+    """
+    t = torch.arange(frames - 1, -1, -1, device=device)[:, None, None]
+    k = torch.arange(1, steps + 1, device=device)
+    return (t >= k) / ((frames - k) * (batch * steps))
 
 
 class Classify(Objective):
@@ -157,7 +177,7 @@ class Classify(Objective):
         self,
         z: Tensor,  # noqa: ARG002 - a classifier sees contexts
         c: Tensor,
-        generator: torch.Generator,  # noqa: ARG002 - and draws nothing
+        numbers: Tensor,  # noqa: ARG002 - and draws nothing
         labels: Tensor | None = None,
         ranks: Ranks = SINGLE_PROCESS,
     ) -> Score:

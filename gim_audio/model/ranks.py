@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gim_audio.devices import send
+from gim_audio.gradients import Gather
 
 __all__ = ["SINGLE_PROCESS", "Ranks", "fetch", "gather"]
 
@@ -32,8 +33,8 @@ class Ranks(Protocol):
 
         Args:
             z: The frames of this process. Shape: `(B, T, C)`.
-            asked: The rows of the whole batch that each process asks for; row t · (B · count) + b
-                is frame t of its utterance b. Shape of each: `(n,)`.
+            asked: The rows of the whole batch that each process asks for; row b · T + t is frame t
+                of its utterance b. Shape of each: `(n,)`.
         """
 
     def total(self, count: Tensor) -> Tensor:
@@ -70,21 +71,21 @@ def gather(z: Tensor, asked: Sequence[Sequence[Tensor]], ranks: Ranks) -> Sequen
     Returns:
         Frames in the shapes of `asked[rank]`, with a last dimension C.
     """
-    if z.requires_grad:
+    own = asked[ranks.rank]
+    if ranks.count == 1 and z.device.type != "cpu":
+        return Gather.apply(z, *(send(rows, z.device) for rows in own))  # type: ignore[no-any-return]
+    if z.requires_grad and z.device.type == "cpu":
         # A ReLU goes backward at a third of its speed where the gradient is in another order than
         # its output, which lies as (B, C, T): 8% of a step in bf16 (tools/bench_step.md).
         z.register_hook(_in_order)  # type: ignore[no-untyped-call]
     flat = [torch.cat([rows.flatten() for rows in each]) for each in asked]
-    own = asked[ranks.rank]
     parts = torch.split(ranks.gather_rows(z, flat), [rows.numel() for rows in own])
     return [part.view(*rows.shape, z.shape[2]) for part, rows in zip(parts, own, strict=True)]
 
 
 def fetch(z: Tensor, rows: Tensor) -> Tensor:
-    """Return the frames t · B + b of a batch. Shape: `(B, T, C)`, `(n,)` → `(n, C)`."""
-    batch, frames, _ = z.shape
-    places = rows % batch * frames + rows // batch
-    return F.embedding(send(places, z.device), z.flatten(0, 1))
+    """Return the frames b · T + t of a batch. Shape: `(B, T, C)`, `(n,)` → `(n, C)`."""
+    return F.embedding(send(rows, z.device), z.flatten(0, 1))
 
 
 def _in_order(gradient: Tensor) -> Tensor:

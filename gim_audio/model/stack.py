@@ -4,6 +4,7 @@ Shapes: B utterances, T samples or frames, C channels.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
 from typing import cast
 
 import torch
@@ -14,6 +15,7 @@ from gim_audio.model.layers import zero_beyond
 from gim_audio.model.module import GreedyModule, ModuleState, stop_gradient
 from gim_audio.model.objectives import Score
 from gim_audio.model.ranks import SINGLE_PROCESS, Ranks
+from gim_audio.model.sampling import RandomNumbers
 
 __all__ = ["GreedyInfoMax", "autocast"]
 
@@ -98,7 +100,7 @@ class GreedyInfoMax(nn.Module):
     def greedy_losses(
         self,
         x: Tensor,
-        generator: Callable[[int], torch.Generator],
+        random: RandomNumbers,
         dtype: torch.dtype = torch.float32,
         *,
         first: int = 1,
@@ -106,15 +108,16 @@ class GreedyInfoMax(nn.Module):
         frozen: Collection[int] = (),
         ranks: Ranks = SINGLE_PROCESS,
         labels: Tensor | None = None,
-    ) -> Iterator[tuple[int, Score | None, Tensor]]:
-        """Yield number, score and output of each module in turn; the next runs when asked for.
+    ) -> Iterator[tuple[int, Callable[[], Score] | None, Tensor]]:
+        """Yield each module's number, a function that scores it, and its output.
 
-        Going backward in between frees a module's activations before the next one runs.
+        The next module runs when it is asked for: scoring a module and going backward before frees
+        its activations.
 
         Args:
             x: The input of module `first`: standardised samples, or the output of the module below.
                 Shape: `(B, T, C)`, as the outputs.
-            generator: A function of a module's number that returns the generator of its draws.
+            random: The random numbers of the step.
             dtype: The type of convolutions and predictions. Scores are always computed in float32,
                 as training diverges in bfloat16.
             first: The lowest module that runs, from 1.
@@ -123,16 +126,46 @@ class GreedyInfoMax(nn.Module):
             ranks: The processes that share the batch.
             labels: The labels of supervised objectives: see `Classify`.
         """
+        numbers = self._numbers(x, random, first, last or len(self.stack), frozen, ranks)
         for number, module in enumerate(self.stack[first - 1 : last], start=first):
-            learns, score = number not in frozen, None
+            learns = number not in frozen
+            score: Callable[[], Score] | None = None
             with autocast(x, dtype), torch.set_grad_enabled(learns and torch.is_grad_enabled()):
                 made = module(x, features=learns)
             if learns:
-                score = module.objective.score(
-                    made.frames, made.contexts, generator(number), labels, ranks
+                score = partial(
+                    module.objective.score,
+                    made.frames,
+                    made.contexts,
+                    numbers[number],
+                    labels,
+                    ranks,
                 )
             x = stop_gradient(made.output)
             yield number, score, x
+
+    def _numbers(
+        self,
+        x: Tensor,
+        random: RandomNumbers,
+        first: int,
+        last: int,
+        frozen: Collection[int],
+        ranks: Ranks,
+    ) -> dict[int, Tensor]:
+        """Return the random numbers of the modules that learn, made all at once."""
+        wanted, frames = {}, x.shape[1]
+        for number in range(first, last + 1):
+            module = self.stack[number - 1]
+            frames = module.frames(frames)
+            if number not in frozen:
+                wanted[number] = module.objective.numbers(frames, len(x) * ranks.count)
+        if not wanted:
+            return {}
+        # Several processes tell from them on the CPU which frames to send to each other.
+        device = x.device if ranks.count == 1 else torch.device("cpu")
+        made = random.of([*wanted], max(wanted.values()), device)
+        return {number: made[number - min(wanted)] for number in wanted}
 
     def frames(self, samples: int) -> list[int]:
         """Return the number of frames that each module makes of `samples` samples."""

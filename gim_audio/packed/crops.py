@@ -82,10 +82,12 @@ class Crops:
 
     def _epoch(self, epoch: int) -> npt.NDArray[np.int64]:
         """The crops of an epoch, in their order; kept until the next. Shape: `(2, utterances)`."""
-        if epoch != self._plan[0]:
+        known, plan = self._plan
+        if epoch != known:
             generator = np.random.default_rng((self.seed, epoch))
             order = generator.permutation(self.usable)
             choices = (self.corpus.samples[order] - self.crop) // self.hop + 1
             starts = (generator.random(len(order)) * choices).astype(np.int64) * self.hop
-            self._plan = epoch, np.stack([order, starts])
-        return self._plan[1]
+            plan = np.stack([order, starts])
+            self._plan = epoch, plan  # at once, as two threads may ask
+        return plan

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from gim_audio.config import Config
+from gim_audio.model.sampling import RandomNumbers
 from gim_audio.model.stack import GreedyInfoMax
 from gim_audio.training.schedule import Phase
-from gim_audio.training.step import negatives_generator, type_of_products
+from gim_audio.training.step import type_of_products
 
 __all__ = ["balance", "measure"]
 
@@ -48,7 +49,7 @@ def measure(
         costs, started = [], time.perf_counter()
         walk = model.greedy_losses(
             x,
-            lambda module: negatives_generator(0, 0, module),
+            RandomNumbers(0),
             type_of_products(config),
             first=phase.first,
             last=phase.last,
@@ -57,7 +58,7 @@ def measure(
         )
         for number, score, _handed in walk:
             if score is not None:
-                score.loss.backward()  # type: ignore[no-untyped-call]
+                score().loss.backward()  # type: ignore[no-untyped-call]
                 model.stack[number - 1].zero_grad(set_to_none=True)
             if x.device.type == "cuda":
                 torch.cuda.synchronize(x.device)

@@ -42,12 +42,10 @@ class DataParallel(Distributed):
 
     def gather_rows(self, z: Tensor, asked: Sequence[Tensor]) -> Tensor:
         """See `Ranks.gather_rows`."""
-        batch = len(z)
-        owners = [rows // batch % self.count for rows in asked]
+        frames = z.shape[0] * z.shape[1]
+        owners = [rows // frames for rows in asked]
         given = [rows[owner == self.rank] for rows, owner in zip(asked, owners, strict=True)]
-        sent = torch.cat(given)
-        # Row t · (B · count) + rank · B + b of the whole batch is row t · B + b here.
-        found = fetch(z, sent // (batch * self.count) * batch + sent % batch)
+        found = fetch(z, torch.cat(given) % frames)
         mine = owners[self.rank]
         received = mine.bincount(minlength=self.count).tolist()
         came: Tensor = _Exchange.apply(found, [len(rows) for rows in given], received)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
@@ -133,6 +134,8 @@ def talking() -> Iterator[None]:
     """Turn errors of communication into a `LostProcessError`."""
     try:
         yield
+    except torch.OutOfMemoryError:  # a RuntimeError too, but this process's own
+        raise
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise LostProcessError(f"another process of this run is gone ({reason})") from error

@@ -1,5 +1,6 @@
 """Batches onto the device: read for each step, or gathered from a corpus on the device."""
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Literal
 
 import numpy as np
@@ -22,6 +23,8 @@ class Feed:
             one gather. `auto` does so on a GPU, where they take less than half of the memory that
             is free.
         part: The crops of a batch that this process has.
+
+    A GPU does not wait for what is read: a thread reads the next batch meanwhile.
     """
 
     def __init__(
@@ -37,6 +40,8 @@ class Feed:
             fits = 2 * 2 * corpus.samples[usable].sum() < free_bytes(device)
             keep = "always" if fits else "never"
         self.kept: Tensor | None = None
+        self._reader: ThreadPoolExecutor | None = None
+        self._coming: tuple[int, Future[Tensor]] | None = None
         if keep == "always":
             ends = np.cumsum(corpus.samples[usable])
             self.kept = torch.empty(int(ends[-1]), dtype=torch.int16, device=device)
@@ -44,6 +49,8 @@ class Feed:
             self._begins[usable[1:]] = ends[:-1]
             for index, end in zip(usable.tolist(), ends.tolist(), strict=True):
                 self.kept[self._begins[index] : end] = torch.from_numpy(corpus.read(index))
+        elif device.type == "cuda":
+            self._reader = ThreadPoolExecutor(1)
 
     def __call__(self, step: int) -> Tensor:
         """The part of a step's batch, counted from 0.
@@ -51,7 +58,7 @@ class Feed:
         Shape: `(batch, crop)`, samples in [-1, 1].
         """
         if self.kept is None:
-            pcm = send(torch.from_numpy(self.crops(step, self.part)), self.device)
+            pcm = send(self._read_ahead(step) if self._reader else self._read(step), self.device)
         else:
             utterances, starts = self.crops.where(step)
             first = send(
@@ -59,3 +66,17 @@ class Feed:
             )
             pcm = self.kept[first[:, None] + torch.arange(self.crops.crop, device=self.device)]
         return pcm.float().mul_(1 / 32768)
+
+    def _read(self, step: int) -> Tensor:
+        """Shape: `(batch, crop)`, int16."""
+        return torch.from_numpy(self.crops(step, self.part))
+
+    def _read_ahead(self, step: int) -> Tensor:
+        """Return the batch of a step, and begin to read the next one. Shape: as `_read`."""
+        assert self._reader is not None  # noqa: S101 - the caller has looked
+        if self._coming is not None and self._coming[0] == step:
+            found = self._coming[1].result()
+        else:
+            found = self._read(step)
+        self._coming = step + 1, self._reader.submit(self._read, step + 1)
+        return found

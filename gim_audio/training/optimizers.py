@@ -30,7 +30,11 @@ class AdamW:
 
     def __init__(self, module: nn.Module, learning_rate: float, weight_decay: float = 0.0) -> None:
         self.parameters = list(module.parameters())
-        self.learning_rate, self.weight_decay = learning_rate, weight_decay
+        self.weight_decay = weight_decay
+        device = self.parameters[0].device
+        # On a GPU the step reads the rate from its memory, as a captured graph has to.
+        on_gpu = device.type == "cuda"
+        self._rate = torch.tensor(learning_rate, device=device) if on_gpu else learning_rate
         self.moments = [
             {
                 "step": torch.zeros((), device=parameter.device),
@@ -39,6 +43,18 @@ class AdamW:
             }
             for parameter in self.parameters
         ]
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate."""
+        return float(self._rate)
+
+    @learning_rate.setter
+    def learning_rate(self, rate: float) -> None:
+        if isinstance(self._rate, Tensor):
+            self._rate.fill_(rate)
+        else:
+            self._rate = rate
 
     @torch.no_grad()
     def step(self, clip: float | None = None) -> None:
@@ -65,7 +81,7 @@ class AdamW:
             amsgrad=False,
             beta1=0.9,
             beta2=0.999,
-            lr=self.learning_rate,
+            lr=self._rate,
             weight_decay=self.weight_decay,
             eps=1e-8,
             maximize=False,

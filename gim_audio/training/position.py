@@ -51,7 +51,7 @@ def check_same(experiment: Path, config: Config) -> None:
         CheckpointError: The experiment was trained with other settings; names the first.
     """
     free = {"data.on_device", "data.short"}
-    keys = ("checkpoint_every", "diagnose_every", "device", "parallel", "batch")
+    keys = ("checkpoint_every", "diagnose_every", "device", "cuda_graph", "parallel", "batch")
     free |= {f"training.{key}" for key in keys}
     if config.training.schedule == "joint":
         free.add("training.steps")

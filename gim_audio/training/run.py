@@ -8,7 +8,7 @@ import torch
 
 from gim_audio.checkpoints.folders import newest, resolve
 from gim_audio.config import Config, ModelConfig, Precision, load
-from gim_audio.devices import decide_precision, pick_device, rounding_to_tf32
+from gim_audio.devices import arithmetic, decide_precision, pick_device
 from gim_audio.errors import ConfigError, DataError
 from gim_audio.files import LOCKS, absent, lock
 from gim_audio.model.build import build_model
@@ -80,8 +80,8 @@ def train(
     with torch.random.fork_rng():
         torch.manual_seed(config.training.seed)
         model = build_model(config.model, config.objective)
-    tf32 = rounding_to_tf32(config.training.precision == "tf32")
-    with tf32, join(config, model) as distribution, Interrupts() as interrupts:
+    rounding = arithmetic(tf32=config.training.precision == "tf32")
+    with rounding, join(config, model) as distribution, Interrupts() as interrupts:
         if distribution.writes and not resume:
             absent(experiment, but=LOCKS)
         distribution.wait()  # all have looked before one writes

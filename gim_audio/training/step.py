@@ -1,19 +1,19 @@
 """One step: each module that learns updates straight after its own forward pass."""
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from gim_audio.config import Config
 from gim_audio.model.ranks import SINGLE_PROCESS, Ranks
+from gim_audio.model.sampling import RandomNumbers
 from gim_audio.model.stack import GreedyInfoMax
-from gim_audio.training.labels import Labels
 from gim_audio.training.optimizers import AdamW
 
-__all__ = ["Step", "StepOutput", "negatives_generator", "type_of_products"]
+__all__ = ["Branches", "Step", "StepOutput", "type_of_products"]
 
 
 class StepOutput(NamedTuple):
@@ -30,6 +30,20 @@ class StepOutput(NamedTuple):
     accuracies: Tensor
 
 
+class Branches:
+    """Where a device runs the modules of a step: here one after another."""
+
+    def module(self) -> AbstractContextManager[object]:
+        """Return a context in which the next module runs, learns and updates."""
+        return nullcontext()
+
+    def has_run(self, output: Tensor) -> None:
+        """Take note that the module has its output, so that the next one may begin."""
+
+    def join(self) -> None:
+        """Wait for all modules."""
+
+
 class Step:
     """Updates of consecutive modules.
 
@@ -43,7 +57,6 @@ class Step:
         apply: A function that uses a module's gradients.
         ranks: The processes that share the batch.
         salt: A number that separates the draws of processes that have negatives of their own.
-        labels: The labels of each batch, for supervised objectives.
     """
 
     def __init__(
@@ -58,11 +71,10 @@ class Step:
         apply: Callable[[AdamW], None] = AdamW.step,
         ranks: Ranks = SINGLE_PROCESS,
         salt: int = 0,
-        labels: Labels = lambda index: None,
     ) -> None:
         self.model, self.optimizers, self.seed, self.dtype = model, optimizers, seed, dtype
         self.first, self.last = first, last or len(model.stack)
-        self.apply, self.ranks, self.salt, self.labels = apply, ranks, salt, labels
+        self.apply, self.ranks, self.salt = apply, ranks, salt
 
     @classmethod
     def joint(cls, model: GreedyInfoMax, config: Config) -> "Step":
@@ -72,33 +84,46 @@ class Step:
         optimizers = {n: AdamW(m, rate) for n, m in enumerate(model.stack, start=1)}
         return cls(model, optimizers, seed=config.training.seed, dtype=type_of_products(config))
 
-    def __call__(self, x: Tensor, index: int) -> StepOutput:
+    def __call__(
+        self,
+        x: Tensor,
+        index: int | Tensor,
+        labels: Tensor | None = None,
+        branches: Branches = Branches(),  # noqa: B008 - it has no state
+    ) -> StepOutput:
         """Run and update.
 
         Args:
             x: The input of the first module. Shape: `(batch, frames, channels)`.
-            index: The number of the batch. Windows and negatives depend on it, on the seed and on
-                the module.
+            index: The number of the batch, or a tensor of it on the device. Windows and negatives
+                depend on it, on the seed and on the module.
+            labels: The labels of a supervised objective.
+            branches: Where the modules run: one after another if it is not given.
         """
         losses, accuracies = [], []
         numbers = range(self.first, self.last + 1)
         modules = self.model.greedy_losses(
             x,
-            lambda module: negatives_generator(self.seed, index, module, self.salt),
+            RandomNumbers(self.seed, index, self.salt),
             self.dtype,
             first=self.first,
             last=self.last,
             frozen=[number for number in numbers if number not in self.optimizers],
             ranks=self.ranks,
-            labels=self.labels(index),
+            labels=labels,
         )
-        for number, score, output in modules:
-            if score is not None:
-                score.loss.backward()  # type: ignore[no-untyped-call]
-                self.apply(self.optimizers[number])
-                losses.append(score.loss.detach())
-                accuracies.append(score.accuracy)
-            x = output
+        for _ in numbers:
+            with branches.module():
+                number, score, x = next(modules)
+                branches.has_run(x)
+                if score is not None:
+                    scored = score()
+                    scored.loss.backward()  # type: ignore[no-untyped-call]
+                    self.apply(self.optimizers[number])
+                    losses.append(scored.loss.detach())
+                    accuracies.append(scored.accuracy)
+                    del scored, score
+        branches.join()
         if not losses:
             empty = x.new_zeros(0, dtype=torch.float32)
             return StepOutput(x, empty, empty)
@@ -108,9 +133,3 @@ class Step:
 def type_of_products(config: Config) -> torch.dtype:
     """Return the type in which convolutions and predictions are computed."""
     return torch.bfloat16 if config.training.precision == "bf16" else torch.float32
-
-
-def negatives_generator(seed: int, index: int, module: int, salt: int = 0) -> torch.Generator:
-    """Return the generator of a module's window and negatives for a batch."""
-    state = np.random.SeedSequence((seed, index, module, salt)).generate_state(1, np.uint64)
-    return torch.Generator().manual_seed(int(state[0]))

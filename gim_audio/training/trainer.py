@@ -1,5 +1,6 @@
 """The phases of a run: steps, checkpoints, and a watch over the losses."""
 
+import functools
 import json
 import math
 import shutil
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from gim_audio.checkpoints.folders import load_model
 from gim_audio.config import Config
-from gim_audio.devices import give_back_freed_memory, peak_bytes, send
+from gim_audio.devices import give_back_freed_memory, peak_bytes, read_later, send
 from gim_audio.errors import DataError
 from gim_audio.files import write_text
 from gim_audio.model.stack import GreedyInfoMax
@@ -25,12 +26,13 @@ from gim_audio.packed import Crops, PackedCorpus
 from gim_audio.training.balance import measure
 from gim_audio.training.cache import Cache, CachedFeed, build
 from gim_audio.training.checkpointer import Checkpointer
+from gim_audio.training.cuda_graph import GraphedStep
 from gim_audio.training.distribution import Batches, Distribution
 from gim_audio.training.feed import Feed
 from gim_audio.training.growth import begin_as_below, begin_with, graft
 from gim_audio.training.health import LossWatch, check_weights, diagnose
 from gim_audio.training.interrupts import Interrupts
-from gim_audio.training.labels import labels_fingerprint, labels_for
+from gim_audio.training.labels import Labels, labels_fingerprint, labels_for
 from gim_audio.training.metrics_log import Metrics, note_start, open_lines, read_lines
 from gim_audio.training.optimizers import AdamW, moments
 from gim_audio.training.position import (
@@ -49,6 +51,27 @@ __all__ = ["Trainer"]
 
 MOST_UNUSED = 0.5
 """The share of the audio that may be left out unless somebody asks for more."""
+
+
+@dataclass
+class Launched:
+    """A step that a device may still work on.
+
+    Attributes:
+        number: The number of the step, from 1.
+        phase_step: The number of the step in its phase, from 1.
+        output: The output of the last module that ran. Shape: `(batch, frames, channels)`.
+        report: The report, as yet without losses and accuracies.
+        read: A function that waits for the step and returns its losses, then its accuracies.
+        started: The time at which it was launched.
+    """
+
+    number: int
+    phase_step: int
+    output: Tensor
+    report: StepReport
+    read: Callable[[], list[float]]
+    started: float
 
 
 @dataclass
@@ -82,6 +105,8 @@ class Trainer:
     position: Position = field(init=False)
     schedule: list[Phase] = field(init=False)
     optimizers: dict[int, AdamW] = field(init=False, default_factory=dict)
+    _span: tuple[int, int] = field(init=False)
+    _finished: float = field(init=False, default=0.0)
 
     def __post_init__(self) -> None:
         config = self.config
@@ -174,24 +199,32 @@ class Trainer:
         self.residency.load(phase.last)
         if phase.warm_start and self.position.phase_step == 0:
             begin_as_below(self.model, phase.modules)
-        batches, step = self._prepare(phase)
+        batches, labels, step = self._prepare(phase)
         history, position = self._history(), self.position
         path = self.experiment / "metrics.jsonl"
+        # A GPU begins the next step before the metrics of this one are read. Processes tell each
+        # other theirs at once, and a phase that may stop has to know them.
+        alone = self.distribution.count == 1 and phase.stop is None
+        behind = 1 if alone and self.device.type == "cuda" else 0
+        waiting: deque[Launched] = deque()
         with open_lines(path, position.step) if self.distribution.writes else nullcontext() as log:
             while not self._over(phase, history):
-                started = time.perf_counter()
                 with self.checkpointer.naming_the_last():
-                    report = self._step(phase, batches, step)
-                    if log is not None:
-                        self._write(phase, report, time.perf_counter() - started, log)
-                    accuracies = [report.accuracy[module - 1] for module in phase.modules]
-                    history.append([math.nan if a is None else a for a in accuracies])
+                    newest = self._launch(phase, batches, labels, step)
+                    waiting.append(newest)
                     due = position.phase_step % self.config.training.checkpoint_every == 0
-                    if due or report.save or report.stop or self._over(phase, history):
-                        self._save(say=report.save or report.stop)
-                if report.save:
+                    due = due or position.phase_step == phase.steps
+                    asked, save, stop = newest.report.save or newest.report.stop, False, False
+                    while len(waiting) > (0 if due or asked else behind):
+                        report = self._finish(phase, waiting.popleft(), log)
+                        save, stop = report.save, report.stop
+                        accuracies = [report.accuracy[module - 1] for module in phase.modules]
+                        history.append([math.nan if a is None else a for a in accuracies])
+                    if due or save or stop or self._over(phase, history):
+                        self._save(say=save or stop)
+                if save:
                     self.interrupts.save = False
-                if report.stop:
+                if stop:
                     self.interrupts.leave()
         self.distribution.finish()
 
@@ -208,8 +241,8 @@ class Trainer:
     def _over(self, phase: Phase, history: Sequence[Sequence[float]]) -> bool:
         return self.position.phase_step >= phase.steps or phase.stands_still(history)
 
-    def _prepare(self, phase: Phase) -> tuple[Batches, Step]:
-        """Return the input of the modules of a phase, and their step."""
+    def _prepare(self, phase: Phase) -> tuple[Batches, Labels, Step | GraphedStep]:
+        """Return the input of the modules of a phase, their labels and their step."""
         self.optimizers = {}  # of the phase before, whose memory this one may need
         self.model.zero_grad(set_to_none=True)
         give_back_freed_memory()
@@ -218,8 +251,10 @@ class Trainer:
         if phase.cache:
             batches = CachedFeed(self._cache(phase), self.device, part)
         else:
-            waveforms = Feed(self.crops, self.device, self.config.data.on_device, part)
-            batches = lambda index: self.model.standardise(waveforms(index))  # noqa: E731
+            on_device = self.config.data.on_device
+            # Made when it is needed: of the processes that share modules, the first alone does.
+            feed = functools.cache(lambda: Feed(self.crops, self.device, on_device, part))
+            batches = lambda index: self.model.standardise(feed()(index))  # noqa: E731
 
         labels = labels_for(self.config.objective, self.model, self.crops, self.device, part)
 
@@ -227,7 +262,7 @@ class Trainer:
             self.residency.place(phase.first, phase.last)
             return measure(self.model, phase, self.config, batches(0), labels(0))
 
-        first, last = self.distribution.begin(phase, costs, self.say)
+        self._span = first, last = self.distribution.begin(phase, costs, self.say)
         self.residency.place(first, last)
         self.residency.drop_all_but(first, last)
         decays = self.config.training.weight_decay
@@ -247,9 +282,11 @@ class Trainer:
             apply=self.distribution.apply_gradients,
             ranks=self.distribution.ranks,
             salt=self.distribution.salt,
-            labels=labels,
         )
-        return batches, step
+        graph = self.config.training.cuda_graph == "auto" and self.distribution.count == 1
+        if graph and self.device.type == "cuda":
+            return batches, labels, GraphedStep(step, self.say)
+        return batches, labels, step
 
     def _cache(self, phase: Phase) -> Cache:
         """Return the cache of the phase's first module, made from that of an earlier phase."""
@@ -279,9 +316,11 @@ class Trainer:
         samples = send(torch.from_numpy(pcm)[None], self.device).float() / 32768
         return self.model.standardise(samples)
 
-    def _step(self, phase: Phase, batches: Batches, step: Step) -> StepReport:
-        """Take a step, and return the report of all processes."""
-        position = self.position
+    def _launch(
+        self, phase: Phase, batches: Batches, labels: Labels, step: Step | GraphedStep
+    ) -> Launched:
+        """Launch a step, which a GPU need not have finished then."""
+        started, position = time.perf_counter(), self.position
         for module, rate in zip(phase.modules, phase.learning_rates, strict=True):
             if module in self.optimizers:
                 now = rate * phase.factor(position.phase_step)
@@ -289,43 +328,54 @@ class Trainer:
         index = max(position.updates[module - 1] for module in phase.modules)
         last = position.phase_step + 1 == phase.steps
         given = self.distribution.receive(batches, index, last)
-        made = step(given, index)
+        made = step(given, index, labels(index))
         position.step, position.phase_step = position.step + 1, position.phase_step + 1
         for module in phase.modules:
             position.updates[module - 1] += 1
         save, stop = self.interrupts.save, self.interrupts.stop is not None
         report = StepReport.of(len(self.model.stack), save=save, stop=stop)
-        losses, accuracies = made.losses.double().tolist(), made.accuracies.double().tolist()
-        for module, loss, accuracy in zip(self.optimizers, losses, accuracies, strict=True):
-            report.loss[module - 1], report.accuracy[module - 1] = loss, accuracy
+        read = read_later(torch.cat([made.losses, made.accuracies]))
         if position.step % self.config.training.diagnose_every == 0:
-            for module, dead, rank in diagnose(self.model, given, step.first, step.last):
+            first, last_here = self._span
+            for module, dead, rank in diagnose(self.model, given, first, last_here):
                 report.dead_units[module - 1] = dead
                 report.effective_rank[module - 1] = None if math.isnan(rank) else rank
-        report = self.distribution.share_report(made.output, report)
+        return Launched(position.step, position.phase_step, made.output, report, read, started)
+
+    def _finish(self, phase: Phase, launched: Launched, log: TextIO | None) -> StepReport:
+        """Wait for a step, write its metrics, and return the report of all processes."""
+        report, numbers, learning = launched.report, launched.read(), len(self.optimizers)
+        losses, accuracies = numbers[:learning], numbers[learning:]
+        for module, loss, accuracy in zip(self.optimizers, losses, accuracies, strict=True):
+            report.loss[module - 1], report.accuracy[module - 1] = loss, accuracy
+        report = self.distribution.share_report(launched.output, report)
         for module in phase.modules:
-            if module <= step.last:  # the others are other processes'
-                loss = report.loss[module - 1]
-                self.watch.check(module, position.step, math.nan if loss is None else loss)
+            if module <= self._span[1]:  # the others are other processes'
+                value = report.loss[module - 1]
+                self.watch.check(module, launched.number, math.nan if value is None else value)
+        if log is not None:
+            self._write(phase, launched, report, log)
         return report
 
-    def _write(self, phase: Phase, report: StepReport, seconds: float, log: TextIO) -> None:
+    def _write(self, phase: Phase, launched: Launched, report: StepReport, log: TextIO) -> None:
         """Write a line of metrics; modules that did not learn have none."""
+        now = time.perf_counter()
         metrics: Metrics = {
-            "step": self.position.step,
+            "step": launched.number,
             "phase": phase.number,
             "loss": report.loss,
             "accuracy": report.accuracy,
-            "seconds": round(seconds, 4),
+            "seconds": round(now - max(launched.started, self._finished), 4),
         }
-        if self.position.step % self.config.training.diagnose_every == 0:
+        self._finished = now
+        if launched.number % self.config.training.diagnose_every == 0:
             metrics["dead_units"] = report.dead_units
             metrics["effective_rank"] = report.effective_rank
             metrics["peak_bytes"] = peak_bytes(self.device)
         log.write(json.dumps(metrics) + "\n")
         before = sum(earlier.steps for earlier in self.schedule[: phase.number - 1])
         planned = sum(p.steps for p in self.schedule)
-        self.progress(before + self.position.phase_step, planned, metrics)
+        self.progress(before + launched.phase_step, planned, metrics)
 
     def _save(self, *, say: bool) -> None:
         """Write a checkpoint."""

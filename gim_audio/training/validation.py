@@ -7,11 +7,11 @@ import torch
 from gim_audio.checkpoints.folders import load_model
 from gim_audio.config import Config
 from gim_audio.errors import DataError
+from gim_audio.model.sampling import RandomNumbers
 from gim_audio.packed import Crops, PackedCorpus
 from gim_audio.training.feed import Feed
 from gim_audio.training.labels import labels_for
 from gim_audio.training.metrics_log import Metrics
-from gim_audio.training.step import negatives_generator
 
 __all__ = ["validate"]
 
@@ -50,12 +50,13 @@ def validate(
         weight += share
         walk = model.greedy_losses(
             model.standardise(feed(batch)),
-            lambda module, batch=batch: negatives_generator(config.training.seed, batch, module),  # type: ignore[misc]
+            RandomNumbers(config.training.seed, batch),
             labels=wanted,
         )
         for number, score, _ in walk:
             assert score is not None  # noqa: S101 - nothing is frozen
-            total[:, number - 1] += share * torch.stack([score.loss, score.accuracy]).cpu()
+            found = score()
+            total[:, number - 1] += share * torch.stack([found.loss, found.accuracy]).cpu()
     if not weight:
         raise DataError(
             f"{corpus.path}: none of the {batches} batches that are validated has a label"
