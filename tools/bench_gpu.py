@@ -23,10 +23,10 @@ from pathlib import Path
 import torch
 from bench import ROOT, seconds, table, write_page
 from bench_step import CROP, objectives, published_step, synchronised
-from bench_throughput import step_flops
 
 from gim_audio.config import Config, load
 from gim_audio.devices import arithmetic, pick_device
+from gim_audio.kaldi import DataDir
 from gim_audio.model.build import build_model
 from gim_audio.packed import PackedCorpus
 from gim_audio.training.cuda_graph import GraphedStep
@@ -63,7 +63,40 @@ class Setting:
         """Return the rows of a part that has run."""
         path = self.out / f"{part}.jsonl"
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        return [json.loads(line) for line in lines if line.startswith("{")]
+        # The last line of a part that was stopped may be half a line.
+        return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
+
+
+def step_flops(config: Config) -> float:
+    """Return the floating-point operations of a training step.
+
+    They are twice the products of every convolution, head and GRU, in forward and in each backward.
+
+    Gradients of inputs count where a module has layers below the loss that need them; scores, a
+    hundredth, do not.
+    """
+    model = build_model(config.model, config.objective)
+    batch, window, total = config.training.batch, config.objective.window, 0.0
+    length = config.data.crop
+    for module in model.stack:
+        for number, block in enumerate(module.encoder):
+            length = block.frames(length)
+            passes = 2 if number == 0 else 3  # a module's input takes no gradient
+            total += 2 * passes * batch * length * block.convolution.weight.numel()
+        if module.context is not None:
+            gru = module.context.gru
+            # A context that is a module of its own takes frames without a gradient.
+            inputs = 3 if len(module.encoder) else 2
+            total += (
+                2
+                * batch
+                * length
+                * (inputs * gru.weight_ih_l0.numel() + 3 * gru.weight_hh_l0.numel())
+            )
+        steps, channels, width = module.objective.heads.shape
+        scored = steps * min(length, window) - steps * (steps + 1) // 2
+        total += 2 * 3 * batch * scored * channels * width
+    return total
 
 
 def facts(setting: Setting) -> Iterator[Row]:
@@ -259,10 +292,21 @@ def model(setting: Setting, minutes: float, labelled: list[str]) -> Iterator[Row
     shown = {"steps": number, "batch": batch, "ms a step": 1e3 * taken / number}
     yield {**shown, "seconds": taken, "accuracy": " ".join(f"{a:.3f}" for a in last["accuracy"])}
     train, test = labelled or split(setting)
-    tasks = "phones,speakers" if (Path(train) / "phones.ctm").exists() else "speakers"
+    known, asked = (set(DataDir.read(part).speakers.values()) for part in (train, test))
+    tasks = ["phones"] if (Path(train) / "phones.ctm").exists() else []
+    tasks += ["speakers"] if asked <= known else []
+    if not tasks:
+        return
     for name in (str(experiment), "mfcc"):
         results = setting.out / "results" / Path(name).name
-        options = ["--tasks", tasks, "--protocols", "strict", "--device", setting.device.type]
+        options = [
+            "--tasks",
+            ",".join(tasks),
+            "--protocols",
+            "strict",
+            "--device",
+            setting.device.type,
+        ]
         gim("evaluate", name, "--train", train, "--test", test, *options, "--out", results)
         for path in sorted(results.glob("*.json")):
             found = json.loads(path.read_text(encoding="utf-8"))["modules"]

@@ -222,7 +222,7 @@ class PhaseConfig(Section):
     """True to begin with the weights of the module below, which must have the same shapes."""
     cache: bool = False
     """True to compute the input of the lowest of the modules once for the whole corpus and read it
-    from disk."""
+    from disk. A GPU, which computes it faster than it reads it, does without."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

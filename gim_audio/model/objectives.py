@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gim_audio.devices import send
 from gim_audio.gradients import Compare, Predict
 from gim_audio.model.geometry import Geometry
 from gim_audio.model.ranks import SINGLE_PROCESS, Ranks, gather
@@ -115,8 +114,8 @@ class InfoNCE(Objective):
                 shared = shared.masked_fill(ignored[:, :, None], float("-inf"))
             scores = torch.cat([scores, shared], dim=3)
         right = scores[..., 0] > scores[..., 1:].amax(3)
-        share = _share(frames, batch, steps, scores.device)
-        loss = (scores.log_softmax(3)[..., 0] * -share).sum()
+        share, less = _share(frames, batch, steps, scores.device)
+        loss = (scores.log_softmax(3)[..., 0] * less).sum()
         return Score(loss, (right * share).sum())
 
     def score(
@@ -132,27 +131,35 @@ class InfoNCE(Objective):
         draw = self.sampler.draw(frames, batch * ranks.count, numbers)
         parts = [draw.part(rank, batch) for rank in range(ranks.count)]
         asked = [
-            [part.window[: 0 if c is not z else None], part.candidates, part.pool] for part in parts
+            [
+                *([part.window] if c is z else []),
+                part.candidates,
+                *([part.pool] if self.sampler.kind == "pool" else []),
+            ]
+            for part in parts
         ]
-        contexts, candidates, pool = gather(z, asked, ranks)
-        if c is not z:
-            times = draw.last - torch.arange(len(draw.window), device=draw.last.device)
-            contexts = c.transpose(0, 1).index_select(0, send(times, c.device))
+        found = list(gather(z, asked, ranks))
+        if c is z:
+            contexts = found.pop(0)
+        else:
+            times = draw.last - torch.arange(len(draw.window), device=c.device)
+            contexts = c.transpose(0, 1).index_select(0, times)
         if self.sampler.kind != "pool":
-            return self.forward(contexts, candidates)
+            return self.forward(contexts, found[0])
         ignored = parts[ranks.rank].window[:, :, None] == draw.pool
-        return self.forward(contexts, candidates, pool, send(ignored, z.device))
+        return self.forward(contexts, found[0], found[1], ignored)
 
 
 @functools.cache
-def _share(frames: int, batch: int, steps: int, device: torch.device) -> Tensor:
-    """Return the weight of each score in the mean over t and the batch, then over k.
+def _share(frames: int, batch: int, steps: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return the weight of each score in the mean over t and the batch, then over k; and less it.
 
-    Step k predicts no t before k. Shape: `(frames, 1, steps)`, t falling and k rising.
+    Step k predicts no t before k. Shape of each: `(frames, 1, steps)`, t falling and k rising.
     """
     t = torch.arange(frames - 1, -1, -1, device=device)[:, None, None]
     k = torch.arange(1, steps + 1, device=device)
-    return (t >= k) / ((frames - k) * (batch * steps))
+    share = (t >= k) / ((frames - k) * (batch * steps))
+    return share, -share
 
 
 class Classify(Objective):

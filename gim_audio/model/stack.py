@@ -162,9 +162,7 @@ class GreedyInfoMax(nn.Module):
                 wanted[number] = module.objective.numbers(frames, len(x) * ranks.count)
         if not wanted:
             return {}
-        # Several processes tell from them on the CPU which frames to send to each other.
-        device = x.device if ranks.count == 1 else torch.device("cpu")
-        made = random.of([*wanted], max(wanted.values()), device)
+        made = random.of([*wanted], max(wanted.values()), x.device)
         return {number: made[number - min(wanted)] for number in wanted}
 
     def frames(self, samples: int) -> list[int]:

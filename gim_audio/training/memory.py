@@ -67,8 +67,7 @@ def memory_by_module(model: GreedyInfoMax, config: Config) -> list[ModuleMemory]
         candidates = rows * drawn + (negatives.number if negatives.kind == "pool" else 0)
         if width == module.channels:
             candidates += rows  # contexts
-        predictions = (rows + steps * batch) * steps  # those before the window are zero
-        scored = 2 * size * module.channels * (candidates + predictions)
+        scored = 2 * size * module.channels * (candidates + rows * steps)
         if objective.kind != "infonce":
             scored = 2 * FLOAT * batch * length * width  # contexts in float32, and their gradient
         weights = FLOAT * sum(p.numel() for p in module.parameters())

@@ -1,12 +1,13 @@
 """Reports of a step, which travel between processes."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-__all__ = ["StepReport"]
+__all__ = ["Launched", "StepReport"]
 
 Values = list[float | None]
 
@@ -69,3 +70,24 @@ class StepReport:
             for mine, theirs in zip(self.metrics, below.metrics, strict=True)
         )
         return StepReport(loss, accuracy, dead, rank, below.save, below.stop)
+
+
+@dataclass
+class Launched:
+    """A step that a device may still work on.
+
+    Attributes:
+        number: The number of the step, from 1.
+        phase_step: The number of the step in its phase, from 1.
+        output: The output of the last module that ran. Shape: `(batch, frames, channels)`.
+        report: The report, as yet without losses and accuracies.
+        read: A function that waits for the step and returns its losses, then its accuracies.
+        started: The time at which it was launched.
+    """
+
+    number: int
+    phase_step: int
+    output: Tensor
+    report: StepReport
+    read: Callable[[], list[float]]
+    started: float

@@ -1,6 +1,5 @@
 """The phases of a run: steps, checkpoints, and a watch over the losses."""
 
-import functools
 import json
 import math
 import shutil
@@ -12,13 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from gim_audio.checkpoints.folders import load_model
 from gim_audio.config import Config
-from gim_audio.devices import give_back_freed_memory, peak_bytes, read_later, send
+from gim_audio.devices import give_back_freed_memory, peak_bytes, read_later
 from gim_audio.errors import DataError
 from gim_audio.files import write_text
 from gim_audio.model.stack import GreedyInfoMax
@@ -28,9 +26,9 @@ from gim_audio.training.cache import Cache, CachedFeed, build
 from gim_audio.training.checkpointer import Checkpointer
 from gim_audio.training.cuda_graph import GraphedStep
 from gim_audio.training.distribution import Batches, Distribution
-from gim_audio.training.feed import Feed
 from gim_audio.training.growth import begin_as_below, begin_with, graft
 from gim_audio.training.health import LossWatch, check_weights, diagnose
+from gim_audio.training.inputs import Inputs
 from gim_audio.training.interrupts import Interrupts
 from gim_audio.training.labels import Labels, labels_fingerprint, labels_for
 from gim_audio.training.metrics_log import Metrics, note_start, open_lines, read_lines
@@ -42,7 +40,7 @@ from gim_audio.training.position import (
     check_labels,
     check_same,
 )
-from gim_audio.training.report import StepReport
+from gim_audio.training.report import Launched, StepReport
 from gim_audio.training.residency import Residency
 from gim_audio.training.schedule import Phase, phases
 from gim_audio.training.step import Step, type_of_products
@@ -51,27 +49,6 @@ __all__ = ["Trainer"]
 
 MOST_UNUSED = 0.5
 """The share of the audio that may be left out unless somebody asks for more."""
-
-
-@dataclass
-class Launched:
-    """A step that a device may still work on.
-
-    Attributes:
-        number: The number of the step, from 1.
-        phase_step: The number of the step in its phase, from 1.
-        output: The output of the last module that ran. Shape: `(batch, frames, channels)`.
-        report: The report, as yet without losses and accuracies.
-        read: A function that waits for the step and returns its losses, then its accuracies.
-        started: The time at which it was launched.
-    """
-
-    number: int
-    phase_step: int
-    output: Tensor
-    report: StepReport
-    read: Callable[[], list[float]]
-    started: float
 
 
 @dataclass
@@ -122,6 +99,7 @@ class Trainer:
         self.watch = LossWatch(len(self.model.stack), math.log(choices))
         self.experiment = self.checkpointer.experiment
         self.residency = Residency(self.model, self.experiment, self.device)
+        self.inputs = Inputs(config, self.crops, self.model, self.device)
         if not self.distribution.writes:
             self.say = lambda line: None
 
@@ -247,15 +225,11 @@ class Trainer:
         self.model.zero_grad(set_to_none=True)
         give_back_freed_memory()
         part = self.distribution.part(self.crops.batch)
-        batches: Batches
-        if phase.cache:
-            batches = CachedFeed(self._cache(phase), self.device, part)
-        else:
-            on_device = self.config.data.on_device
-            # Made when it is needed: of the processes that share modules, the first alone does.
-            feed = functools.cache(lambda: Feed(self.crops, self.device, on_device, part))
-            batches = lambda index: self.model.standardise(feed()(index))  # noqa: E731
-
+        batches = (
+            CachedFeed(self._cache(phase), self.device, part)
+            if phase.cache
+            else self.inputs.waveforms(part)
+        )
         labels = labels_for(self.config.objective, self.model, self.crops, self.device, part)
 
         def costs() -> list[float]:
@@ -290,31 +264,13 @@ class Trainer:
 
     def _cache(self, phase: Phase) -> Cache:
         """Return the cache of the phase's first module, made from that of an earlier phase."""
-        dtype = torch.bfloat16 if self.config.training.precision == "bf16" else torch.float16
-        earlier = {p.first for p in self.schedule[: phase.number] if p.cache}
-        folder = self.experiment / "cache"
-        caches = [
-            Cache(folder / f"module-{module}", module, self.model, self.crops, dtype)
-            for module in sorted(module for module in earlier if module <= phase.first)
-        ]
+        caches = self.inputs.caches(self.experiment / "cache", self.schedule, phase)
         if self.distribution.writes:
+            check = self.interrupts.leave_if_asked
             with self.checkpointer.naming_the_last():
-                build(
-                    caches,
-                    self._samples,
-                    self.residency.place,
-                    self.say,
-                    self.interrupts.leave_if_asked,
-                )
+                build(caches, self.inputs.samples, self.residency.place, self.say, check)
         self.distribution.wait()
         return caches[-1]
-
-    def _samples(self, utterance: int, start: int, stop: int) -> Tensor:
-        """Return a part of an utterance, standardised, as the `ReadFrames` of a cache."""
-        pcm = np.empty(stop - start, dtype="<i2")
-        self.corpus.fill(pcm, utterance, start)
-        samples = send(torch.from_numpy(pcm)[None], self.device).float() / 32768
-        return self.model.standardise(samples)
 
     def _launch(
         self, phase: Phase, batches: Batches, labels: Labels, step: Step | GraphedStep

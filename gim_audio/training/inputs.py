@@ -1,0 +1,61 @@
+"""What the modules of a phase are given: crops of the corpus, or frames from a cache."""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gim_audio.config import Config
+from gim_audio.devices import send
+from gim_audio.model.stack import GreedyInfoMax
+from gim_audio.packed import Crops
+from gim_audio.training.cache import Cache
+from gim_audio.training.distribution import Batches
+from gim_audio.training.feed import Feed
+from gim_audio.training.schedule import Phase
+
+__all__ = ["Inputs"]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The inputs of a run.
+
+    Attributes:
+        config: The configuration, with numbers where it said `auto`.
+        crops: The crops of each step.
+        model: The model.
+        device: The device that trains.
+    """
+
+    config: Config
+    crops: Crops
+    model: GreedyInfoMax
+    device: torch.device
+
+    def waveforms(self, part: slice) -> Batches:
+        """Return the standardised crops of each step, or a process's part of them."""
+        keep = self.config.data.on_device
+        # Made when it is needed: of the processes that share modules, the first alone does.
+        feed = functools.cache(lambda: Feed(self.crops, self.device, keep, part))
+        return lambda index: self.model.standardise(feed()(index))
+
+    def caches(self, folder: Path, schedule: Sequence[Phase], phase: Phase) -> list[Cache]:
+        """Return the cache of a phase's first module, after those of earlier phases."""
+        dtype = torch.bfloat16 if self.config.training.precision == "bf16" else torch.float16
+        earlier = {p.first for p in schedule[: phase.number] if p.cache}
+        return [
+            Cache(folder / f"module-{module}", module, self.model, self.crops, dtype)
+            for module in sorted(module for module in earlier if module <= phase.first)
+        ]
+
+    def samples(self, utterance: int, start: int, stop: int) -> Tensor:
+        """Return a part of an utterance, standardised, as the `ReadFrames` of a cache."""
+        pcm = np.empty(stop - start, dtype="<i2")
+        self.crops.corpus.fill(pcm, utterance, start)
+        samples = send(torch.from_numpy(pcm)[None], self.device).float() / 32768
+        return self.model.standardise(samples)
