@@ -48,7 +48,7 @@ def pick_device(name: str) -> torch.device:
 
 @contextmanager
 def arithmetic(*, tf32: bool) -> Iterator[None]:
-    """Let GPUs round products to TF32, or not, and repeat themselves, until the block is left.
+    """Let GPUs round products to TF32, or not, and compute the same bits each time, in a block.
 
     Torch rounds convolutions by default, and may choose algorithms that add up in another order
     each time.

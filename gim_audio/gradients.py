@@ -3,7 +3,7 @@
 In plain torch a joint step takes 18% longer in bf16, 1% in fp32 (tools/bench_step.md).
 The tests hold values and gradients against plain versions.
 
-Shapes: R rows (frames from the last time step to the first, of each utterance in turn), K steps
+Shapes: R rows (time steps from the last to the first, in each of them all utterances), K steps
 ahead, N candidates, C channels of frames, H channels of contexts.
 """
 
@@ -21,7 +21,7 @@ class Gather(torch.autograd.Function):
     """Frames of a batch by their rows, several sets of them, with one gradient.
 
     It sorts the rows and adds up in their order, whichever thread comes first. On an H100 at batch
-    256 torch's own gradient of `embedding` takes 2.7 times as long, on a CPU a sixth.
+    256 torch's own gradient of `embedding` takes 2.7 times as long, on a CPU a sixth of the time.
 
     Shape: frames `(B, T, C)`, rows b · T + t of any shapes `(…)` → `(…, C)` each.
     """
@@ -48,8 +48,8 @@ class Predict(torch.autograd.Function):
     """The predictions W_k c_{t-k} of the frame at t; zeros where t - k lies before the window.
 
     On a GPU one product makes all. In memory each context has a row of K predictions; those of a
-    frame lie one time step further on from k to k, so that both orders are views. A CPU takes 5%
-    of a step longer for that than for a product for each k, to and from its place.
+    frame lie one time step further on from k to k, so that both orders are views. On a CPU one
+    product for each k, written in place, saves 5% of a step.
 
     Shape: contexts `(R, H)`, weights `(K, C, H)` → `(R, K, C)`. `batch` rows are one time step.
     """
@@ -140,6 +140,6 @@ class Compare(torch.autograd.Function):
 
 
 def _by_kernel(predictions: Tensor) -> bool:
-    """Return whether `gim_audio.kernels` is for these: in bf16 on a GPU, where Triton is there."""
+    """Return whether `gim_audio.kernels` takes these: bf16 on a GPU, and Triton is installed."""
     on_gpu = predictions.device.type == "cuda" and predictions.dtype == torch.bfloat16
     return on_gpu and importlib.util.find_spec("triton") is not None

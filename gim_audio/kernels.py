@@ -1,8 +1,8 @@
 """Kernels for NVIDIA GPUs, in Triton, where a library's are several times slower.
 
-A row's scores are a product of two dozen vectors by twelve: cuBLAS has no kernel for that, and
-takes 5.9 times as long for scores and gradients on an H100 at batch 64 in bf16
-(tools/bench_gpu.md). They run on a CPU too with TRITON_INTERPRET=1, as the tests do.
+A row's scores are a product of eleven vectors by twelve: cuBLAS has no kernel for that, and takes
+5.9 times as long for scores and gradients on an H100 at batch 64 in bf16 (tools/bench_gpu.md, the
+last table). They run on a CPU too with TRITON_INTERPRET=1, as the tests do.
 
 Shapes: R rows, K predictions and N candidates in each, C channels.
 """

@@ -69,7 +69,7 @@ def run(capsys):
 
 def random_numbers(seed: int = 0, count: int = 200_000) -> torch.Tensor:
     """Return what an objective draws from."""
-    return RandomNumbers(seed).of([1], count, torch.device("cpu"))[0]
+    return RandomNumbers(seed).of(range(1, 2), count, torch.device("cpu"))[0]
 
 
 def make_data(folder: Path, lengths: dict[str, int], rate: int = 16000) -> DataDir:

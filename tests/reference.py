@@ -85,7 +85,7 @@ class PlainTraining:
         return [loss.item() for loss in losses]
 
     def loss(self, z, c, heads, draw):
-        """Of a draw's window, from its last frame to its first."""
+        """Return the loss of a draw, whose window begins with its last frame."""
         rows = z.flatten(0, 1)
         places = draw.candidates.flip(0)
         first, length = int(draw.last) + 1 - len(places), len(places)

@@ -9,6 +9,7 @@ import torch
 from conftest import ROOT, random_numbers
 
 from gim_audio.config import Config, load
+from gim_audio.gradients import Predict
 from gim_audio.kaldi import DataDir
 from gim_audio.model.objectives import InfoNCE
 from gim_audio.model.sampling import Sampler
@@ -123,3 +124,10 @@ def test_a_part_that_is_stopped_loses_no_row(corpus, tmp_path):
     said = (tmp_path / "bench_gpu.md").read_text()
     assert "| 2 | 3 |" in said
     assert "This part stopped after 0 s." in said
+
+
+def test_plain_predictions_are_the_same(bench_step):
+    contexts, weights = torch.randn(40, 6), torch.randn(3, 5, 6)
+    torch.testing.assert_close(
+        bench_step.PlainPredict.apply(contexts, weights, 4), Predict.apply(contexts, weights, 4)
+    )

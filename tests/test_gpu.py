@@ -1,4 +1,4 @@
-"""What holds on an NVIDIA GPU: `pytest -m gpu tests/test_gpu.py`. Elsewhere these are skipped."""
+"""Tests for an NVIDIA GPU: `pytest -m gpu tests/test_gpu.py`. Elsewhere they are skipped."""
 
 import gc
 import json
@@ -92,7 +92,7 @@ def test_a_step_waits_for_nothing(gpu):
 
 
 def test_scores_in_bfloat16(gpu):
-    """By the kernel, against products in float64."""
+    """The kernel agrees with products in float64."""
     torch.manual_seed(0)
     p, z, g = (torch.randn(50, *shape, device=gpu) for shape in ((12, 96), (11, 96), (12, 11)))
     p, z = (t.bfloat16().requires_grad_() for t in (p, z))

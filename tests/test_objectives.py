@@ -104,13 +104,12 @@ def candidates(kind, batch, frames, number, window, seed=0):
 
 def test_published_sampling():
     """Negatives are uniform over the batch, shared by all k, and may hit the positive."""
+    assert Sampler("batch", 10, 16, 3).draw(40, 4, random_numbers()).candidates.ndim == 3
     batch, frames, hits, counts = 4, 40, 0, np.zeros(160)
     drawn = 0
     for seed in range(60):
         found = candidates("batch", batch, frames, 10, 16, seed)
         negatives = found[1][..., 1:]
-        # Row = target, whatever k predicts it.
-        np.testing.assert_array_equal(found[3], found[1][2:])
         hits += (negatives == found[1][..., :1]).sum()
         counts += np.bincount(negatives.astype(int).ravel(), minlength=160)
         drawn += negatives.size
@@ -200,8 +199,8 @@ def test_random_numbers_depend_on_seed_step_salt_module_and_place():
     bits = (seen[:, None] >> torch.arange(63) & 1).double().mean(0)
     assert (bits - 0.5).abs().max() < 5 * 0.5 / math.sqrt(len(seen))
     # Whatever is drawn beside them, and whether the step is a number or on the device.
-    few = RandomNumbers(3, torch.tensor(7)).of([2], 5, cpu)
-    assert torch.equal(few, RandomNumbers(3, 7).of([1, 2, 3], 9, cpu)[1:2, :5])
+    few = RandomNumbers(3, torch.tensor(7)).of(range(2, 3), 5, cpu)
+    assert torch.equal(few, RandomNumbers(3, 7).of(range(1, 4), 9, cpu)[1:2, :5])
 
 
 def test_pool_larger_than_the_batch_is_refused():

@@ -1,4 +1,4 @@
-"""What a step asks of its device, seen without one: on meta tensors, which have no numbers.
+"""The work that a step gives to its device, on meta tensors, which have no numbers.
 
 Whatever is not on a CPU takes the path of a GPU. A number that the host wants to read cannot be
 had, and nothing can be computed on the CPU without being seen.
@@ -82,7 +82,7 @@ class Cast(TorchFunctionMode):
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("kind", ["batch", "exact", "utterance", "pool"])
 def test_a_step_stays_on_its_device(dispatched, monkeypatch, kind, precision):
-    """It is as few operations at any batch."""
+    """The number of operations is small, and the same at any batch."""
     cast = Cast if precision == "bf16" else contextlib.nullcontext
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: cast())
     seen = [dispatched("meta", batch, f"objective.negatives.kind={kind}") for batch in (2, 64)]

@@ -22,6 +22,7 @@ from gim_audio.training import train
 from gim_audio.training.data_parallel import DataParallel
 from gim_audio.training.optimizers import AdamW, moments
 from gim_audio.training.step import Step
+from gim_audio.training.trainer import Trainer
 
 
 def quiet(_):
@@ -100,7 +101,11 @@ def test_the_fast_step_follows_the_plain_one(spoken, tmp_path):
             torch.from_numpy(crops(step)) / 32768,
             [
                 Sampler("batch", 4, 16, 3).draw(
-                    frames, 3, RandomNumbers(config.training.seed, step).of([module], 3000, cpu)[0]
+                    frames,
+                    3,
+                    RandomNumbers(config.training.seed, step).of(
+                        range(module, module + 1), 3000, cpu
+                    )[0],
                 )
                 for module, frames in enumerate(model.frames(4000), start=1)
             ],
@@ -201,6 +206,7 @@ from gim_audio.config import load
 from gim_audio.model.build import build_model
 import gim_audio.training
 from gim_audio.training.step import Step
+from gim_audio.training.trainer import Trainer
 config = load(None, ["model.channels=16", "model.context.hidden=4"])
 torch.manual_seed(0)  # of a few channels all may be dead at some initialisations
 model = build_model(config.model, config.objective)
@@ -249,3 +255,31 @@ def test_draws_of_ones_own_differ_between_processes(tiny, monkeypatch):
         Step(model, optimizers, seed=2, apply=kept.append, salt=salts[rank]["own"])(x, 0)
         gradients.append([p.grad for optimizer in kept for p in optimizer.parameters])
     assert not any(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
+def test_metrics_that_are_read_late_are_the_same(tiny, corpus, tmp_path, monkeypatch):
+    """As on a GPU; checkpoints, and what is asked for in between, have all of them."""
+    train(tiny, corpus, tmp_path / "at once", say=quiet)
+    launch, seen = Trainer._launch, []
+
+    def asking(self, *arguments):
+        if self.position.step == 4:
+            self.interrupts.save = True
+        launched = launch(self, *arguments)
+        lines = (self.experiment / "metrics.jsonl").read_text().splitlines()
+        seen.append(launched.number - len(lines))
+        return launched
+
+    monkeypatch.setattr(Trainer, "_behind", lambda self, phase: 1)
+    monkeypatch.setattr(Trainer, "_launch", asking)
+    train(tiny, corpus, tmp_path / "late", say=quiet)
+    metrics = [
+        [
+            {key: line[key] for key in line if key not in {"seconds", "peak_bytes"}}
+            for line in map(json.loads, (tmp_path / name / "metrics.jsonl").open())
+        ]
+        for name in ("at once", "late")
+    ]
+    assert metrics[0] == metrics[1]
+    assert (tmp_path / "late/step-000005").exists()
+    assert set(seen) == {1, 2}

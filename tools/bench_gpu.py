@@ -6,12 +6,14 @@ Parts: the device; the tests of `pytest -m gpu`; steps by batch, precision and w
 beside the published code's work; memory by schedule; features; and a model, trained in the minutes
 that are left. Each part runs in a process of its own with its own time limit, prints rows as it has
 them, and loses none of them when it is stopped. `OUT/bench_gpu.md` is written after each part,
-`OUT/rows.jsonl` has the numbers. On a CPU, everything is of toy size.
+`OUT/PART.jsonl` has the numbers. On a CPU, everything is of toy size.
 """
 
 import argparse
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -48,7 +50,7 @@ EVALUATION = 0.3
 
 @dataclass
 class Setting:
-    """Where everything runs."""
+    """The device, the corpus and the folder of results."""
 
     device: torch.device
     packed: Path
@@ -354,11 +356,14 @@ def run_part(name: str, limit: float, arguments: list[str], out: Path) -> str:
     """Run a part in a process of its own; return how it ended."""
     command = [sys.executable, __file__, *arguments, "--part", name]
     with (out / f"{name}.jsonl").open("w") as rows, (out / f"{name}.log").open("w") as log:
+        part = subprocess.Popen(command, stdout=rows, stderr=log, start_new_session=True)
         try:
-            done = subprocess.run(command, check=False, stdout=rows, stderr=log, timeout=limit)
+            status = part.wait(limit)
         except subprocess.TimeoutExpired:
+            os.killpg(part.pid, signal.SIGKILL)  # what it has started too
+            part.wait()
             return f"stopped after {limit:.0f} s"
-    return "done" if done.returncode == 0 else f"failed: see {name}.log"
+    return "done" if status == 0 else f"failed: see {name}.log"
 
 
 def page(setting: Setting, ends: dict[str, str]) -> None:
@@ -400,7 +405,7 @@ def main() -> None:
     parser.add_argument("packed", type=Path)
     parser.add_argument("--minutes", type=float, default=8)
     parser.add_argument("--out", type=Path, default=Path("bench_gpu"))
-    parser.add_argument("--labelled", nargs=2, default=[], metavar=("TRAIN", "TEST"))
+    parser.add_argument("--labelled", nargs=2, type=Path, default=[], metavar=("TRAIN", "TEST"))
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--part", help=argparse.SUPPRESS)
     parser.add_argument("--left", type=float, help=argparse.SUPPRESS)
@@ -409,7 +414,7 @@ def main() -> None:
     setting = Setting(device, options.packed.resolve(), options.out.resolve())
     if options.part:
         rows = (
-            model(setting, options.left, options.labelled)
+            model(setting, options.left, [str(part.resolve()) for part in options.labelled])
             if options.part == "model"
             else PARTS[options.part][0](setting)
         )

@@ -133,8 +133,8 @@ class PlainPredict:
     def apply(contexts: Tensor, weights: Tensor, batch: int) -> Tensor:
         """Shape: as in the class."""
         steps, rows = len(weights), len(contexts)
-        padded = F.pad(contexts, (0, 0, steps * batch, 0))
-        starts = [(steps - k) * batch for k in range(1, steps + 1)]
+        padded = F.pad(contexts, (0, 0, 0, steps * batch))
+        starts = [k * batch for k in range(1, steps + 1)]  # rows go back in time
         past = torch.stack([padded[start : start + rows] for start in starts])
         return torch.bmm(past, weights.to(contexts.dtype).transpose(1, 2)).transpose(0, 1)
 
@@ -193,7 +193,7 @@ def objectives(config: Config, waveform: Tensor) -> Callable[[], object]:
         work.append((module.objective, z, z if width == channels else c))
 
     most = max(objective.numbers(z.shape[1], len(z)) for objective, z, _ in work)
-    numbers = RandomNumbers(0).of([1], most, waveform.device)[0]
+    numbers = RandomNumbers(0).of(range(1, 2), most, waveform.device)[0]
 
     def run() -> None:
         for objective, z, c in work:

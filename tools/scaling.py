@@ -1,4 +1,4 @@
-"""What limits training on 60,000 hours, by arithmetic from what was measured on one GPU.
+"""The limits of training on 60,000 hours, by arithmetic from measurements on one GPU.
 
     python tools/scaling.py [--hours 60000] [--batch 64] [--link 50] [--out docs/scaling.md]
 
@@ -46,7 +46,7 @@ A process has some of the modules, and nothing travels down. Times are of steps 
 kernel by kernel, with the forward pass of the modules below.
 
 {modules}
-The slowest module sets the pace: {busy:.1f} processes do as much as six. As no gradient comes
+The slowest module sets the pace: six processes do the work of {busy:.1f}. As no gradient comes
 back, no process waits but in the first batches of a phase. This multiplies the memory that a
 model can have; for more audio a second take data parallelism.
 """
@@ -91,7 +91,7 @@ def main() -> None:
         # next module computes.
         sums = 2 * others * weights
         # Rows and their gradients, of each module, for `negatives.ranks: all`.
-        exchanged = 2 * len(frames) * options.batch * window * (negatives + 1) * row * others / 1e9
+        exchanged = 2 * len(frames) * options.batch * window * negatives * row * others / 1e9
         audio = count * hours_a_second
         rows.append(
             [

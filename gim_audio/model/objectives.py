@@ -152,7 +152,7 @@ class InfoNCE(Objective):
 
 @functools.cache
 def _share(frames: int, batch: int, steps: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return the weight of each score in the mean over t and the batch, then over k; and less it.
+    """Return each score's weight in the mean over t and batch, then over k, and its negative.
 
     Step k predicts no t before k. Shape of each: `(frames, 1, steps)`, t falling and k rising.
     """

@@ -6,7 +6,6 @@ negatives.
 
 import functools
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -37,18 +36,18 @@ class RandomNumbers:
     step: int | Tensor = 0
     salt: int = 0
 
-    def of(self, modules: Sequence[int], count: int, device: torch.device) -> Tensor:
+    def of(self, modules: range, count: int, device: torch.device) -> Tensor:
         """Return uniform integers from 0 to 2⁶³ - 1.
 
         Args:
-            modules: The numbers of the modules, consecutive.
+            modules: The numbers of the modules.
             count: The number of integers for each module.
             device: The device that computes them.
 
         Returns:
             Integers of shape `(modules, count)`, int64.
         """
-        keys = torch.arange(modules[0], modules[-1] + 1, device=device)
+        keys = torch.arange(modules.start, modules.stop, device=device)
         keys = _mixed(keys * _ODD[0] + _signed(self.seed * _ODD[1] + self.salt * _ODD[2]))
         step = self.step * _ODD[3]
         keys = _mixed(keys + (step if isinstance(step, Tensor) else _signed(step)))

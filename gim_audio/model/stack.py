@@ -162,8 +162,9 @@ class GreedyInfoMax(nn.Module):
                 wanted[number] = module.objective.numbers(frames, len(x) * ranks.count)
         if not wanted:
             return {}
-        made = random.of([*wanted], max(wanted.values()), x.device)
-        return {number: made[number - min(wanted)] for number in wanted}
+        lowest, highest = min(wanted), max(wanted)
+        made = random.of(range(lowest, highest + 1), max(wanted.values()), x.device)
+        return {number: made[number - lowest] for number in wanted}
 
     def frames(self, samples: int) -> list[int]:
         """Return the number of frames that each module makes of `samples` samples."""

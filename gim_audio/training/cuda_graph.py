@@ -78,8 +78,10 @@ class GraphedStep:
         """See `Step.__call__`. The next call overwrites what this one returns."""
         if self._taken < EAGER:
             self._taken += 1
+            # The first step makes tensors that all modules keep: they run one after another.
+            branches = self._streams if self._taken > 1 else Branches()
             # Not on the default stream, which a capture cannot follow.
-            return self._aside(x, index, labels)
+            return self._aside(x, index, labels, branches)
         if self._taken == EAGER:
             self._taken += 1
             self._x, self._labels = x.clone(), None if labels is None else labels.clone()
@@ -94,12 +96,14 @@ class GraphedStep:
         self._graph.replay()
         return self._made
 
-    def _aside(self, x: Tensor, index: int, labels: Tensor | None) -> StepOutput:
+    def _aside(
+        self, x: Tensor, index: int, labels: Tensor | None, branches: Branches
+    ) -> StepOutput:
         """Take a step on a stream of its own."""
         stream, current = _stream(x.device), torch.cuda.current_stream(x.device)
         stream.wait_stream(current)
         with torch.cuda.stream(stream):
-            made = self.step(x, send(torch.tensor(index), x.device), labels, self._streams)
+            made = self.step(x, send(torch.tensor(index), x.device), labels, branches)
         current.wait_stream(stream)
         return made
 
@@ -108,7 +112,11 @@ class GraphedStep:
         try:
             with torch.cuda.graph(graph):
                 self._made = self.step(self._x, self._index, self._labels, self._streams)
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
+            self.step.model.zero_grad(set_to_none=True)  # nothing of the capture was computed
+            del self._streams
             reason = str(error).splitlines()[0]
             self.say(f"the step is launched kernel by kernel: no CUDA graph can be made ({reason})")
         else:

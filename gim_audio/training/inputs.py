@@ -1,4 +1,4 @@
-"""What the modules of a phase are given: crops of the corpus, or frames from a cache."""
+"""The input of the modules of a phase: crops of the corpus, or frames from a cache."""
 
 import functools
 from collections.abc import Sequence

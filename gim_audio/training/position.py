@@ -51,7 +51,15 @@ def check_same(experiment: Path, config: Config) -> None:
         CheckpointError: The experiment was trained with other settings; names the first.
     """
     free = {"data.on_device", "data.short"}
-    keys = ("checkpoint_every", "diagnose_every", "device", "cuda_graph", "parallel", "batch")
+    keys = (
+        "checkpoint_every",
+        "diagnose_every",
+        "device",
+        "cuda_graph",
+        "cache",
+        "parallel",
+        "batch",
+    )
     free |= {f"training.{key}" for key in keys}
     if config.training.schedule == "joint":
         free.add("training.steps")
@@ -126,11 +134,14 @@ def check_decay(experiment: Path, config: Config, position: Position) -> None:
 
 
 def _fixed(config: Config) -> dict[str, dict[str, Any]]:
-    """Return the settings without the lengths of phases, which may change until they end."""
+    """Return the settings that may not change.
+
+    The lengths of phases may until they end, and whether there are caches depends on the device.
+    """
     settings = config.model_dump()
     if not isinstance(config.training.schedule, str):
         settings["training"]["schedule"] = [
-            {key: phase[key] for key in phase if key != "steps"}
+            {key: phase[key] for key in phase if key not in {"steps", "cache"}}
             for phase in settings["training"]["schedule"]
         ]
     return settings

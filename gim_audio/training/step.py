@@ -31,7 +31,7 @@ class StepOutput(NamedTuple):
 
 
 class Branches:
-    """Where a device runs the modules of a step: here one after another."""
+    """The order in which a device runs the modules of a step: one after another."""
 
     def module(self) -> AbstractContextManager[object]:
         """Return a context in which the next module runs, learns and updates."""
@@ -95,10 +95,10 @@ class Step:
 
         Args:
             x: The input of the first module. Shape: `(batch, frames, channels)`.
-            index: The number of the batch, or a tensor of it on the device. Windows and negatives
-                depend on it, on the seed and on the module.
+            index: The number of the batch, an integer or a tensor of one on the device. It
+                decides on windows and negatives, with the seed and the module.
             labels: The labels of a supervised objective.
-            branches: Where the modules run: one after another if it is not given.
+            branches: The order of the modules; one after another if it is not given.
         """
         losses, accuracies = [], []
         numbers = range(self.first, self.last + 1)

@@ -180,11 +180,7 @@ class Trainer:
         batches, labels, step = self._prepare(phase)
         history, position = self._history(), self.position
         path = self.experiment / "metrics.jsonl"
-        # A GPU begins the next step before the metrics of this one are read. Processes tell each
-        # other theirs at once, and a phase that may stop has to know them.
-        alone = self.distribution.count == 1 and phase.stop is None
-        behind = 1 if alone and self.device.type == "cuda" else 0
-        waiting: deque[Launched] = deque()
+        behind, waiting = self._behind(phase), deque[Launched]()
         with open_lines(path, position.step) if self.distribution.writes else nullcontext() as log:
             while not self._over(phase, history):
                 with self.checkpointer.naming_the_last():
@@ -193,6 +189,7 @@ class Trainer:
                     due = position.phase_step % self.config.training.checkpoint_every == 0
                     due = due or position.phase_step == phase.steps
                     asked, save, stop = newest.report.save or newest.report.stop, False, False
+                    del newest  # its output need not wait for the next one
                     while len(waiting) > (0 if due or asked else behind):
                         report = self._finish(phase, waiting.popleft(), log)
                         save, stop = report.save, report.stop
@@ -205,6 +202,15 @@ class Trainer:
                 if stop:
                     self.interrupts.leave()
         self.distribution.finish()
+
+    def _behind(self, phase: Phase) -> int:
+        """Return how many steps are launched before the metrics of one are read.
+
+        A GPU need not wait for them. Processes tell each other theirs at once, and a phase that may
+        stop has to know them.
+        """
+        alone = self.distribution.count == 1 and phase.stop is None
+        return 1 if alone and self.device.type == "cuda" else 0
 
     def _history(self) -> deque[list[float]]:
         """Return as much of the accuracies of the phase's modules as its stop rule looks at."""
