@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
@@ -9,8 +10,9 @@ from typing import Any, TextIO
 from gim_audio.errors import DataError
 from gim_audio.files import read_json_lines, read_text, write_text
 from gim_audio.provenance import provenance
+from gim_audio.training.report import StepReport
 
-__all__ = ["Metrics", "note_start", "open_lines", "read_lines"]
+__all__ = ["Metrics", "line_of", "note_start", "open_lines", "read_accuracies", "read_lines"]
 
 Metrics = dict[str, Any]
 
@@ -38,6 +40,27 @@ def read_lines(path: Path, step: int) -> list[Metrics]:
     """
     lines = read_json_lines(path)
     return [line for line in lines if isinstance(line, dict) and _number(line.get("step")) <= step]
+
+
+def line_of(
+    step: int, phase: int, report: StepReport, seconds: float, peak_bytes: int | None
+) -> Metrics:
+    """Return the metrics of a step, with those of a diagnosis where there is a peak of memory."""
+    metrics: Metrics = {"step": step, "phase": phase}
+    metrics |= {"loss": report.loss, "accuracy": report.accuracy, "seconds": seconds}
+    if peak_bytes is not None:
+        metrics |= {"dead_units": report.dead_units, "effective_rank": report.effective_rank}
+        metrics["peak_bytes"] = peak_bytes
+    return metrics
+
+
+def read_accuracies(
+    path: Path, step: int, phase: int, modules: Sequence[int]
+) -> Iterator[list[float]]:
+    """Yield the accuracies of some modules in the steps of a phase, up to a step."""
+    for line in read_lines(path, step):
+        if line["phase"] == phase:
+            yield [line["accuracy"][module - 1] for module in modules]
 
 
 def _number(step: object) -> float:

@@ -1,6 +1,6 @@
 """The optimizers of modules: AdamW (Loshchilov and Hutter 2019), one for each module."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +8,7 @@ from torch.optim.adamw import adamw
 
 from gim_audio.errors import CheckpointError
 
-__all__ = ["AdamW", "load_moments", "moments"]
+__all__ = ["AdamW", "load_moments", "moments", "one_for_each"]
 
 
 class AdamW:
@@ -88,6 +88,24 @@ class AdamW:
         )
         for parameter in self.parameters:
             parameter.grad = None
+
+
+def one_for_each(
+    modules: Sequence[nn.Module], rates: Mapping[int, float], decays: float | Sequence[float]
+) -> dict[int, AdamW]:
+    """Return an optimizer for each module that learns, by number from 1.
+
+    Args:
+        modules: All modules.
+        rates: The learning rates of those that learn, by number from 1.
+        decays: The weight decay of all, or of each module.
+    """
+    return {
+        number: AdamW(
+            modules[number - 1], rate, decays if isinstance(decays, float) else decays[number - 1]
+        )
+        for number, rate in rates.items()
+    }
 
 
 def moments(optimizers: Mapping[int, AdamW]) -> dict[str, Tensor]:

@@ -31,8 +31,8 @@ from gim_audio.training.health import LossWatch, check_weights, diagnose
 from gim_audio.training.inputs import Inputs
 from gim_audio.training.interrupts import Interrupts
 from gim_audio.training.labels import Labels, labels_fingerprint, labels_for
-from gim_audio.training.metrics_log import Metrics, note_start, open_lines, read_lines
-from gim_audio.training.optimizers import AdamW, moments
+from gim_audio.training.metrics_log import Metrics, line_of, note_start, open_lines, read_accuracies
+from gim_audio.training.optimizers import AdamW, moments, one_for_each
 from gim_audio.training.position import (
     Position,
     check_corpus,
@@ -217,9 +217,8 @@ class Trainer:
         phase = self.schedule[self.position.phase - 1]
         if phase.stop is None:
             return deque(maxlen=0)
-        lines = read_lines(self.experiment / "metrics.jsonl", self.position.step)
-        accuracies = [line["accuracy"] for line in lines if line["phase"] == phase.number]
-        recent = ([a[module - 1] for module in phase.modules] for a in accuracies)
+        path, step = self.experiment / "metrics.jsonl", self.position.step
+        recent = read_accuracies(path, step, phase.number, phase.modules)
         return deque(recent, maxlen=2 * phase.stop.over)
 
     def _over(self, phase: Phase, history: Sequence[Sequence[float]]) -> bool:
@@ -245,11 +244,10 @@ class Trainer:
         self._span = first, last = self.distribution.begin(phase, costs, self.say)
         self.residency.place(first, last)
         self.residency.drop_all_but(first, last)
+        rates = zip(phase.modules, phase.learning_rates, strict=True)
+        learning = {module: rate for module, rate in rates if first <= module <= last}
         decays = self.config.training.weight_decay
-        for module, rate in zip(phase.modules, phase.learning_rates, strict=True):
-            if first <= module <= last:
-                decay = decays[module - 1] if isinstance(decays, tuple) else decays
-                self.optimizers[module] = AdamW(self.model.stack[module - 1], rate, decay)
+        self.optimizers = one_for_each(self.model.stack, learning, decays)
         if self.position.phase_step:
             self.checkpointer.restore(self.optimizers, set(phase.modules))
         step = Step(
@@ -322,18 +320,11 @@ class Trainer:
     def _write(self, phase: Phase, launched: Launched, report: StepReport, log: TextIO) -> None:
         """Write a line of metrics; modules that did not learn have none."""
         now = time.perf_counter()
-        metrics: Metrics = {
-            "step": launched.number,
-            "phase": phase.number,
-            "loss": report.loss,
-            "accuracy": report.accuracy,
-            "seconds": round(now - max(launched.started, self._finished), 4),
-        }
+        seconds = round(now - max(launched.started, self._finished), 4)
         self._finished = now
-        if launched.number % self.config.training.diagnose_every == 0:
-            metrics["dead_units"] = report.dead_units
-            metrics["effective_rank"] = report.effective_rank
-            metrics["peak_bytes"] = peak_bytes(self.device)
+        diagnosed = launched.number % self.config.training.diagnose_every == 0
+        peak = peak_bytes(self.device) if diagnosed else None
+        metrics = line_of(launched.number, phase.number, report, seconds, peak)
         log.write(json.dumps(metrics) + "\n")
         before = sum(earlier.steps for earlier in self.schedule[: phase.number - 1])
         planned = sum(p.steps for p in self.schedule)
