@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gim_audio.devices import send
 from gim_audio.gradients import Gather
 
 __all__ = ["SINGLE_PROCESS", "Ranks", "fetch", "gather"]
@@ -73,7 +72,7 @@ def gather(z: Tensor, asked: Sequence[Sequence[Tensor]], ranks: Ranks) -> Sequen
     """
     own = asked[ranks.rank]
     if ranks.count == 1 and z.device.type != "cpu":
-        return Gather.apply(z, *(send(rows, z.device) for rows in own))  # type: ignore[no-any-return]
+        return Gather.apply(z, *own)  # type: ignore[no-any-return]
     if z.requires_grad and z.device.type == "cpu":
         # A ReLU goes backward at a third of its speed where the gradient is in another order than
         # its output, which lies as (B, C, T): 8% of a step in bf16 (tools/bench_step.md).
@@ -85,7 +84,7 @@ def gather(z: Tensor, asked: Sequence[Sequence[Tensor]], ranks: Ranks) -> Sequen
 
 def fetch(z: Tensor, rows: Tensor) -> Tensor:
     """Return the frames b · T + t of a batch. Shape: `(B, T, C)`, `(n,)` → `(n, C)`."""
-    return F.embedding(send(rows, z.device), z.flatten(0, 1))
+    return F.embedding(rows, z.flatten(0, 1))
 
 
 def _in_order(gradient: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from gim_audio.devices import send
 from gim_audio.model.ranks import SINGLE_PROCESS, fetch
 from gim_audio.training.distribution import Distributed, begun, talking
 from gim_audio.training.optimizers import AdamW
@@ -50,7 +49,7 @@ class DataParallel(Distributed):
         received = mine.bincount(minlength=self.count).tolist()
         came: Tensor = _Exchange.apply(found, [len(rows) for rows in given], received)
         order = mine.argsort(stable=True).argsort()  # from the order of owners to that of asking
-        return came[send(order, z.device)]
+        return came[order]
 
     def total(self, count: Tensor) -> Tensor:
         """See `Ranks.total`."""
