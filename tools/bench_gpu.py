@@ -28,6 +28,7 @@ from bench_step import CROP, objectives, published_step, synchronised
 
 from gim_audio.config import Config, load
 from gim_audio.devices import arithmetic, pick_device
+from gim_audio.errors import GimAudioError
 from gim_audio.kaldi import DataDir
 from gim_audio.model.build import build_model
 from gim_audio.packed import PackedCorpus
@@ -107,12 +108,8 @@ def facts(setting: Setting) -> Iterator[Row]:
     name = torch.cuda.get_device_name(device) if on_gpu else "CPU"
     total = torch.cuda.get_device_properties(device).total_memory / 1e9 if on_gpu else None
     size, dtype = (8192, torch.bfloat16) if on_gpu else (512, torch.float32)
-    a, big = (
-        torch.randn(2, size, size, device=device, dtype=dtype),
-        torch.empty(2**20, device=device),
-    )
-    if on_gpu:
-        big = torch.empty(2**29, device=device)
+    a = torch.randn(2, size, size, device=device, dtype=dtype)
+    big = torch.empty(2**29 if on_gpu else 2**20, device=device)
     product = seconds(synchronised(lambda: a[0] @ a[1], device), 10, warm=3)
     copy = seconds(synchronised(big.clone, device), 10, warm=3)
     yield {
@@ -434,4 +431,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except GimAudioError as error:
+        print(f"bench_gpu: {error}", file=sys.stderr)
+        sys.exit(2)
