@@ -90,9 +90,9 @@ def test_nothing_is_done_twice_but_what_failed(small, tmp_path, run, monkeypatch
         patch.setattr("gim_audio.featurize.outputs.folder.Folder.open", interrupted)
         assert run("featurize", small, data.path, tmp_path / "out")[0] == 130
     assert not (tmp_path / "out").exists()
-    encoded, encode = [], Worker.unit
+    encoded, encode = [], Worker.run
     monkeypatch.setattr(
-        Worker, "unit", lambda self, unit: (encoded.extend(unit.names), encode(self, unit))[1]
+        Worker, "run", lambda self, job: (encoded.extend(job.data.utterances), encode(self, job))[1]
     )
     status, _, err = run("featurize", small, data.path, tmp_path / "out")
     assert (status, "1 of 6 utterances failed" in err) == (2, True)
@@ -131,7 +131,7 @@ def test_killed_while_it_wrote(small, noise, tmp_path, run, monkeypatch):
     assert (tmp_path / "m-6.ark").exists()
     assert not (tmp_path / "m-4.ark").exists()
     # There is nothing left to encode.
-    monkeypatch.setattr("gim_audio.featurize.encode.Worker.unit", None)
+    monkeypatch.setattr("gim_audio.featurize.encode.Worker.run", None)
     assert run(*command, *modules)[0] == 0
     assert {
         path.name: path.read_bytes() for path in tmp_path.glob("m-*") if "json" not in path.name

@@ -143,11 +143,11 @@ def featurize(
         numbered,
         one_by_one,
         pipe,
+        share,
         standard_input,
         wave_archive,
     )
     from gim_audio.featurize import featurize as run
-    from gim_audio.featurize import job as share
 
     pooling = Pooling.parse(pool) if pool else FRAMES
     where = pick_device(device)

@@ -4,7 +4,7 @@ from gim_audio.featurize.baselines import BASELINES, KaldiFeatures
 from gim_audio.featurize.encode import Task
 from gim_audio.featurize.encoders import Encoder, Features, Featurizer, ModuleName
 from gim_audio.featurize.inputs import gather, one_by_one, standard_input, wave_archive
-from gim_audio.featurize.jobs import job
+from gim_audio.featurize.jobs import share
 from gim_audio.featurize.live import Live
 from gim_audio.featurize.loading import EncodingPrecision, load, load_encoder
 from gim_audio.featurize.normalised import encoders_of
@@ -32,12 +32,12 @@ __all__ = [
     "encoders_of",
     "featurize",
     "gather",
-    "job",
     "load",
     "load_encoder",
     "numbered",
     "one_by_one",
     "pipe",
+    "share",
     "standard_input",
     "wave_archive",
     "waveforms",

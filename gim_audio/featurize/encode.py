@@ -1,4 +1,4 @@
-"""One unit of work: some utterances, their features, and what became of each."""
+"""One job: some utterances, their features, and what became of each."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -75,10 +75,10 @@ class Worker:
             return [IndexEntry(name, failed=_named(where, error))]
         return [replace(each, note=stats.note, seconds=stats.seconds) for each in found]
 
-    def unit(self, unit: EncodingJob) -> None:
-        """All utterances of a unit, entered in the shard."""
-        if len(unit.names) == 1 and not unit.segments:
-            ((name, where),) = unit.recordings.items()
+    def run(self, job: EncodingJob) -> None:
+        """Encode all utterances of a job, and enter them in the shard."""
+        if len(job.data.recordings) == 1 and not job.data.segments:
+            ((name, where),) = job.data.recordings.items()
             try:
                 blocks = audio.blocks(
                     locate(where, allow_pipes=self.task.allow_pipes), self.encoder.rate, where
@@ -88,14 +88,16 @@ class Worker:
             else:
                 found = [self.stream(name, where, blocks)]
         else:
-            found = self._batches(unit)
+            found = self._batches(job.data)
         self.shard.enter(found)
 
-    def _batches(self, unit: EncodingJob) -> list[list[IndexEntry]]:
-        data, rate = (
-            DataDir(unit.recordings, {name: name for name in unit.names}, unit.segments),
-            self.encoder.rate,
-        )
+    def _batches(self, data: DataDir) -> list[list[IndexEntry]]:
+        """Encode decoded waveforms, grouped by the lengths that they turn out to have.
+
+        The plan knew headers, which may be wrong: one long waveform among short ones that are
+        padded to its length would need the memory of them all.
+        """
+        rate = self.encoder.rate
         found: list[list[IndexEntry]] = []
         waveforms: dict[str, Waveform] = {}
         for name, waveform in data.waveforms(rate, allow_pipes=self.task.allow_pipes):
@@ -106,7 +108,7 @@ class Worker:
                 waveforms[name] = waveform
             except (AudioError, DataError) as error:
                 found.append(
-                    [IndexEntry(name, failed=_named(unit.recordings.get(name, name), error))]
+                    [IndexEntry(name, failed=_named(data.recordings.get(name, name), error))]
                 )
         lengths = {name: len(waveform) / rate for name, waveform in waveforms.items()}
         for names in batches(lengths, self.task.device):
@@ -120,7 +122,7 @@ class Worker:
                     found.append(self.shard.append(done, self._reduced([matrices])))
                 except AudioError as error:
                     found.append(
-                        [IndexEntry(name, failed=_named(unit.recordings.get(name, name), error))]
+                        [IndexEntry(name, failed=_named(data.recordings.get(name, name), error))]
                     )
         return found
 

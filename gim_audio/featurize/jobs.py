@@ -16,7 +16,7 @@ from gim_audio import audio
 from gim_audio.errors import AudioError, DataError, GimAudioError
 from gim_audio.kaldi import DataDir, Segment, identity, locate
 
-__all__ = ["EncodingJob", "batches", "fingerprint_of_inputs", "headers", "job", "units"]
+__all__ = ["EncodingJob", "batches", "fingerprint_of_inputs", "headers", "plan", "share"]
 
 BATCH_SECONDS = {"cpu": 2}
 """The seconds of a batch, were all as long as the longest."""
@@ -33,23 +33,16 @@ class EncodingJob:
     They are a batch of files, one long file, or all that is cut from a recording.
 
     Attributes:
-        recordings: their extended file names.
-        segments: The segments of the one recording, where there are any.
+        data: The utterances.
         seconds: The length of the audio, as the headers have it.
     """
 
-    recordings: Mapping[str, str]
-    segments: Mapping[str, Segment]
+    data: DataDir
     seconds: float
 
-    @property
-    def names(self) -> list[str]:
-        """The names of the utterances."""
-        return list(self.segments or self.recordings)
 
-
-def job(data: DataDir, number: int, count: int) -> DataDir:
-    """The share of one of several jobs.
+def share(data: DataDir, number: int, count: int) -> DataDir:
+    """Return the share of one of several commands that divide the work.
 
     It is every n-th utterance, or every n-th recording where there are segments.
 
@@ -68,16 +61,15 @@ def job(data: DataDir, number: int, count: int) -> DataDir:
     return data.select(names)
 
 
-def units(data: DataDir, known: Mapping[str, audio.Header], device: str) -> list[EncodingJob]:
-    """All utterances of a data directory, each in one unit; the longest units first."""
+def plan(data: DataDir, known: Mapping[str, audio.Header], device: str) -> list[EncodingJob]:
+    """Return jobs for all utterances of a data directory, the longest jobs first."""
     if data.segments:
         cuts: dict[str, dict[str, Segment]] = {}
         for name, cut in data.segments.items():
             cuts.setdefault(cut.recording, {})[name] = cut
         found = [
             EncodingJob(
-                {name: data.recordings[name]},
-                of_it,
+                DataDir({name: data.recordings[name]}, dict.fromkeys(of_it, ""), of_it),
                 sum(_length(cut, known.get(name)) for cut in of_it.values()),
             )
             for name, of_it in cuts.items()
@@ -86,13 +78,12 @@ def units(data: DataDir, known: Mapping[str, audio.Header], device: str) -> list
         length = {name: known[name].seconds if name in known else 0.0 for name in data.recordings}
         found = [
             EncodingJob(
-                {name: data.recordings[name] for name in names},
-                {},
+                DataDir({name: data.recordings[name] for name in names}, dict.fromkeys(names, "")),
                 sum(length[name] for name in names),
             )
-            for names in batches(length, device)
+            for names in map(sorted, batches(length, device))
         ]
-    return sorted(found, key=lambda unit: (-unit.seconds, unit.names))
+    return sorted(found, key=lambda job: (-job.seconds, job.data.utterances))
 
 
 def _length(cut: Segment, header: audio.Header | None) -> float:

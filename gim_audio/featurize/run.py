@@ -19,7 +19,7 @@ from gim_audio.featurize.check import largest_difference
 from gim_audio.featurize.encode import Task, Worker
 from gim_audio.featurize.encoders import Encoder
 from gim_audio.featurize.inputs import Source
-from gim_audio.featurize.jobs import EncodingJob, fingerprint_of_inputs, headers, units
+from gim_audio.featurize.jobs import EncodingJob, fingerprint_of_inputs, headers, plan
 from gim_audio.featurize.outputs import Matrix, Output, Write
 from gim_audio.featurize.target import Target
 from gim_audio.featurize.work import IndexEntry, Work, named
@@ -120,17 +120,17 @@ def featurize(
             report.refuse_nothing()
         data = data.select(fine)
     known = headers(data)
-    plan = {
+    settings = {
         "encoder": encoder.name.split()[-1],  # its fingerprint, however the folder is called
         "task": repr(replace(task, exp="", modules=tuple(modules))),
         "inputs": fingerprint_of_inputs(data),
     }
     folder = _beside(target, outputs)
-    own = Work.was_writing(folder, plan)
+    own = Work.was_writing(folder, settings)
     for output in outputs.values():
         output.remove() if own else output.check()
-    with Work.begin(folder, task.dtype, plan) as work:
-        _encode_all(encoder, task, modules, units(data, known, task.device), work, nj, progress)
+    with Work.begin(folder, task.dtype, settings) as work:
+        _encode_all(encoder, task, modules, plan(data, known, task.device), work, nj, progress)
         done = work.done()
         for name in data.utterances:
             report.enter(done[name])
@@ -223,33 +223,33 @@ def _encode_all(
     progress: Progress,
 ) -> None:
     done = {name for name, entries in work.done().items() if not entries[0].failed}
-    left = [unit for unit in planned if not done.issuperset(unit.names)]
-    total = sum(unit.seconds for unit in planned)
-    seconds = total - sum(unit.seconds for unit in left)
+    left = [job for job in planned if not done.issuperset(job.data.utterances)]
+    total = sum(job.seconds for job in planned)
+    seconds = total - sum(job.seconds for job in left)
     progress(seconds, total)
     if nj == 1:
         worker = Worker(task, encoder, modules, work.shard(modules))
-        for unit in left:
-            worker.unit(unit)
-            seconds += unit.seconds
+        for job in left:
+            worker.run(job)
+            seconds += job.seconds
             progress(seconds, total)
         return
-    jobs = ((unit, task, tuple(modules), work.folder, nj) for unit in left)
+    jobs = ((job, task, tuple(modules), work.folder, nj) for job in left)
     with closing(each(_in_a_process, jobs, nj)) as results:
-        for (unit, *_), _ in results:
-            seconds += unit.seconds
+        for (job, *_), _ in results:
+            seconds += job.seconds
             progress(seconds, total)
 
 
 def _in_a_process(
-    unit: EncodingJob, task: Task, modules: tuple[int, ...], folder: Path, nj: int
+    job: EncodingJob, task: Task, modules: tuple[int, ...], folder: Path, nj: int
 ) -> None:
-    _worker(task, modules, folder, nj).unit(unit)
+    _worker(task, modules, folder, nj).run(job)
 
 
 @cache
 def _worker(task: Task, modules: tuple[int, ...], folder: Path, nj: int) -> Worker:
-    """Return this process's worker, which is kept between units.
+    """Return this process's worker, which is kept between jobs.
 
     Of several GPUs, each process takes one.
     """
