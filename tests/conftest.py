@@ -9,9 +9,11 @@ import torch
 
 from gim_audio.checkpoints.folders import save_model
 from gim_audio.cli import main
-from gim_audio.config import Config, load
+from gim_audio.config import Config, InfoNCEConfig, load
 from gim_audio.kaldi import DataDir
 from gim_audio.model.build import build_model
+from gim_audio.model.geometry import Geometry
+from gim_audio.model.objectives import InfoNCE, Place
 from gim_audio.model.sampling import RandomNumbers
 from gim_audio.packed import PackedCorpus, pack
 
@@ -134,7 +136,7 @@ def small(tmp_path):
     config = load(None, ["model.channels=8", "model.context.hidden=6"])
     folder = tmp_path / "small"
     folder.mkdir()
-    save_model(folder, config, build_model(config.model, config.objective).state_dict())
+    save_model(folder, config, build_model(config.model, config.objectives).state_dict())
     return folder
 
 
@@ -151,3 +153,16 @@ def training_command(conf, corpus, out, *more) -> list[str]:
     """Return the command of a training in a process of its own."""
     start = [sys.executable, "-m", "gim_audio", "train", conf]
     return list(map(str, [*start, *more, "--data", corpus.path, "--out", out]))
+
+
+def place(width, channels, own=None, grid=None, has_context=True):
+    """Return the place of a module whose frames are the samples, unless it is said otherwise."""
+    own = own or Geometry()
+    return Place(width, channels, own, grid or own, 16000, has_context)
+
+
+def info_nce(width, channels, kind, number, window, steps, **settings):
+    """Return the objective of a module, with negatives of some kind."""
+    negatives = {"kind": kind, "number": number}
+    config = InfoNCEConfig(steps_ahead=steps, window=window, negatives=negatives, **settings)
+    return InfoNCE(config, place(width, channels))

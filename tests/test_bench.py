@@ -6,13 +6,11 @@ import sys
 
 import pytest
 import torch
-from conftest import ROOT, random_numbers
+from conftest import ROOT, info_nce, random_numbers
 
 from gim_audio.config import Config, load
 from gim_audio.gradients import Predict
 from gim_audio.kaldi import DataDir
-from gim_audio.model.objectives import InfoNCE
-from gim_audio.model.sampling import Sampler
 from gim_audio.packed import pack
 
 
@@ -34,7 +32,7 @@ def test_what_is_measured_against_is_the_published_objective(bench_step):
     torch.manual_seed(0)
     z = torch.randn(3, 60, 6)
     theirs = bench_step.PublishedLoss(6, 6, steps=4, window=20)
-    ours = InfoNCE(6, 6, Sampler("batch", 10, 20, 4))
+    ours = info_nce(6, 6, "batch", 10, 20, 4)
     ours.heads.data = torch.stack([head.weight.data for head in theirs.heads])
     with torch.no_grad():
         losses = torch.tensor(

@@ -17,7 +17,7 @@ def test_a_cache_holds_what_the_module_takes(corpus, tmp_path, monkeypatch, piec
     monkeypatch.setattr(cache_module, "PIECE", piece)
     torch.manual_seed(0)
     config = conf(tmp_path)
-    model = build_model(config.model, config.objective)
+    model = build_model(config.model, config.objectives)
     crops = Crops(corpus, crop=4500, hop=160, batch=5, seed=3)
     said = []
 
@@ -59,7 +59,7 @@ def test_a_cache_holds_what_the_module_takes(corpus, tmp_path, monkeypatch, piec
 def test_an_interrupted_cache_goes_on(corpus, tmp_path, monkeypatch):
     torch.manual_seed(0)
     config = conf(tmp_path)
-    model = build_model(config.model, config.objective)
+    model = build_model(config.model, config.objectives)
     crops = Crops(corpus, crop=4000, hop=160, batch=5, seed=3)
     asked = []
 

@@ -36,7 +36,7 @@ def gpu():
 def start(device, *settings, batch=4):
     config = load(None, ["model.channels=64", "model.context.hidden=32", *settings])
     torch.manual_seed(0)
-    model = build_model(config.model, config.objective).to(device)
+    model = build_model(config.model, config.objectives).to(device)
     torch.manual_seed(1)
     x = model.standardise(0.06 * torch.randn(batch, 20480).to(device))
     return Step.joint(model, config), x

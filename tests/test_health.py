@@ -51,7 +51,7 @@ def test_weights_that_are_not_numbers_are_not_kept(tiny, corpus, tmp_path, monke
 
 
 def test_the_watch():
-    watch = LossWatch(2, chance=2.4)
+    watch = LossWatch([2.4, 2.4])
     for step in range(200):
         watch.check(1, step, 1.3)
         watch.check(2, step, 2.4)

@@ -15,7 +15,7 @@ def test_memory_of_the_reference_model():
     8 crops give module 2 its 512 channels of 4095 frames.
     """
     config = Config()
-    model = build_model(config.model, config.objective)
+    model = build_model(config.model, config.objectives)
     modules = memory_by_module(model, config)
     assert sum(m.weights for m in modules) == 4 * 23_143_424
     assert sum(m.optimizer for m in modules) == 8 * 23_143_424
@@ -45,7 +45,7 @@ def test_the_arithmetic_is_what_autograd_keeps():
     """
     config = load(None, ["model.channels=128", "model.context.hidden=32", "training.batch=2"])
     torch.manual_seed(0)
-    model = build_model(config.model, config.objective)
+    model = build_model(config.model, config.objectives)
     modules = memory_by_module(model, config)
     x = model.stack[0](torch.randn(2, config.data.crop, 1)).output.detach()
     for number in (2, 3, 4, 5):

@@ -3,7 +3,7 @@ import pytest
 import torch
 from conftest import random_numbers
 
-from gim_audio.config import Config, ModelConfig, ObjectiveConfig, load
+from gim_audio.config import Config, InfoNCEConfig, ModelConfig, load
 from gim_audio.inference.layers import module_names
 from gim_audio.model.build import build_model
 from gim_audio.model.contexts import CausalConvolutions, GRUContext
@@ -13,7 +13,7 @@ from gim_audio.model.stack import autocast
 
 def build(*overrides):
     config = load(None, overrides)
-    return build_model(config.model, config.objective)
+    return build_model(config.model, config.objectives)
 
 
 @pytest.mark.parametrize(
@@ -205,4 +205,4 @@ def test_any_width_and_depth():
     assert [f.shape for f in model(torch.randn(2, 800))[0]] == [(2, 200, 3), (2, 100, 7)]
     assert Config().model.hop == 160
     assert ModelConfig().widths == (512,) * 5
-    assert ObjectiveConfig().window == 128
+    assert InfoNCEConfig().window == 128

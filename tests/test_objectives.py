@@ -3,13 +3,14 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import random_numbers
+from conftest import info_nce, place, random_numbers
 from reference import infonce
 from scipy import stats
 
+from gim_audio.config import PhonesConfig, SpeakersConfig
 from gim_audio.errors import ConfigError
 from gim_audio.model.geometry import Geometry
-from gim_audio.model.objectives import Classify, InfoNCE
+from gim_audio.model.objectives import Classify
 from gim_audio.model.sampling import RandomNumbers, Sampler, _mixed, _signed
 
 KINDS = ["batch", "exact", "utterance", "pool"]
@@ -36,7 +37,7 @@ def drawn_for(sampler, batch, frames, seed=0):
 )
 def test_agrees_with_the_loops(kind, batch, frames, window):
     torch.manual_seed(1)
-    objective = InfoNCE(5, 7, Sampler(kind, 6, window, 4))
+    objective = info_nce(5, 7, kind, 6, window, 4)
     z, c = torch.randn(batch, frames, 7), torch.randn(batch, frames, 5)
     score = objective.score(z, c, random_numbers())
     weights = list(objective.heads.detach().double().numpy())
@@ -55,7 +56,7 @@ def test_agrees_with_the_loops(kind, batch, frames, window):
 def test_gradients_agree_with_differences_of_the_loops(kind, own_context):
     """Along random directions of the frames, the contexts and the heads."""
     torch.manual_seed(1)
-    objective = InfoNCE(7 if own_context else 5, 7, Sampler(kind, 6, 10, 4))
+    objective = info_nce(7 if own_context else 5, 7, kind, 6, 10, 4)
     z = torch.randn(3, 25, 7, requires_grad=True)
     c = z if own_context else torch.randn(3, 25, 5, requires_grad=True)
     objective.score(z, c, random_numbers()).loss.backward()
@@ -81,7 +82,7 @@ def test_gradients_agree_with_differences_of_the_loops(kind, own_context):
 
 @pytest.mark.parametrize("kind", ["batch", "exact", "utterance"])
 def test_zeroed_heads_guess(kind):
-    objective = InfoNCE(5, 7, Sampler(kind, 10, 128, 12))
+    objective = info_nce(5, 7, kind, 10, 128, 12)
     torch.nn.init.zeros_(objective.heads)
     score = objective.score(torch.randn(8, 300, 7), torch.randn(8, 300, 5), random_numbers())
     assert float(score.loss.detach()) == pytest.approx(math.log(11), abs=1e-6)
@@ -204,14 +205,14 @@ def test_random_numbers_depend_on_seed_step_salt_module_and_place():
 
 
 def test_pool_larger_than_the_batch_is_refused():
-    objective = InfoNCE(2, 2, Sampler("pool", 99, 8, 1))
+    objective = info_nce(2, 2, "pool", 99, 8, 1)
     with pytest.raises(ConfigError, match="pool of 99 from a batch of 20"):
         objective.score(torch.randn(2, 10, 2), torch.randn(2, 10, 2), random_numbers())
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients_reach_positives_negatives_and_contexts(kind):
-    objective = InfoNCE(5, 7, Sampler(kind, 4, 6, 2))
+    objective = info_nce(5, 7, kind, 4, 6, 2)
     z, c = torch.randn(2, 30, 7, requires_grad=True), torch.randn(2, 30, 5, requires_grad=True)
     objective.score(z, c, random_numbers()).loss.backward()
     outside = (z.grad.abs().sum(2) > 0).sum() - (c.grad.abs().sum(2) > 0).sum()
@@ -230,7 +231,7 @@ def test_phones_are_named_from_the_frames_around_them(own, frames):
     """
     torch.manual_seed(3)
     grid, count = Geometry(160, -212, 465), 6
-    objective = Classify(7, 4, own, grid)
+    objective = Classify(PhonesConfig(classes=4), place(7, 7, own, grid))
     c, labels = torch.randn(2, frames, 7), torch.tensor([[0, 1, -1, 3, 2, 1], [-1, 2, 2, 0, 3, 0]])
     score = objective.score(c, c, random_numbers(), labels)
     ratio = grid.hop // own.hop
@@ -259,7 +260,7 @@ def test_phones_are_named_from_the_frames_around_them(own, frames):
 
 def test_a_speaker_is_named_from_the_mean_of_a_crop():
     torch.manual_seed(3)
-    objective = Classify(7, 5, Geometry(), Geometry(160))
+    objective = Classify(SpeakersConfig(classes=5), place(7, 7, Geometry(), Geometry(160)))
     c = torch.randn(3, 20, 7)
     expected = torch.nn.functional.cross_entropy(
         objective.linear(c.mean(1)), torch.tensor([4, 0, 2])

@@ -22,7 +22,7 @@ from gim_audio.packed import Crops, PackedCorpus, pack
 from gim_audio.phones import Alignment, write_ctm
 from gim_audio.training import train
 from gim_audio.training.balance import balance
-from gim_audio.training.labels import labels_for
+from gim_audio.training.labels import targets_for
 from gim_audio.training.module_parallel import ModuleParallel
 from gim_audio.training.report import StepReport
 from gim_audio.training.schedule import phases
@@ -133,10 +133,10 @@ def test_two_processes_share_labels_of_unequal_number(conf, corpus, tmp_path):
     compared = [name for name in one if name.endswith("exp_avg")]
     assert len(compared) > 10
     config = load(conf, [*settings, "objective.classes=41"])
-    labels = labels_for(
-        config.objective, build_model(config.model, config.objective), crops, torch.device("cpu")
+    targets = targets_for(
+        config.objectives, build_model(config.model, config.objectives), crops, torch.device("cpu")
     )
-    first, second = (labels(0) >= 0).flatten(1).sum(1).reshape(2, 2).sum(1).tolist()
+    first, second = (targets(0)[1] >= 0).flatten(1).sum(1).reshape(2, 2).sum(1).tolist()
     assert first > 1.2 * second > 0
     for name in compared:  # a tenth of the gradient
         torch.testing.assert_close(two[name], one[name], rtol=1e-3, atol=1e-8)
@@ -306,7 +306,7 @@ def test_what_only_the_last_process_knows(tiny, monkeypatch):
     config = tiny.model_copy(
         update={"model": tiny.model.model_copy(update={"mean": 0.0, "deviation": 1.0})}
     )
-    place = ModuleParallel(build_model(config.model, config.objective), config)
+    place = ModuleParallel(build_model(config.model, config.objectives), config)
     place.check(phases(config, 4))
     training = config.training.model_copy(
         update={"schedule": (PhaseConfig(stop=StopConfig(over=2)),)}

@@ -55,7 +55,7 @@ def dispatched(monkeypatch):
         config = load(None, ["model.channels=16", "model.context.hidden=8", *settings])
         monkeypatch.setattr(GRUContext, "forward", without_recurrence)
         with torch.device(device):
-            model = build_model(config.model, config.objective)
+            model = build_model(config.model, config.objectives)
         step = Step.joint(model, config)
         x = model.standardise(torch.randn(batch, 20480, device=device))
         step(x, torch.tensor(0, device=device))

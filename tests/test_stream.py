@@ -43,7 +43,7 @@ TOLERANCE = 1e-5
 def model(name):
     config = load(None, STACKS[name])
     torch.manual_seed(0)
-    return build_model(config.model, config.objective)
+    return build_model(config.model, config.objectives)
 
 
 def noise(*shape):

@@ -16,7 +16,7 @@ from gim_audio.featurize import Featurizer
 from gim_audio.packed import Crops, PackedCorpus, pack
 from gim_audio.phones import Alignment, frame_labels, write_ctm
 from gim_audio.training import train
-from gim_audio.training.labels import labels_for
+from gim_audio.training.labels import targets_for
 from gim_audio.training.validation import validate
 
 
@@ -83,20 +83,22 @@ def test_labels_of_a_crop_are_those_of_its_place_in_the_utterance(spoken, tmp_pa
     )
     model = load_model_of(settings)
     crops = Crops(corpus, crop=4000, hop=160, batch=3, seed=1)
-    labels = labels_for(settings.objective, model, crops, torch.device("cpu"))
+    targets = targets_for(settings.objectives, model, crops, torch.device("cpu"))
     grid = model.geometries[-1]
     for step in range(5):
-        for row, utterance, start in zip(labels(step), *crops.where(step).tolist(), strict=True):
+        for row, utterance, start in zip(
+            targets(step)[6], *crops.where(step).tolist(), strict=True
+        ):
             alignment = alignments[corpus.utterances[utterance]]
             whole = frame_labels(alignment, 60, centre=grid.centre / 16000, hop=0.01, shift=1)
             assert row.tolist() == whole[start // 160 : start // 160 + len(row)].tolist()
-    assert {0, 2} <= set(labels(0).flatten().tolist())
+    assert {0, 2} <= set(targets(0)[1].flatten().tolist())
 
 
 def load_model_of(settings):
     from gim_audio.model.build import build_model
 
-    return build_model(settings.model, settings.objective)
+    return build_model(settings.model, settings.objectives)
 
 
 def test_resumes_to_the_same_bits_and_validates(spoken, tmp_path):

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, random_numbers
+from conftest import TINY, info_nce, random_numbers
 from reference import PlainTraining
 from safetensors.torch import load_file
 
@@ -15,7 +15,6 @@ from gim_audio.config import load
 from gim_audio.errors import DataError
 from gim_audio.kaldi import DataDir
 from gim_audio.model.build import build_model
-from gim_audio.model.objectives import InfoNCE
 from gim_audio.model.sampling import RandomNumbers, Sampler
 from gim_audio.packed import Crops, PackedCorpus, pack
 from gim_audio.training import train
@@ -127,7 +126,7 @@ def test_two_threads_repeat_each_other(kind):
     torch.set_num_threads(2)
     try:
         torch.manual_seed(0)
-        objective = InfoNCE(256, 512, Sampler(kind, 10, 128, 3))
+        objective = info_nce(256, 512, kind, 10, 128, 3)
         z, c = torch.randn(8, 128, 512), torch.randn(8, 128, 256)
         gradients = []
         for _ in range(4):
@@ -209,7 +208,7 @@ from gim_audio.training.step import Step
 from gim_audio.training.trainer import Trainer
 config = load(None, ["model.channels=16", "model.context.hidden=4"])
 torch.manual_seed(0)  # of a few channels all may be dead at some initialisations
-model = build_model(config.model, config.objective)
+model = build_model(config.model, config.objectives)
 before = [p.clone() for p in model.parameters()]
 Step.joint(model, config)(torch.randn(2, 20480, 1), 0)
 assert all(not torch.equal(a, b) for a, b in zip(before, model.parameters()))
@@ -250,7 +249,7 @@ def test_draws_of_ones_own_differ_between_processes(tiny, monkeypatch):
     x, gradients = torch.randn(3, 4000, 1), []
     for rank in (0, 1):
         torch.manual_seed(0)
-        model, kept = build_model(config.model, config.objective), []
+        model, kept = build_model(config.model, config.objectives), []
         optimizers = {n: AdamW(module, 0.0) for n, module in enumerate(model.stack, start=1)}
         Step(model, optimizers, seed=2, apply=kept.append, salt=salts[rank]["own"])(x, 0)
         gradients.append([p.grad for optimizer in kept for p in optimizer.parameters])

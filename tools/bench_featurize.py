@@ -40,7 +40,7 @@ def checkpoint(folder: Path, channels: int) -> Path:
     config = settings(channels)
     torch.manual_seed(0)
     folder.mkdir()
-    save_model(folder, config, features_only(build_model(config.model, config.objective)))
+    save_model(folder, config, features_only(build_model(config.model, config.objectives)))
     return folder
 
 

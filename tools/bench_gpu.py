@@ -78,7 +78,7 @@ def step_flops(config: Config) -> float:
     Gradients of inputs count where a module has layers below the loss that need them; scores, a
     hundredth, do not.
     """
-    model = build_model(config.model, config.objective)
+    model = build_model(config.model, config.objectives)
     batch, window, total = config.training.batch, config.objective.window, 0.0
     length = config.data.crop
     for module in model.stack:
@@ -138,7 +138,7 @@ def launched(
     """Return a step, launched kernel by kernel or as a graph."""
     if kind == "published":
         return published_step(config, waveform)
-    model = build_model(config.model, config.objective).to(setting.device)
+    model = build_model(config.model, config.objectives).to(setting.device)
     step, x = Step.joint(model, config), model.standardise(waveform)
     index = torch.zeros((), dtype=torch.int64, device=setting.device)
     if way == "eager":
@@ -220,7 +220,7 @@ def memory(setting: Setting) -> Iterator[Row]:
     for name, modules in [*learns.items(), ("end to end (CPC)", range(1, 2))]:
         cut = ["model.isolate_after=[]"] if "CPC" in name else []
         config = setting.config(*filter(None, settings), *cut)
-        model = build_model(config.model, config.objective).to(device)
+        model = build_model(config.model, config.objectives).to(device)
         optimizers = {n: AdamW(model.stack[n - 1], 2e-4) for n in modules}
         step = Step(model, optimizers, seed=0, dtype=type_of_products(config), last=max(modules))
         x = model.standardise(waveform)

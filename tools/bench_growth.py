@@ -58,7 +58,7 @@ def measure(
         ],
     )
     torch.manual_seed(0)
-    model = build_model(config.model, config.objective)
+    model = build_model(config.model, config.objectives)
     step, x, count = Step.joint(model, config), torch.randn(batch, crop, 1), iter(range(10**9))
     taken = seconds(lambda: step(x, next(count)), steps)
     parameters = sum(p.numel() for p in model.parameters())

@@ -85,7 +85,7 @@ def measure(config: Config) -> dict[str, float]:
 def making(module: int, config: Config) -> dict[str, float]:
     """Seconds that it takes to cache what a module takes, for a second of audio."""
     torch.manual_seed(0)
-    model = build_model(config.model, config.objective)
+    model = build_model(config.model, config.objectives)
     dtype = torch.bfloat16 if config.training.precision == "bf16" else torch.float16
     with tempfile.TemporaryDirectory() as temporary:
         corpus = noise(Path(temporary), 4 * config.data.crop)
@@ -110,7 +110,7 @@ def shares(config: Config, rounds: int = 4) -> dict[str, float]:
 
     keep_freed_memory()
     torch.manual_seed(0)
-    model = build_model(config.model, config.objective)
+    model = build_model(config.model, config.objectives)
     marks: list[float] = []
     step = Step.joint(model, config)
 
@@ -130,7 +130,7 @@ def shares(config: Config, rounds: int = 4) -> dict[str, float]:
 
 def predicted(row: str, config: Config) -> float:
     """Gigabytes, by the arithmetic that `gim-audio info` prints."""
-    model = build_model(config.model, config.objective)
+    model = build_model(config.model, config.objectives)
     kind, _, module = row.partition(" ")
     if not module:
         return peaks(model, config)["sequential, cached" if row == "sequential" else "joint"] / 1e9

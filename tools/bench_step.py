@@ -164,7 +164,7 @@ def our_step(config: Config, waveform: Tensor, change: str = "") -> Callable[[],
         gim_objectives.Predict, gim_objectives.Compare = PlainPredict, PlainCompare
     if change == "out of order":
         ranks._in_order = lambda gradient: gradient  # noqa: SLF001
-    model = build_model(config.model, config.objective).to(waveform.device)
+    model = build_model(config.model, config.objectives).to(waveform.device)
     for block in (block for module in model.stack if compiled for block in module.encoder):
         block.compile()
     step, x, count = Step.joint(model, config), model.standardise(waveform), iter(range(10**9))
@@ -177,7 +177,7 @@ def objectives(config: Config, waveform: Tensor) -> Callable[[], object]:
     Frames have the shapes and layouts of a real step.
     """
     keep_freed_memory()
-    model = build_model(config.model, config.objective).to(waveform.device)
+    model = build_model(config.model, config.objectives).to(waveform.device)
     dtype = torch.bfloat16 if config.training.precision == "bf16" else torch.float32
     work = []
     for module, frames in zip(model.stack, model.frames(waveform.shape[1]), strict=True):
@@ -287,7 +287,7 @@ def roofline(config: Config, waveform: Tensor, dtype: torch.dtype) -> dict[str, 
     parts["the GRU's products"] = once + length * (
         fastest(lambda: h @ u.T) + fastest(lambda: d @ u)
     )
-    whole = build_model(config.model, config.objective).to(device)
+    whole = build_model(config.model, config.objectives).to(device)
     gradients = [torch.randn_like(p) for p in whole.parameters()]
     optimizer = AdamW(whole, 2e-4)
 

@@ -77,7 +77,7 @@ def main() -> None:
     options = parser.parse_args()
     steps, modules = measured(options.page)
     config = Config()
-    model = build_model(config.model, config.objective)
+    model = build_model(config.model, config.objectives)
     weights = 4 * sum(p.numel() for p in model.parameters()) / 1e9
     frames = model.frames(config.data.crop)
     window, negatives = config.objective.window, config.objective.negatives.number

@@ -91,7 +91,7 @@ def load_model(path: Path | str) -> tuple[Config, GreedyInfoMax]:
     """
     with _whole(Path(path)) as folder:
         config = load(folder / "config.yaml")
-        model = build_model(config.model, config.objective)
+        model = build_model(config.model, config.objectives)
         weights = load_file(folder / "model.safetensors")
         if weights.keys() == features_only(model).keys():
             raise CheckpointError(
@@ -111,7 +111,7 @@ def load_for_features(path: Path) -> GreedyInfoMax:
     with _whole(path) as folder:
         config = load(folder / "config.yaml")
         with torch.device("meta"):  # nothing is allocated that is not kept
-            model = build_model(config.model, config.objective)
+            model = build_model(config.model, config.objectives)
         for module in model.stack:
             module.objective = nn.Identity()  # type: ignore[assignment]
         with safe_open(folder / "model.safetensors", "pt") as file:

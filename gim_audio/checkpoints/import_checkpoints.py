@@ -181,7 +181,7 @@ def _build(file: Path, settings: dict[str, Any], weights: Weights) -> tuple[Conf
     settings["model"] |= {"channels": tuple(widths)}
     settings["model"]["context"]["hidden"] = hidden[1]
     config = Config.model_validate(settings)
-    expected = build_model(config.model, config.objective).state_dict()
+    expected = build_model(config.model, config.objectives).state_dict()
     for key in sorted((set(expected) | set(weights)) - {"mean", "deviation"}):
         if key not in expected:
             raise CheckpointError(

@@ -1,5 +1,6 @@
 """`gim-audio info`."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,15 +42,17 @@ def info(experiment: Path) -> None:
         return
     config = load(resolve(experiment) / "config.yaml")
     with torch.device("meta"):  # for arithmetic
-        model = build_model(config.model, config.objective)
+        model = build_model(config.model, config.objectives)
     memory = ((m.weights, m.optimizer, m.activations) for m in memory_by_module(model, config))
     _table(
         model,
         [["weights", "optimizer", "activations"], *(list(map(_mega, sizes)) for sizes in memory)],
     )
-    end_to_end = config.model.model_copy(update={"isolate_after": (), "added": ()})
-    cpc = build_model(end_to_end, config.objective)
-    whole = {**peaks(model, config), "end to end (CPC)": peaks(cpc, config)["joint"]}
+    shape = config.model.model_copy(update={"isolate_after": (), "added": ()})
+    end_to_end = config.model_copy(update={"model": shape, "objective": config.objectives[-1]})
+    cpc = build_model(shape, end_to_end.objectives)
+    name = "end to end (CPC)" if config.objectives[-1].kind == "infonce" else "end to end"
+    whole = {**peaks(model, config), name: peaks(cpc, end_to_end)["joint"]}
     click.echo(
         f"\n{sum(p.numel() for p in model.parameters()):,} parameters. At most, in a step of "
         f"{config.training.batch} crops in {config.training.precision}, by schedule:"
@@ -67,8 +70,13 @@ def _table(model: "GreedyInfoMax", memory: list[list[str]]) -> None:
         zip(module_names(model), model.stack, model.geometries, strict=True), start=1
     ):
         parameters = f"{sum(p.numel() for p in module.parameters()):,}"
-        past = " and the past" if module.context is not None else ""
-        seen = f"{1000 * geometry.receptive_field / model.rate:g} ms{past}"
+        seen = f"{1000 * geometry.receptive_field / model.rate:g} ms"
+        if module.context is not None:
+            seen += " and the past"
+        if math.isinf(geometry.lookahead):
+            seen += " and the future"
+        elif geometry.lookahead:
+            seen += f" and {1000 * geometry.lookahead / model.rate:g} ms ahead"
         rows.append([str(number), name, parameters, f"{model.rate / geometry.hop:g}", seen])
     rows = [row + sizes for row, sizes in zip(rows, memory, strict=True)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]

@@ -217,7 +217,7 @@ class Featurizer(Encoder):
         """An untrained model: the initialisation that training would begin with."""
         with torch.random.fork_rng():
             torch.manual_seed(config.training.seed)
-            return cls(build_model(config.model, config.objective), "random", device, precision)
+            return cls(build_model(config.model, config.objectives), "random", device, precision)
 
     def by_layer(self) -> "Featurizer":
         """Return the same with every convolution and context as a module."""

@@ -1,5 +1,6 @@
 """Features of sound that is still going on."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from gim_audio.audio import Waveform
 from gim_audio.devices import arithmetic
-from gim_audio.errors import AudioError
+from gim_audio.errors import AudioError, ConfigError
 from gim_audio.featurize.encoders import Featurizer, ModuleName, Signal, mono
 from gim_audio.inference.pieces import Stream
 
@@ -47,9 +48,13 @@ class Live:
     ) -> None:
         number = featurizer.pick(module)
         geometry = featurizer.geometries[number - 1]
-        self.latency = (
-            geometry.start + geometry.receptive_field - 1 - geometry.centre
-        ) / featurizer.rate
+        if math.isinf(geometry.latency):
+            name = featurizer.module_names[number - 1]
+            raise ConfigError(
+                f"{featurizer.name}: module {number} ({name}) sees the whole utterance, and cannot"
+                " stream: take one below it, or a context with a lookahead"
+            )
+        self.latency = geometry.latency / featurizer.rate
         self.rate = featurizer.rate if rate is None else rate
         mono(np.empty(0), self.rate, featurizer.rate)  # refuses what is no rate
         self._featurizer = featurizer

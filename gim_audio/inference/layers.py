@@ -1,6 +1,6 @@
 """The layers of a trained model: their names, and each of them as a module."""
 
-from gim_audio.model.contexts import GRUContext
+from gim_audio.model.contexts import Context, GRUContext, ResidualConvolutions
 from gim_audio.model.geometry import Geometry
 from gim_audio.model.module import GreedyModule, Output
 from gim_audio.model.stack import GreedyInfoMax
@@ -21,6 +21,7 @@ def by_layer(model: GreedyInfoMax) -> GreedyInfoMax:
             modules.append(GreedyModule([block], None, module.objective, channels))
             geometries.append(geometry)
         if module.context is not None:
+            geometry = geometry.with_context(module.context.lookahead)
             output: Output = "contexts" if module.gives_contexts else "frames"
             modules.append(
                 GreedyModule([], module.context, module.objective, module.channels, output)
@@ -38,6 +39,12 @@ def module_names(model: GreedyInfoMax) -> list[str]:
             parts.append(f"conv{seen + 1}" if count == 1 else f"conv{seen + 1}-{seen + count}")
             seen += count
         if module.context is not None:
-            parts.append("gru" if isinstance(module.context, GRUContext) else "causal")
+            parts.append(_name(module.context))
         names.append("+".join(parts))
     return names
+
+
+def _name(context: Context) -> str:
+    if isinstance(context, GRUContext):
+        return "bigru" if context.gru.bidirectional else "gru"
+    return "residual" if isinstance(context, ResidualConvolutions) else "causal"

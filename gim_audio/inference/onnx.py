@@ -1,5 +1,6 @@
 """The model as an ONNX graph: of whole waveforms, or of a stream whose state goes in and out."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -9,8 +10,15 @@ import numpy.typing as npt
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from torch import nn
 
-from gim_audio.model.contexts import CausalConvolutions, Context, GRUContext
+from gim_audio.errors import ConfigError
+from gim_audio.model.contexts import (
+    CausalConvolutions,
+    Context,
+    GRUContext,
+    ResidualConvolutions,
+)
 from gim_audio.model.layers import ConvBlock
 from gim_audio.model.stack import GreedyInfoMax
 
@@ -45,6 +53,9 @@ def to_onnx(
         stream: True for a graph with states.
         half: weights in float16; products are in float32 all the same.
         notes: Metadata of the graph.
+
+    Raises:
+        ConfigError: A stream is asked for of a module that sees the whole utterance.
     """
     graph = _Graph(stream=stream, half=half)
     x = graph.node(
@@ -56,7 +67,7 @@ def to_onnx(
     features = x
     for part in list(model.stack)[:module]:
         for block in part.encoder:
-            x = graph.node("Relu", graph.convolution(x, block))
+            x = graph.activation(graph.normalised(graph.convolution(x, block), block.norm), block)
         features = graph.node("Transpose", x, perm=[0, 2, 1])
         wanted = part is model.stack[module - 1]
         if part.context is not None and (wanted or part.gives_contexts):
@@ -66,7 +77,9 @@ def to_onnx(
     graph.node("Identity", features, out="features")
     if stream:
         top = model.geometries[module - 1]
-        least = max(top.hop, top.start + top.receptive_field)
+        if math.isinf(top.lookahead):
+            raise ConfigError(f"module {module} sees the whole utterance: it cannot stream")
+        least = max(top.hop, top.start + top.receptive_field + int(top.lookahead))
         notes = {**notes, "initial_states": graph.states, "least_samples": least}
     onnx.save(graph.build(notes), file)
 
@@ -121,14 +134,8 @@ class _Graph:
             return self.node("Conv", x, *weights, strides=[stride], pads=[padding, padding])
         before, after = self.state([1, convolution.in_channels, padding])
         heard = self.node("Concat", before, x, axis=2)
-        if padding:
-            size = self.node("Mul", "last", self.constant([padding]))
-            # Before and after each axis.
-            shape = self.node("Concat", self.constant([0, 0, 0, 0, 0]), size, axis=0)
-            heard = self.node("Pad", heard, shape)
-        length = self.node(
-            "Slice", self.node("Shape", heard), self.constant([2]), self.constant([3])
-        )
+        heard = self._padded(heard, padding)
+        length = self._length(heard, 2)
         steps = self.node(
             "Div", self.node("Sub", length, self.constant([kernel])), self.constant([stride])
         )
@@ -139,37 +146,129 @@ class _Graph:
         self.node("Slice", heard, begin, end, self.constant([2]), out=after)
         return self.node("Conv", heard, *weights, strides=[stride])
 
+    def normalised(self, x: str, norm: nn.Module | None) -> str:
+        """Shape: `(batch, channels, frames)`, which stays."""
+        if isinstance(norm, nn.LayerNorm):
+            y = self._layer_norm(self.node("Transpose", x, perm=[0, 2, 1]), norm)
+            return self.node("Transpose", y, perm=[0, 2, 1])
+        if isinstance(norm, nn.BatchNorm1d):
+            values = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
+            return self.node(
+                "BatchNormalization", x, *map(self.weight, values), epsilon=float(norm.eps)
+            )
+        return x
+
+    def activation(self, x: str, block: ConvBlock) -> str:
+        """Any shape, which stays."""
+        return self._gelu(x) if block.gelu else self.node("Relu", x)
+
+    def _layer_norm(self, x: str, norm: nn.LayerNorm) -> str:
+        """Shape: `(…, channels)`, which stays."""
+        weights = self.weight(norm.weight), self.weight(norm.bias)
+        return self.node("LayerNormalization", x, *weights, axis=-1, epsilon=float(norm.eps))
+
+    def _gelu(self, x: str) -> str:
+        half, one, root = (self.weight(torch.tensor(v)) for v in (0.5, 1.0, 2**0.5))
+        share = self.node("Add", self.node("Erf", self.node("Div", x, root)), one)
+        return self.node("Mul", self.node("Mul", x, share), half)
+
     def context(self, z: str, context: Context) -> str:
         """Shape: `(batch, frames, channels)` → `(batch, frames, width)`."""
         if isinstance(context, GRUContext):
             return self._gru(z, context)
+        if isinstance(context, ResidualConvolutions):
+            return self._residual(z, context)
         return self._causal(z, cast("CausalConvolutions", context))
 
     def _gru(self, z: str, context: GRUContext) -> str:
-        gru, hidden = context.gru, context.width
-
-        def gates(
-            name: str,
-        ) -> Any:  # torch has reset, update, candidate; ONNX update, reset, candidate
-            reset, update, candidate = getattr(gru, name).detach().split(hidden)
-            return [update, reset, candidate]
-
-        inputs = self.weight(torch.cat(gates("weight_ih_l0"))[None])
-        recurrent = self.weight(torch.cat(gates("weight_hh_l0"))[None])
-        biases = self.weight(torch.cat(gates("bias_ih_l0") + gates("bias_hh_l0"))[None])
-        before = []
-        if self.stream:
-            first, after = self.state([1, 1, hidden])
-            before = ["", self.node("Transpose", first, perm=[1, 0, 2])]
         x = self.node("Transpose", z, perm=[1, 0, 2])
-        weights = inputs, recurrent, biases
+        for layer in range(context.gru.num_layers):
+            x = self._gru_layer(x, context.gru, layer)
+        return self.node("Transpose", x, perm=[1, 0, 2])
+
+    def _gru_layer(self, x: str, gru: nn.GRU, layer: int) -> str:
+        """Shape: `(frames, batch, channels)` → `(frames, batch, width)`."""
+        ends = [f"l{layer}", f"l{layer}_reverse"] if gru.bidirectional else [f"l{layer}"]
+
+        def gates(name: str) -> Any:
+            # torch has reset, update, candidate; ONNX update, reset, candidate.
+            found = []
+            for end in ends:
+                reset, update, candidate = getattr(gru, f"{name}_{end}").detach().chunk(3)
+                found.append(torch.cat([update, reset, candidate]))
+            return torch.stack(found)
+
+        biases = torch.cat([gates("bias_ih"), gates("bias_hh")], dim=1)
+        weights = [self.weight(each) for each in (gates("weight_ih"), gates("weight_hh"), biases)]
+        before, after = [], ""
+        if self.stream:
+            first, after = self.state([1, 1, gru.hidden_size])
+            before = ["", self.node("Transpose", first, perm=[1, 0, 2])]
         y = self.node(
-            "GRU", x, *weights, *before, outputs=2, hidden_size=hidden, linear_before_reset=1
+            "GRU",
+            x,
+            *weights,
+            *before,
+            outputs=2,
+            hidden_size=gru.hidden_size,
+            linear_before_reset=1,
+            direction="bidirectional" if gru.bidirectional else "forward",
         )
         if self.stream:
             # The batch comes first, as in all states.
             self.node("Transpose", f"{y}.1", perm=[1, 0, 2], out=after)
-        return self.node("Transpose", self.node("Squeeze", y, self.constant([1])), perm=[1, 0, 2])
+        # (frames, directions, batch, units): the directions lie beside each other.
+        y = self.node("Transpose", y, perm=[0, 2, 1, 3])
+        return self.node("Reshape", y, self.constant([0, 0, -1]))
+
+    def _residual(self, z: str, context: ResidualConvolutions) -> str:
+        x = self.node("MatMul", z, self.weight(context.expand.weight.T))
+        x = self.node("Add", x, self.weight(context.expand.bias))
+        layers = zip(context.convolutions, context.norms, context.ahead, strict=True)
+        for layer, norm, ahead in layers:
+            convolution = cast("nn.Conv1d", layer)
+            dilation = convolution.dilation[0]
+            past = (convolution.kernel_size[0] - 1) * dilation - ahead
+            y = self._layer_norm(x, cast("nn.LayerNorm", norm))
+            y = self.node("Transpose", y, perm=[0, 2, 1])
+            weights = self.weight(convolution.weight), self.weight(convolution.bias)
+            if self.stream:
+                x, y = self._held(x, y, context.width, past, ahead)
+                y = self.node("Conv", y, *weights, dilations=[dilation])
+            else:
+                y = self.node("Conv", y, *weights, dilations=[dilation], pads=[past, ahead])
+            x = self.node("Add", x, self.node("Transpose", self._gelu(y), perm=[0, 2, 1]))
+        return x
+
+    def _held(self, x: str, y: str, channels: int, past: int, ahead: int) -> tuple[str, str]:
+        """Return the frames whose convolution can be computed, and what it sees for them.
+
+        Shape: `(batch, frames, channels)` and `(batch, channels, frames)`, as given.
+        """
+        before, after = self.state([1, channels, past])
+        heard = self._padded(self.node("Concat", before, y, axis=2), ahead)
+        count = self.node("Sub", self._length(heard, 2), self.constant([past + ahead]))
+        end = self.constant([2**31])
+        self.node("Slice", heard, count, end, self.constant([2]), out=after)
+        if not ahead:
+            return x, heard
+        late, later = self.state([1, channels, 0])
+        held = self.node("Concat", self.node("Transpose", late, perm=[0, 2, 1]), x, axis=1)
+        rest = self.node("Slice", held, count, end, self.constant([1]))
+        self.node("Transpose", rest, perm=[0, 2, 1], out=later)
+        return self.node("Slice", held, self.constant([0]), count, self.constant([1])), heard
+
+    def _length(self, x: str, axis: int) -> str:
+        shape = self.node("Shape", x)
+        return self.node("Slice", shape, self.constant([axis]), self.constant([axis + 1]))
+
+    def _padded(self, x: str, zeros: int) -> str:
+        """Return frames with zeros after the last samples. Shape: `(batch, channels, frames)`."""
+        if not zeros:
+            return x
+        size = self.node("Mul", "last", self.constant([zeros]))
+        # Before and after each axis.
+        return self.node("Pad", x, self.node("Concat", self.constant([0] * 5), size, axis=0))
 
     def _causal(self, z: str, context: CausalConvolutions) -> str:
         x = self.node("Transpose", z, perm=[0, 2, 1])

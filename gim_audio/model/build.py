@@ -1,14 +1,19 @@
 """The model of a configuration."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 from gim_audio.config import ContextConfig, ConvolutionConfig, ModelConfig, ObjectiveConfig
-from gim_audio.model.contexts import CausalConvolutions, Context, GRUContext
+from gim_audio.model.contexts import (
+    CausalConvolutions,
+    Context,
+    GRUContext,
+    ResidualConvolutions,
+)
 from gim_audio.model.geometry import Geometry
 from gim_audio.model.layers import ConvBlock
 from gim_audio.model.module import GreedyModule, Output
-from gim_audio.model.objectives import Classify, InfoNCE, Objective
-from gim_audio.model.sampling import Sampler
+from gim_audio.model.objectives import Place, build_objective
 from gim_audio.model.stack import GreedyInfoMax
 
 __all__ = ["build_model"]
@@ -17,25 +22,31 @@ Part = tuple[list[ConvBlock], ContextConfig | None] | ConvolutionConfig | Contex
 """A module: convolutions and a context, or one of the two that is added on top."""
 
 
-def build_model(model: ModelConfig, objective: ObjectiveConfig) -> GreedyInfoMax:
+def build_model(
+    model: ModelConfig, objective: ObjectiveConfig | Sequence[ObjectiveConfig]
+) -> GreedyInfoMax:
     """Build a model, initialised by torch's global generator.
 
     Args:
         model: The shape of the model. Its mean and deviation are numbers, not `auto`.
-        objective: The objective of every module. Classes have been counted if it is supervised.
+        objective: The objective of every module, or one for each. Classes have been counted where
+            they are phones or speakers.
 
     Raises:
+        ConfigError: An objective or a context does not fit its place.
         ValueError: Mean, deviation or classes are missing.
     """
     if model.mean == "auto" or model.deviation == "auto":
         raise ValueError("mean and deviation must be measured before a model is built")
+    if isinstance(objective, ObjectiveConfig):
+        objective = [objective] * model.num_modules
     grid = Geometry()  # of the last convolution, at whose rate phones are labelled
     for layer in model.convolutions:
         grid = grid.then(*layer)
     parts = _parts(model)
     modules: list[GreedyModule] = []
     geometries, geometry = [], Geometry()
-    for part, above in zip(parts, [*parts[1:], None], strict=True):
+    for part, above, wanted in zip(parts, [*parts[1:], None], objective, strict=True):
         channels = modules[-1].output_width if modules else 1
         blocks: list[ConvBlock] = []
         context: ContextConfig | None = None
@@ -44,24 +55,30 @@ def build_model(model: ModelConfig, objective: ObjectiveConfig) -> GreedyInfoMax
         elif isinstance(part, ContextConfig):
             context = part
         else:
-            blocks = [ConvBlock(channels, part.channels, part.kernel, part.stride, part.padding)]
+            shape = channels, part.channels, part.kernel, part.stride, part.padding
+            blocks = [ConvBlock(*shape, model.norm, model.activation)]
         for block in blocks:
             geometry, channels = block.geometry(geometry), block.width
-        summary = _context(context, channels) if context else None
+        summary = _context(context, channels, geometry.hop / model.rate) if context else None
         width = summary.width if summary else channels
-        scorer = _objective(width, channels, objective, geometry, grid)
+        own = geometry.with_context(summary.lookahead) if summary else geometry
+        place = Place(width, channels, own, grid, model.rate, summary is not None)
+        scorer = build_objective(wanted, place)
         on_a_context = summary is not None and not blocks and isinstance(above, ContextConfig)
         output: Output = "contexts" if on_a_context else "frames"
         modules.append(GreedyModule(blocks, summary, scorer, channels, output))
-        geometries.append(geometry)
-    return GreedyInfoMax(modules, geometries, model.rate, model.mean, model.deviation)
+        geometries.append(own)
+        geometry = own if on_a_context else geometry
+    return GreedyInfoMax(
+        modules, geometries, model.rate, model.mean, model.deviation, reach=model.reach
+    )
 
 
 def _parts(model: ModelConfig) -> list[Part]:
     """Cut the convolutions into modules where gradients are to stop, and add what comes on top."""
     widths = model.widths
     shapes = zip((1, *widths), widths, model.kernels, model.strides, model.paddings, strict=False)
-    blocks = [ConvBlock(*shape) for shape in shapes]
+    blocks = [ConvBlock(*shape, model.norm, model.activation) for shape in shapes]
     cuts = [0, *model.isolate_after]
     if cuts[-1] != len(blocks):
         cuts.append(len(blocks))
@@ -75,24 +92,27 @@ def _parts(model: ModelConfig) -> list[Part]:
     return [*parts, *model.added]
 
 
-def _context(config: ContextConfig, channels: int) -> Context | None:
+def _context(config: ContextConfig, channels: int, seconds: float) -> Context | None:
+    """Return a context on frames that are so many seconds apart."""
     if config.kind == "gru":
-        return GRUContext(channels, config.hidden, bptt=config.bptt)
+        return GRUContext(
+            channels,
+            config.hidden,
+            bptt=config.bptt,
+            stacked=config.stacked,
+            bidirectional=config.bidirectional,
+        )
     if config.kind == "conv":
         return CausalConvolutions(
             channels, config.hidden, layers=config.layers, kernel=config.kernel
         )
+    if config.kind == "residual":
+        return ResidualConvolutions(
+            channels,
+            config.hidden,
+            layers=config.layers,
+            kernel=config.kernel,
+            dilations=config.dilations,
+            lookahead=int(config.lookahead / 1000 / seconds + 1e-6),
+        )
     return None
-
-
-def _objective(
-    width: int, channels: int, objective: ObjectiveConfig, own: Geometry, grid: Geometry
-) -> Objective:
-    if objective.kind != "infonce":
-        if objective.classes is None:
-            raise ValueError("classes must be counted before a model is built")
-        return Classify(width, objective.classes, own, grid)
-    negatives = objective.negatives
-    kind, number = negatives.kind, negatives.number
-    sampler = Sampler(kind, number, objective.window, objective.steps_ahead)
-    return InfoNCE(width, channels, sampler)

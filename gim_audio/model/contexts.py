@@ -1,65 +1,129 @@
-"""Context networks: causal summaries c_t of the frames z_1 … z_t.
+"""Context networks: summaries c_t of the frames z_1 … z_t, or of some frames after z_t too.
 
 Shapes: B utterances, T frames, C channels, H hidden units.
 """
 
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-__all__ = ["CausalConvolutions", "Context", "GRUContext", "State"]
+from gim_audio.errors import ConfigError
+from gim_audio.model.layers import zero_beyond
+
+__all__ = ["CausalConvolutions", "Context", "GRUContext", "ResidualConvolutions", "State"]
 
 State = tuple[Tensor, ...]
 """The memory of a context between two pieces; empty at the beginning of an utterance."""
 
 
 class Context(nn.Module, ABC):
-    """A causal network on frames, which runs on a whole utterance or piece by piece.
+    """A network on frames, which runs on a whole utterance or piece by piece.
 
     Attributes:
         width: The number of channels H of the contexts.
+        lookahead: The number of frames after its own that a context depends on; infinite where it
+            depends on all, so that there are no pieces.
     """
 
     width: int
+    lookahead: float = 0
 
     @abstractmethod
-    def forward(self, z: Tensor, state: State = ()) -> tuple[Tensor, State]:
-        """Return the contexts of some frames, and the state after the last of them.
+    def forward(
+        self,
+        z: Tensor,
+        state: State = (),
+        *,
+        last: bool = True,
+        lengths: Sequence[int] | None = None,
+    ) -> tuple[Tensor, State]:
+        """Return the contexts that some frames complete, and the state after the last of them.
 
         Args:
-            z: The frames, at least one. Shape: `(B, T, C)`.
+            z: The frames; at least one, unless there is a state. Shape: `(B, T, C)`.
             state: The state after the piece before; empty at the beginning.
+            last: True where the utterances end with this piece.
+            lengths: The number of frames of each utterance in a padded batch, which has zeros
+                beyond them and is one piece; None if all have T.
 
         Returns:
-            Contexts of shape `(B, T, H)`, and the state.
+            Contexts of shape `(B, T', H)`, and the state. T' is T for a whole utterance; as long as
+            it goes on, contexts that look ahead come that much later. Beyond `lengths` contexts
+            have no meaning.
         """
 
 
 class GRUContext(Context):
-    """A GRU. Without `bptt`, each step treats the state before it as a constant."""
+    """GRUs on one another. Without `bptt`, each step treats the state before it as a constant.
 
-    def __init__(self, channels: int, hidden: int, *, bptt: bool) -> None:
+    Args:
+        channels: The number of channels C of the frames.
+        hidden: The number of channels H of the contexts.
+        bptt: True to propagate gradients through time.
+        stacked: The number of GRUs.
+        bidirectional: True for a second GRU beside each that runs backwards; each has H / 2 units.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        hidden: int,
+        *,
+        bptt: bool,
+        stacked: int = 1,
+        bidirectional: bool = False,
+    ) -> None:
         super().__init__()
-        self.gru = nn.GRU(channels, hidden, batch_first=True)
+        units = hidden // 2 if bidirectional else hidden
+        self.gru = nn.GRU(channels, units, stacked, batch_first=True, bidirectional=bidirectional)
         self.width, self.bptt = hidden, bptt
+        self.lookahead = math.inf if bidirectional else 0
 
-    def forward(self, z: Tensor, state: State = ()) -> tuple[Tensor, State]:
+    def forward(
+        self,
+        z: Tensor,
+        state: State = (),
+        *,
+        last: bool = True,
+        lengths: Sequence[int] | None = None,
+    ) -> tuple[Tensor, State]:
         """See `Context.forward`.
 
         A recurrence adds up rounding errors: its steps are never in bf16.
+
+        Raises:
+            ValueError: A bidirectional GRU is given a piece.
         """
+        if self.gru.bidirectional and (state or not last):
+            raise ValueError("a bidirectional context needs whole utterances")
+        if not z.shape[1]:
+            return z.new_zeros(len(z), 0, self.width), state
         dtype = cast("Tensor", self.gru.weight_hh_l0).dtype
         with torch.autocast(z.device.type, enabled=False):
             frames = z.to(dtype)
-            first = state[0].to(dtype) if state else frames.new_zeros(1, len(z), self.width)
+            if self.gru.bidirectional and lengths is not None:
+                counts = torch.tensor(lengths).clamp(min=1)
+                packed = pack_padded_sequence(
+                    frames, counts, batch_first=True, enforce_sorted=False
+                )
+                c, _ = pad_packed_sequence(
+                    self.gru(packed)[0], batch_first=True, total_length=z.shape[1]
+                )
+                return c.to(z.dtype), ()
+            directions = self.gru.num_layers * (2 if self.gru.bidirectional else 1)
+            first = frames.new_zeros(directions, len(z), self.gru.hidden_size)
+            first = state[0].to(dtype) if state else first
             if self.bptt or not torch.is_grad_enabled():
-                c, last = self.gru(frames, first)
+                c, after = self.gru(frames, first)
             else:
-                c, last = self._without_bptt(frames, first)
-        return c.to(z.dtype), (last,)
+                c, after = self._without_bptt(frames, first)
+        return c.to(z.dtype), (after,)
 
     def _without_bptt(self, z: Tensor, first: Tensor) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
@@ -79,11 +143,20 @@ class CausalConvolutions(Context):
         widths = [channels] + [hidden] * (layers - 1)
         self.convolutions = nn.ModuleList(nn.Conv1d(width, hidden, kernel) for width in widths)
 
-    def forward(self, z: Tensor, state: State = ()) -> tuple[Tensor, State]:
+    def forward(
+        self,
+        z: Tensor,
+        state: State = (),
+        *,
+        last: bool = True,  # noqa: ARG002 - nothing is held back
+        lengths: Sequence[int] | None = None,  # noqa: ARG002 - what follows is not seen
+    ) -> tuple[Tensor, State]:
         """See `Context.forward`.
 
         The state is the last `kernel - 1` frames that each layer has seen.
         """
+        if not z.shape[1]:
+            return z.new_zeros(len(z), 0, self.width), state
         x = z.transpose(1, 2)  # convolutions take (B, C, T)
         after = []
         for layer, convolution in enumerate(self.convolutions):
@@ -93,3 +166,81 @@ class CausalConvolutions(Context):
             y = F.relu(convolution(seen))
             x = x + y if layer else y
         return x.transpose(1, 2), tuple(after)
+
+
+class ResidualConvolutions(Context):
+    """Dilated convolutions with residuals, some of whose frames may lie ahead.
+
+    x_0 = V z, and layer l adds GELU(W_l * norm(x_{l-1})), as in WaveNet (van den Oord et al. 2016)
+    without gates. The norm is over the channels of a frame: frames stay independent of each other,
+    and a stream has the features of the whole.
+
+    Args:
+        channels: The number of channels C of the frames.
+        hidden: The number of channels H of the contexts.
+        layers: The number of convolutions.
+        kernel: The number of frames that each sees.
+        dilations: The distances between these frames, layer by layer, and from the first again.
+        lookahead: The frames ahead that contexts may depend on. Layers look as far ahead as back,
+            from the bottom up, until these are used up; those above are causal.
+
+    Raises:
+        ConfigError: The layers cannot look so far ahead.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        hidden: int,
+        *,
+        layers: int,
+        kernel: int,
+        dilations: Sequence[int],
+        lookahead: int,
+    ) -> None:
+        super().__init__()
+        self.width, self.lookahead = hidden, lookahead
+        self.expand = nn.Linear(channels, hidden)
+        convolutions, self.ahead = [], list[int]()
+        for layer in range(layers):
+            dilation = dilations[layer % len(dilations)]
+            convolutions.append(nn.Conv1d(hidden, hidden, kernel, dilation=dilation))
+            self.ahead.append(min(lookahead, (kernel - 1) * dilation // 2))
+            lookahead -= self.ahead[-1]
+        if lookahead:
+            raise ConfigError(
+                f"model.context.lookahead: these layers look at most {sum(self.ahead)} frames"
+                f" ahead, not {self.lookahead}"
+            )
+        self.convolutions = nn.ModuleList(convolutions)
+        self.norms = nn.ModuleList(nn.LayerNorm(hidden) for _ in range(layers))
+
+    def forward(
+        self,
+        z: Tensor,
+        state: State = (),
+        *,
+        last: bool = True,
+        lengths: Sequence[int] | None = None,
+    ) -> tuple[Tensor, State]:
+        """See `Context.forward`.
+
+        The state has two tensors for each layer: normalised frames that its next convolution sees,
+        and frames that are held back until it has seen enough.
+        """
+        x, after = self.expand(z), list[Tensor]()
+        layers = zip(self.convolutions, self.norms, self.ahead, strict=True)
+        for layer, (convolution, norm, ahead) in enumerate(layers):
+            conv = cast("nn.Conv1d", convolution)
+            reach = (conv.kernel_size[0] - 1) * conv.dilation[0]
+            y = zero_beyond(norm(x), lengths).to(x.dtype).transpose(1, 2)  # convolutions: (B, C, T)
+            past = state[2 * layer] if state else y.new_zeros(*y.shape[:2], reach - ahead)
+            ends = y.new_zeros(*y.shape[:2], ahead if last else 0)
+            seen = torch.cat([past, y, ends], dim=2)
+            held = torch.cat([state[2 * layer + 1], x], dim=1) if state else x
+            count = max(0, seen.shape[2] - reach)
+            after += [seen[:, :, count:].clone(), held[:, count:].clone()]
+            x = held[:, :count]
+            if count:
+                x = x + F.gelu(conv(seen)).transpose(1, 2)
+        return x, () if last else tuple(after)

@@ -3,7 +3,7 @@
 Shapes: B utterances, T frames or samples of the input, T' frames of the output, C channels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple, cast
 
 from torch import Tensor, nn
@@ -71,6 +71,7 @@ class GreedyModule(nn.Module):
         last: bool = True,
         lengths: Sequence[int] | None = None,
         features: bool = True,
+        hide: Callable[[Tensor], Tensor] | None = None,
     ) -> ModuleOutput:
         """Run the convolutions and the context, on a whole waveform or on its next piece.
 
@@ -80,6 +81,7 @@ class GreedyModule(nn.Module):
             last: True where the waveform ends with this piece.
             lengths: The number of frames of each utterance in a padded batch; None if all have T.
             features: False leaves out a context that nobody above needs: frames are given instead.
+            hide: A function that replaces frames which the context must not see.
         """
         *before, context_state = state or [*(None for _ in self.encoder), ()]
         after: ModuleState = []
@@ -92,8 +94,11 @@ class GreedyModule(nn.Module):
         contexts = x
         if self.context is not None and (features or self.gives_contexts):
             contexts = x.new_empty(len(x), 0, self.context.width)
-            if x.shape[1]:
-                contexts, context_state = self.context(x, context_state)
+            if x.shape[1] or context_state:
+                seen = x if hide is None else hide(x)
+                contexts, context_state = self.context(
+                    seen, context_state, last=last, lengths=lengths
+                )
             contexts = zero_beyond(contexts, lengths)
         output = contexts if self.gives_contexts else x
         return ModuleOutput(x, contexts, output, [*after, context_state])

@@ -3,7 +3,7 @@
 Shapes: B utterances, T samples or frames, C channels.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import cast
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from gim_audio.model.geometry import Geometry
 from gim_audio.model.layers import zero_beyond
 from gim_audio.model.module import GreedyModule, ModuleState, stop_gradient
-from gim_audio.model.objectives import Score
+from gim_audio.model.objectives import Objective, Score
 from gim_audio.model.ranks import SINGLE_PROCESS, Ranks
 from gim_audio.model.sampling import RandomNumbers
 
@@ -29,6 +29,7 @@ class GreedyInfoMax(nn.Module):
         rate: The sampling rate in Hz.
         mean: The mean of the samples, in [-1, 1], that standardisation subtracts.
         deviation: The standard deviation of the samples, by which it divides.
+        reach: The number of modules that a loss trains: see `ModelConfig.reach`.
 
     Example:
         >>> from gim_audio.config import ModelConfig, ObjectiveConfig
@@ -48,8 +49,10 @@ class GreedyInfoMax(nn.Module):
         rate: int,
         mean: float,
         deviation: float,
+        reach: int = 1,
     ) -> None:
         super().__init__()
+        self.reach = reach
         self.stack = cast("Sequence[GreedyModule]", nn.ModuleList(modules))
         self.geometries = tuple(geometries)
         self.rate = rate
@@ -107,7 +110,7 @@ class GreedyInfoMax(nn.Module):
         last: int | None = None,
         frozen: Collection[int] = (),
         ranks: Ranks = SINGLE_PROCESS,
-        labels: Tensor | None = None,
+        targets: Mapping[int, Tensor] | None = None,
     ) -> Iterator[tuple[int, Callable[[], Score] | None, Tensor]]:
         """Yield each module's number, a function that scores it, and its output.
 
@@ -124,24 +127,34 @@ class GreedyInfoMax(nn.Module):
             last: The highest module that runs; the top one if None.
             frozen: Modules that run but have no score (None) and no gradient.
             ranks: The processes that share the batch.
-            labels: The labels of supervised objectives: see `Classify`.
+            targets: What objectives are taught, by the number of the module: see `Objective.score`.
         """
+        hidden: Tensor | None = None
         numbers = self._numbers(x, random, first, last or len(self.stack), frozen, ranks)
         for number, module in enumerate(self.stack[first - 1 : last], start=first):
             learns = number not in frozen
             score: Callable[[], Score] | None = None
+            hide: Callable[[Tensor], Tensor] | None = None
+            frames = module.frames(x.shape[1])
+            if hidden is None and number in numbers and module.objective.hides:
+                hidden = self._hidden(module.objective, frames, len(x), numbers[number], ranks)
+                if hidden is not None:
+                    hide = partial(module.objective.hide, hidden=hidden)
+            elif hidden is not None and frames != hidden.shape[1]:
+                hidden = None  # what a convolution above makes has frames of another rate
             with autocast(x, dtype), torch.set_grad_enabled(learns and torch.is_grad_enabled()):
-                made = module(x, features=learns)
+                made = module(x, features=learns, hide=hide)
             if learns:
                 score = partial(
                     module.objective.score,
                     made.frames,
                     made.contexts,
                     numbers[number],
-                    labels,
+                    (targets or {}).get(number),
                     ranks,
+                    hidden,
                 )
-            x = stop_gradient(made.output)
+            x = made.output if self.reach > 1 else stop_gradient(made.output)
             yield number, score, x
 
     def _numbers(
@@ -153,18 +166,33 @@ class GreedyInfoMax(nn.Module):
         frozen: Collection[int],
         ranks: Ranks,
     ) -> dict[int, Tensor]:
-        """Return the random numbers of the modules that learn, made all at once."""
+        """Return the random numbers of modules, made all at once.
+
+        They are those that learn, and those whose contexts go to one that learns to name what they
+        did not see.
+        """
         wanted, frames = {}, x.shape[1]
+        learning = [n for n in range(first, last + 1) if n not in frozen]
+        naming = [n for n in learning if self.stack[n - 1].objective.hides]
         for number in range(first, last + 1):
             module = self.stack[number - 1]
             frames = module.frames(frames)
-            if number not in frozen:
+            below = module.gives_contexts and module.objective.hides and number < max(naming or [0])
+            if number in learning or below:
                 wanted[number] = module.objective.numbers(frames, len(x) * ranks.count)
         if not wanted:
             return {}
         lowest, highest = min(wanted), max(wanted)
         made = random.of(range(lowest, highest + 1), max(wanted.values()), x.device)
         return {number: made[number - lowest] for number in wanted}
+
+    @staticmethod
+    def _hidden(
+        objective: Objective, frames: int, batch: int, numbers: Tensor, ranks: Ranks
+    ) -> Tensor | None:
+        """Return the frames of this process's utterances that a context must not see."""
+        hidden = objective.hidden(frames, batch * ranks.count, numbers)
+        return None if hidden is None else hidden[ranks.rank * batch : (ranks.rank + 1) * batch]
 
     def frames(self, samples: int) -> list[int]:
         """Return the number of frames that each module makes of `samples` samples."""

@@ -11,6 +11,8 @@ __all__ = ["Crops"]
 
 USED = 0.9
 """Share of the audio that a crop should use."""
+MOST_UNUSED = 0.5
+"""The share of the audio that may be left out unless somebody asks for more."""
 
 
 class Crops:
@@ -48,6 +50,18 @@ class Crops:
         if not len(self.usable):
             raise DataError(f"{corpus.path}: {self.left_out}: {self.advice()}")
         self._plan: tuple[int, npt.NDArray[np.int64]] = (-1, np.empty((2, 0), dtype=np.int64))
+
+    def refuse_to_waste(self) -> None:
+        """Refuse to train on the smaller part of the audio.
+
+        Raises:
+            DataError: More than half of it is left out.
+        """
+        if self.unused > MOST_UNUSED:
+            raise DataError(
+                f"{self.corpus.path}: {self.left_out}: {self.advice()}; data.short='leave out'"
+                " trains without them"
+            )
 
     def advice(self) -> str:
         """Return which crop would use nine tenths of the audio, or that they are used."""

@@ -1,7 +1,7 @@
 """The division of modules among processes, by the time that each of them takes here."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -38,7 +38,11 @@ def balance(costs: Sequence[float], parts: int) -> list[tuple[int, int]]:
 
 
 def measure(
-    model: GreedyInfoMax, phase: Phase, config: Config, x: Tensor, labels: Tensor | None = None
+    model: GreedyInfoMax,
+    phase: Phase,
+    config: Config,
+    x: Tensor,
+    targets: Mapping[int, Tensor] | None = None,
 ) -> list[float]:
     """Return the seconds of each module that a phase runs.
 
@@ -54,7 +58,7 @@ def measure(
             first=phase.first,
             last=phase.last,
             frozen=phase.frozen,
-            labels=labels,
+            targets=targets,
         )
         for number, score, _handed in walk:
             if score is not None:

@@ -27,6 +27,8 @@ from gim_audio.packed import PackedCorpus
 from gim_audio.training.metrics_log import Metrics, open_lines, read_lines
 from gim_audio.training.optimizers import AdamW, load_moments
 from gim_audio.training.position import Position
+from gim_audio.training.step import type_of_products
+from gim_audio.training.units import UnitsOfRun
 from gim_audio.training.validation import validate
 
 __all__ = ["Checkpointer"]
@@ -52,6 +54,12 @@ class Checkpointer:
     known: PackedCorpus
     keep: int | None
     device: torch.device
+
+    @property
+    def units(self) -> UnitsOfRun:
+        """The units of the experiment."""
+        objectives, seed = self.config.objectives, self.config.training.seed
+        return UnitsOfRun(self.experiment, objectives, seed, type_of_products(self.config))
 
     def save(
         self, weights: dict[str, Tensor], optimizers: dict[str, Tensor], position: Position
@@ -81,7 +89,7 @@ class Checkpointer:
     def _validate(self, folder: Path, valid: PackedCorpus, position: Position) -> None:
         path, step = self.experiment / "validation.jsonl", position.step
         before = read_lines(path, step - 1)
-        found = validate(folder, valid, self.config, self.device, self.known)
+        found = validate(folder, valid, self.config, self.device, self.known, self.units)
         begun = [number for number, updates in enumerate(position.updates, start=1) if updates]
         begun = [*range(1, position.trained + 1), *begun]
         with open_lines(path, step - 1) as lines:

@@ -1,6 +1,6 @@
 """A step as one CUDA graph, which the host launches at once instead of kernel by kernel."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -60,7 +60,7 @@ class GraphedStep:
     """Takes the first steps kernel by kernel, then captures one and replays it.
 
     Batches have one shape. What changes from step to step lies in tensors on the device: the batch,
-    its number, labels, learning rates and the optimizers' counts.
+    its number, targets, learning rates and the optimizers' counts.
 
     Args:
         step: The step. Nothing in it waits for the device.
@@ -74,36 +74,36 @@ class GraphedStep:
         self._taken = 0
         self._graph: torch.cuda.CUDAGraph | None = None
 
-    def __call__(self, x: Tensor, index: int, labels: Tensor | None = None) -> StepOutput:
+    def __call__(self, x: Tensor, index: int, targets: Mapping[int, Tensor]) -> StepOutput:
         """See `Step.__call__`. The next call overwrites what this one returns."""
         if self._taken < EAGER:
             self._taken += 1
             # The first step makes tensors that all modules keep: they run one after another.
             branches = self._streams if self._taken > 1 else Branches()
             # Not on the default stream, which a capture cannot follow.
-            return self._aside(x, index, labels, branches)
+            return self._aside(x, index, targets, branches)
         if self._taken == EAGER:
             self._taken += 1
-            self._x, self._labels = x.clone(), None if labels is None else labels.clone()
+            self._x, self._targets = x.clone(), {n: t.clone() for n, t in targets.items()}
             self._index = torch.tensor(index, device=x.device)
             self._capture()
         if self._graph is None:
-            return self.step(x, index, labels)
+            return self.step(x, index, targets)
         self._x.copy_(x)
         self._index.fill_(index)
-        if self._labels is not None and labels is not None:
-            self._labels.copy_(labels)
+        for number, target in targets.items():
+            self._targets[number].copy_(target)
         self._graph.replay()
         return self._made
 
     def _aside(
-        self, x: Tensor, index: int, labels: Tensor | None, branches: Branches
+        self, x: Tensor, index: int, targets: Mapping[int, Tensor], branches: Branches
     ) -> StepOutput:
         """Take a step on a stream of its own."""
         stream, current = _stream(x.device), torch.cuda.current_stream(x.device)
         stream.wait_stream(current)
         with torch.cuda.stream(stream):
-            made = self.step(x, send(torch.tensor(index), x.device), labels, branches)
+            made = self.step(x, send(torch.tensor(index), x.device), targets, branches)
         current.wait_stream(stream)
         return made
 
@@ -111,7 +111,7 @@ class GraphedStep:
         graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(graph):
-                self._made = self.step(self._x, self._index, self._labels, self._streams)
+                self._made = self.step(self._x, self._index, self._targets, self._streams)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:

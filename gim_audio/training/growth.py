@@ -23,15 +23,21 @@ def graft(config: Config, model: GreedyInfoMax, base: Path) -> int:
         ConfigError: the new model does not begin with the old one, or adds nothing to it.
     """
     old, trained = load_model(base)
-    for section, ignored in (("model", "added"), ("objective", "")):
-        before, now = (getattr(c, section).model_dump() for c in (old, config))
-        for key, value in before.items():
-            if key != ignored and now[key] != value:
-                raise ConfigError(
-                    f"{section}.{key}: {base} has {value}, not {now[key]}: a stack grows by"
-                    " model.added"
-                )
     count = len(trained.stack)
+    before, now = (c.model.model_dump() for c in (old, config))
+    for key, value in before.items():
+        if key != "added" and now[key] != value:
+            raise ConfigError(
+                f"model.{key}: {base} has {value}, not {now[key]}: a stack grows by model.added"
+            )
+    for number, (own, given) in enumerate(
+        zip(old.objectives, config.objectives, strict=False), start=1
+    ):
+        if own != given:
+            raise ConfigError(
+                f"objective: module {number} of {base} learnt by {own}, not by {given}: what is"
+                " trained already keeps its objective"
+            )
     if config.model.added[: len(old.model.added)] != old.model.added:
         raise ConfigError(
             f"model.added: it must begin with the {len(old.model.added)} that {base} has"

@@ -1,7 +1,7 @@
 """A watch over training: losses that blow up, units that die, outputs that collapse."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -15,6 +15,9 @@ __all__ = ["LossWatch", "check_weights", "dead_units", "diagnose", "effective_ra
 class LossWatch:
     """Refuses a loss that is not finite, or far above the module's own recent past.
 
+    Args:
+        chance: The loss of each module that has learnt nothing.
+
     Attributes:
         recent: The average loss of each module so far; a resumed run sets it to what it was.
     """
@@ -24,9 +27,9 @@ class LossWatch:
     loss diverges."""
     DECAY = 0.98
 
-    def __init__(self, modules: int, chance: float) -> None:
+    def __init__(self, chance: Sequence[float]) -> None:
         self.chance = chance
-        self.recent = [chance] * modules
+        self.recent = list(chance)
 
     def check(self, module: int, step: int, loss: float) -> None:
         """Take note of a loss.
@@ -37,7 +40,7 @@ class LossWatch:
         """
         if not math.isfinite(loss):
             raise GimAudioError(f"the loss of module {module} is {loss} at step {step}")
-        limit = self.FACTOR * max(self.recent[module - 1], self.chance / 4)
+        limit = self.FACTOR * max(self.recent[module - 1], self.chance[module - 1] / 4)
         if loss > limit:
             raise GimAudioError(
                 f"the loss of module {module} blew up at step {step}: {loss:.4g}, "

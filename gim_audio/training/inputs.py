@@ -16,7 +16,9 @@ from gim_audio.packed import Crops
 from gim_audio.training.cache import Cache
 from gim_audio.training.distribution import Batches
 from gim_audio.training.feed import Feed
+from gim_audio.training.labels import Targets, targets_for
 from gim_audio.training.schedule import Phase
+from gim_audio.training.units import UnitsOfRun
 
 __all__ = ["Inputs"]
 
@@ -43,6 +45,18 @@ class Inputs:
         # Made when it is needed: of the processes that share modules, the first alone does.
         feed = functools.cache(lambda: Feed(self.crops, self.device, keep, part))
         return lambda index: self.model.standardise(feed()(index))
+
+    def targets(self, modules: Sequence[int], part: slice, units: UnitsOfRun) -> Targets:
+        """Return what modules are taught in each step, or a process's part of it."""
+        return targets_for(
+            self.config.objectives,
+            self.model,
+            self.crops,
+            self.device,
+            modules=modules,
+            part=part,
+            units=units.of,
+        )
 
     def caches(self, folder: Path, schedule: Sequence[Phase], phase: Phase) -> list[Cache]:
         """Return the cache of a phase's first module, after those of earlier phases."""

@@ -6,7 +6,8 @@ It counts tensors alone, without what libraries take for themselves.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gim_audio.config import Config
+from gim_audio.config import Config, InfoNCEConfig
+from gim_audio.model.module import GreedyModule
 from gim_audio.model.stack import GreedyInfoMax
 from gim_audio.training.schedule import FIRST_CACHED
 
@@ -44,10 +45,10 @@ class ModuleMemory:
 
 def memory_by_module(model: GreedyInfoMax, config: Config) -> list[ModuleMemory]:
     """Return the memory of each module in a step of the configured batch and crop."""
-    batch, objective = config.training.batch, config.objective
+    batch = config.training.batch
     size = 2 if config.training.precision in {"bf16", "bf16-emulated"} else 4
     found, length, given = [], config.data.crop, FLOAT * batch * config.data.crop
-    for module in model.stack:
+    for module, objective in zip(model.stack, config.objectives, strict=True):
         frames = largest = 0
         for block in module.encoder:
             length = block.frames(length)
@@ -56,20 +57,9 @@ def memory_by_module(model: GreedyInfoMax, config: Config) -> list[ModuleMemory]
         width = module.width
         if module.context is not None:
             frames += 8 * FLOAT * batch * length * width  # about what nn.GRU keeps on a CPU
-        rows, negatives, steps = (
-            batch * min(length, objective.window),
-            objective.negatives,
-            objective.steps_ahead,
-        )
-        drawn = {"exact": steps * (1 + negatives.number), "pool": 1}.get(
-            negatives.kind, 1 + negatives.number
-        )
-        candidates = rows * drawn + (negatives.number if negatives.kind == "pool" else 0)
-        if width == module.channels:
-            candidates += rows  # contexts
-        scored = 2 * size * module.channels * (candidates + rows * steps)
-        if objective.kind != "infonce":
-            scored = 2 * FLOAT * batch * length * width  # contexts in float32, and their gradient
+        scored = 2 * FLOAT * batch * length * width  # contexts in float32, and their gradient
+        if isinstance(objective, InfoNCEConfig):
+            scored = size * _compared(objective, module, batch, length)
         weights = FLOAT * sum(p.numel() for p in module.parameters())
         found.append(ModuleMemory(weights, 2 * weights, given, frames, scored, 2 * largest))
         given = size * batch * length * module.output_width
@@ -103,3 +93,14 @@ def alone(modules: Sequence[ModuleMemory], number: int, *, cached: bool) -> int:
         max((b.given + b.frames for b in below), default=0) + module.weights + module.optimizer
     )
     return sum(b.weights for b in below) + max(own, passing)
+
+
+def _compared(objective: InfoNCEConfig, module: GreedyModule, batch: int, length: int) -> int:
+    """Return the numbers in what InfoNCE compares, and in the gradients of it."""
+    rows, negatives = batch * min(length, objective.window), objective.negatives
+    drawn = {"exact": objective.steps_ahead * (1 + negatives.number), "pool": 1}
+    candidates = rows * drawn.get(negatives.kind, 1 + negatives.number)
+    candidates += negatives.number if negatives.kind == "pool" else 0
+    if module.width == module.channels:
+        candidates += rows  # contexts
+    return 2 * module.channels * (candidates + rows * objective.steps_ahead)

@@ -1,11 +1,12 @@
 """The position of a run, and the settings with which it may be resumed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gim_audio.checkpoints.folders import resolve
-from gim_audio.config import Config, load
+from gim_audio.config import Config, ObjectiveConfig, load
 from gim_audio.errors import CheckpointError, DataError
 from gim_audio.packed import Crops, PackedCorpus
 from gim_audio.training.schedule import phases
@@ -64,6 +65,11 @@ def check_same(experiment: Path, config: Config) -> None:
     if config.training.schedule == "joint":
         free.add("training.steps")
     before, now = _fixed(load(resolve(experiment) / "config.yaml")), _fixed(config)
+    if before.pop("objective") != now.pop("objective"):
+        raise CheckpointError(
+            f"{experiment}: was trained with other objectives: resume with the same settings, or"
+            " train in another folder"
+        )
     for section, settings in before.items():
         for key, value in settings.items():
             if f"{section}.{key}" not in free and now[section][key] != value:
@@ -90,7 +96,11 @@ def check_corpus(experiment: Path, position: Position, crops: Crops) -> None:
 
 
 def check_labels(
-    experiment: Path, position: Position, corpus: PackedCorpus, objective: str, labels: str
+    experiment: Path,
+    position: Position,
+    corpus: PackedCorpus,
+    objectives: Sequence[ObjectiveConfig],
+    labels: str,
 ) -> None:
     """Refuse to resume with other labels.
 
@@ -98,14 +108,15 @@ def check_labels(
         experiment: The folder of the experiment.
         position: The position of the run.
         corpus: The corpus.
-        objective: The kind of objective.
+        objectives: The objective of each module.
         labels: The fingerprint of the labels of the corpus.
 
     Raises:
         DataError: The labels are others.
     """
     if position.labels and position.labels != labels:
-        file = "phones.ctm" if objective == "phones" else "utt2spk"
+        phones = any(each.kind == "phones" for each in objectives)
+        file = "phones.ctm" if phones else "utt2spk"
         raise DataError(
             f"{corpus.path}: {file} has other labels than those {experiment} was trained on"
         )

@@ -8,11 +8,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Literal
 
 import torch
 import torch.distributed as dist
 
-from gim_audio.config import Config, count_of
+from gim_audio.config import Config, InfoNCEConfig, count_of
 from gim_audio.devices import pick_device
 from gim_audio.errors import ConfigError, GimAudioError
 from gim_audio.model.stack import GreedyInfoMax
@@ -66,8 +67,11 @@ def join(config: Config, model: GreedyInfoMax) -> Iterator[Distribution]:
         ) from error
     try:
         if kind == "data":  # labels have no negatives: their losses are means over all processes
-            taught = config.objective.kind != "infonce"
-            negatives = "all" if taught else config.objective.negatives.ranks
+            own = all(
+                isinstance(each, InfoNCEConfig) and each.negatives.ranks == "own"
+                for each in config.objectives
+            )
+            negatives: Literal["all", "own"] = "own" if own else "all"
             yield DataParallel(negatives, clip, patient)
         else:
             yield ModuleParallel(model, config, patient)

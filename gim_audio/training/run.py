@@ -79,7 +79,7 @@ def train(
     config = _settled(config, corpus, device, begun, base, init)
     with torch.random.fork_rng():
         torch.manual_seed(config.training.seed)
-        model = build_model(config.model, config.objective)
+        model = build_model(config.model, config.objectives)
     rounding = arithmetic(tf32=config.training.precision == "tf32")
     with rounding, join(config, model) as distribution, Interrupts() as interrupts:
         if distribution.writes and not resume:
@@ -121,8 +121,8 @@ def _settled(
     training = config.training.model_copy(update={"precision": precision})
     if device.type == "cuda":
         training = _without_caches(training)
-    objective = counted(config.objective, corpus)
-    return config.model_copy(update={"model": model, "objective": objective, "training": training})
+    config = counted(config, corpus)
+    return config.model_copy(update={"model": model, "training": training})
 
 
 def _without_caches(training: TrainingConfig) -> TrainingConfig:

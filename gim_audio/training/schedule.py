@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from gim_audio.config import Config, PhaseConfig, StopConfig
+from gim_audio.config import Config, PhaseConfig, StopConfig, UnitsConfig
 from gim_audio.errors import ConfigError
 
 __all__ = ["FIRST_CACHED", "Phase", "phases"]
@@ -28,6 +28,7 @@ class Phase:
         stop: before that, when nothing improves.
         learning_rates: The learning rate of each of the modules.
         decay: The decay of the learning rates to zero over the phase.
+        warmup: The number of steps over which the learning rates rise.
         warm_start: begin with the weights of the module below.
         cache: read from disk what the lowest of the modules takes.
     """
@@ -38,6 +39,7 @@ class Phase:
     stop: StopConfig | None
     learning_rates: tuple[float, ...]
     decay: Literal["none", "linear", "cosine"]
+    warmup: int
     warm_start: bool
     cache: bool
 
@@ -58,10 +60,11 @@ class Phase:
 
     def factor(self, step: int) -> float:
         """Return the factor of the learning rates at a step of the phase, counted from 0."""
+        rise = min(1.0, (step + 1) / (self.warmup + 1))
         if self.decay == "none":
-            return 1.0
+            return rise
         done = step / self.steps
-        return 1 - done if self.decay == "linear" else (1 + math.cos(math.pi * done)) / 2
+        return rise * (1 - done if self.decay == "linear" else (1 + math.cos(math.pi * done)) / 2)
 
     def stands_still(self, accuracies: Sequence[Sequence[float]]) -> bool:
         """Return whether no module's accuracy rises any more. Shape: `(steps so far, modules)`."""
@@ -106,6 +109,13 @@ def phases(config: Config, batch: int, trained: int = 0) -> list[Phase]:
             raise ConfigError(
                 f"phase {number}: there is nothing below module 1 to cache or to start from"
             )
+        for module in modules:
+            objective = config.objectives[module - 1]
+            if isinstance(objective, UnitsConfig) and objective.of in modules:
+                raise ConfigError(
+                    f"phase {number} trains module {objective.of} and module {module}, which learns"
+                    " its units: train them in two phases"
+                )
         rates = [given.learning_rate or _learning_rate(config, module, batch) for module in modules]
         steps = given.steps or training.steps
         decay = given.decay or training.decay
@@ -117,6 +127,7 @@ def phases(config: Config, batch: int, trained: int = 0) -> list[Phase]:
                 given.stop,
                 tuple(rates),
                 decay,
+                training.warmup,
                 given.warm_start,
                 given.cache,
             )

@@ -1,6 +1,6 @@
 """One step: each module that learns updates straight after its own forward pass."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from gim_audio.config import Config
+from gim_audio.model.module import stop_gradient
+from gim_audio.model.objectives import Score
 from gim_audio.model.ranks import SINGLE_PROCESS, Ranks
 from gim_audio.model.sampling import RandomNumbers
 from gim_audio.model.stack import GreedyInfoMax
@@ -88,7 +90,7 @@ class Step:
         self,
         x: Tensor,
         index: int | Tensor,
-        labels: Tensor | None = None,
+        targets: Mapping[int, Tensor] | None = None,
         branches: Branches = Branches(),  # noqa: B008 - it has no state
     ) -> StepOutput:
         """Run and update.
@@ -97,21 +99,14 @@ class Step:
             x: The input of the first module. Shape: `(batch, frames, channels)`.
             index: The number of the batch, an integer or a tensor of one on the device. It
                 decides on windows and negatives, with the seed and the module.
-            labels: The labels of a supervised objective.
+            targets: What modules are taught, by number.
             branches: The order of the modules; one after another if it is not given.
         """
+        if self.model.reach > 1:
+            return self._overlapping(x, index, targets)
         losses, accuracies = [], []
         numbers = range(self.first, self.last + 1)
-        modules = self.model.greedy_losses(
-            x,
-            RandomNumbers(self.seed, index, self.salt),
-            self.dtype,
-            first=self.first,
-            last=self.last,
-            frozen=[number for number in numbers if number not in self.optimizers],
-            ranks=self.ranks,
-            labels=labels,
-        )
+        modules = self._modules(x, index, targets)
         for _ in numbers:
             with branches.module():
                 number, score, x = next(modules)
@@ -124,10 +119,55 @@ class Step:
                     accuracies.append(scored.accuracy)
                     del scored, score
         branches.join()
-        if not losses:
-            empty = x.new_zeros(0, dtype=torch.float32)
-            return StepOutput(x, empty, empty)
-        return StepOutput(x, torch.stack(losses), torch.stack(accuracies))
+        return _output(x, losses, accuracies)
+
+    def _modules(
+        self, x: Tensor, index: int | Tensor, targets: Mapping[int, Tensor] | None
+    ) -> Iterator[tuple[int, Callable[[], Score] | None, Tensor]]:
+        return self.model.greedy_losses(
+            x,
+            RandomNumbers(self.seed, index, self.salt),
+            self.dtype,
+            first=self.first,
+            last=self.last,
+            frozen=[n for n in range(self.first, self.last + 1) if n not in self.optimizers],
+            ranks=self.ranks,
+            targets=targets,
+        )
+
+    def _overlapping(
+        self, x: Tensor, index: int | Tensor, targets: Mapping[int, Tensor] | None
+    ) -> StepOutput:
+        """Update where a loss trains modules below its own too.
+
+        One graph goes through all modules; each loss goes backward to the weights that it may move
+        and to no others. A module updates when the last loss that reaches it has gone backward.
+        """
+        losses, accuracies, reach = [], [], self.model.reach
+        learning = sorted(self.optimizers)
+        for number, score, given in self._modules(x, index, targets):
+            x = stop_gradient(given)
+            if score is None:
+                continue
+            scored = score()
+            reached = [n for n in learning if number - reach < n <= number]
+            weights = [weight for n in reached for weight in self.optimizers[n].parameters]
+            torch.autograd.backward(scored.loss, inputs=weights, retain_graph=True)
+            losses.append(scored.loss.detach())
+            accuracies.append(scored.accuracy)
+            if number + 1 - reach in self.optimizers:
+                self.apply(self.optimizers[number + 1 - reach])
+        for number in learning:
+            if number > self.last + 1 - reach:  # those that no module above reached
+                self.apply(self.optimizers[number])
+        return _output(x, losses, accuracies)
+
+
+def _output(x: Tensor, losses: list[Tensor], accuracies: list[Tensor]) -> StepOutput:
+    if not losses:
+        empty = x.new_zeros(0, dtype=torch.float32)
+        return StepOutput(x, empty, empty)
+    return StepOutput(x, torch.stack(losses), torch.stack(accuracies))
 
 
 def type_of_products(config: Config) -> torch.dtype:

@@ -17,7 +17,6 @@ from torch import Tensor
 from gim_audio.checkpoints.folders import load_model
 from gim_audio.config import Config
 from gim_audio.devices import give_back_freed_memory, peak_bytes, read_later
-from gim_audio.errors import DataError
 from gim_audio.files import write_text
 from gim_audio.model.stack import GreedyInfoMax
 from gim_audio.packed import Crops, PackedCorpus
@@ -30,7 +29,7 @@ from gim_audio.training.growth import begin_as_below, begin_with, graft
 from gim_audio.training.health import LossWatch, check_weights, diagnose
 from gim_audio.training.inputs import Inputs
 from gim_audio.training.interrupts import Interrupts
-from gim_audio.training.labels import Labels, labels_fingerprint, labels_for
+from gim_audio.training.labels import Targets, labels_fingerprint
 from gim_audio.training.metrics_log import Metrics, line_of, note_start, open_lines, read_accuracies
 from gim_audio.training.optimizers import AdamW, moments, one_for_each
 from gim_audio.training.position import (
@@ -46,9 +45,6 @@ from gim_audio.training.schedule import Phase, phases
 from gim_audio.training.step import Step, type_of_products
 
 __all__ = ["Trainer"]
-
-MOST_UNUSED = 0.5
-"""The share of the audio that may be left out unless somebody asks for more."""
 
 
 @dataclass
@@ -95,8 +91,7 @@ class Trainer:
             batch=config.training.batch * shared,
             seed=config.training.seed,
         )
-        choices = config.objective.classes or config.objective.negatives.number + 1
-        self.watch = LossWatch(len(self.model.stack), math.log(choices))
+        self.watch = LossWatch([module.objective.chance for module in self.model.stack])
         self.experiment = self.checkpointer.experiment
         self.residency = Residency(self.model, self.experiment, self.device)
         self.inputs = Inputs(config, self.crops, self.model, self.device)
@@ -105,14 +100,11 @@ class Trainer:
 
     def plan(self, base: Path | None, init: Path | None) -> None:
         """Plan a run from the beginning. Nothing is written yet."""
-        if self.crops.unused > MOST_UNUSED and self.config.data.short == "refuse":
-            raise DataError(
-                f"{self.corpus.path}: {self.crops.left_out}: {self.crops.advice()}; "
-                "data.short='leave out' trains without them"
-            )
+        if self.config.data.short == "refuse":
+            self.crops.refuse_to_waste()
         updates = [0] * len(self.model.stack)
         self.position = Position(self.corpus.fingerprint, self.crops.batch, updates=updates)
-        self.position.labels = labels_fingerprint(self.config.objective, self.corpus)
+        self.position.labels = labels_fingerprint(self.config.objectives, self.corpus)
         if base is not None:
             self.position.trained = graft(self.config, self.model, base)
         if init is not None:
@@ -140,8 +132,8 @@ class Trainer:
         check_same(self.experiment, self.config)
         self.position = position
         check_corpus(self.experiment, position, self.crops)
-        labels = labels_fingerprint(self.config.objective, self.corpus)
-        check_labels(self.experiment, position, self.corpus, self.config.objective.kind, labels)
+        labels = labels_fingerprint(self.config.objectives, self.corpus)
+        check_labels(self.experiment, position, self.corpus, self.config.objectives, labels)
         position.labels = labels  # a checkpoint of an older version had none
         check_decay(self.experiment, self.config, position)
         self.schedule = phases(self.config, self.crops.batch, position.trained)
@@ -177,14 +169,14 @@ class Trainer:
         self.residency.load(phase.last)
         if phase.warm_start and self.position.phase_step == 0:
             begin_as_below(self.model, phase.modules)
-        batches, labels, step = self._prepare(phase)
+        batches, targets, step = self._prepare(phase)
         history, position = self._history(), self.position
         path = self.experiment / "metrics.jsonl"
         behind, waiting = self._behind(phase), deque[Launched]()
         with open_lines(path, position.step) if self.distribution.writes else nullcontext() as log:
             while not self._over(phase, history):
                 with self.checkpointer.naming_the_last():
-                    newest = self._launch(phase, batches, labels, step)
+                    newest = self._launch(phase, batches, targets, step)
                     waiting.append(newest)
                     due = position.phase_step % self.config.training.checkpoint_every == 0
                     due = due or position.phase_step == phase.steps
@@ -206,8 +198,7 @@ class Trainer:
     def _behind(self, phase: Phase) -> int:
         """Return how many steps are launched before the metrics of one are read.
 
-        A GPU need not wait for them. Processes tell each other theirs at once, and a phase that may
-        stop has to know them.
+        A GPU need not wait, unless processes share a report or the phase may stop.
         """
         alone = self.distribution.count == 1 and phase.stop is None
         return 1 if alone and self.device.type == "cuda" else 0
@@ -224,30 +215,30 @@ class Trainer:
     def _over(self, phase: Phase, history: Sequence[Sequence[float]]) -> bool:
         return self.position.phase_step >= phase.steps or phase.stands_still(history)
 
-    def _prepare(self, phase: Phase) -> tuple[Batches, Labels, Step | GraphedStep]:
-        """Return the input of the modules of a phase, their labels and their step."""
+    def _prepare(self, phase: Phase) -> tuple[Batches, Targets, Step | GraphedStep]:
+        """Return the input of the modules of a phase, their targets and their step."""
         self.optimizers = {}  # of the phase before, whose memory this one may need
         self.model.zero_grad(set_to_none=True)
         give_back_freed_memory()
         part = self.distribution.part(self.crops.batch)
-        batches = (
-            CachedFeed(self._cache(phase), self.device, part)
-            if phase.cache
-            else self.inputs.waveforms(part)
-        )
-        labels = labels_for(self.config.objective, self.model, self.crops, self.device, part)
+        batches = self.inputs.waveforms(part)
+        if phase.cache:
+            batches = CachedFeed(self._cache(phase), self.device, part)
+        targets = self._targets(phase, part)
 
         def costs() -> list[float]:
             self.residency.place(phase.first, phase.last)
-            return measure(self.model, phase, self.config, batches(0), labels(0))
+            return measure(self.model, phase, self.config, batches(0), targets(0))
 
         self._span = first, last = self.distribution.begin(phase, costs, self.say)
         self.residency.place(first, last)
         self.residency.drop_all_but(first, last)
         rates = zip(phase.modules, phase.learning_rates, strict=True)
         learning = {module: rate for module, rate in rates if first <= module <= last}
-        decays = self.config.training.weight_decay
-        self.optimizers = one_for_each(self.model.stack, learning, decays)
+        for module, weights in enumerate(self.model.stack, start=1):
+            weights.train(module in learning)  # a batch norm that stands still is a constant
+        decay = self.config.training.weight_decay
+        self.optimizers = one_for_each(self.model.stack, learning, decay)
         if self.position.phase_step:
             self.checkpointer.restore(self.optimizers, set(phase.modules))
         step = Step(
@@ -261,10 +252,20 @@ class Trainer:
             ranks=self.distribution.ranks,
             salt=self.distribution.salt,
         )
-        graph = self.config.training.cuda_graph == "auto" and self.distribution.count == 1
-        if graph and self.device.type == "cuda":
-            return batches, labels, GraphedStep(step, self.say)
-        return batches, labels, step
+        alone = self.device.type == "cuda" and self.distribution.count == 1
+        if alone and self.config.training.cuda_graph == "auto":
+            return batches, targets, GraphedStep(step, self.say)
+        return batches, targets, step
+
+    def _targets(self, phase: Phase, part: slice) -> Targets:
+        """Return what the modules of a phase are taught; units are learnt when it begins."""
+        units = self.checkpointer.units
+        if self.distribution.writes:
+            self.residency.place(1, phase.last)
+            with self.checkpointer.naming_the_last():
+                units.learn(phase.modules, self.model, self.corpus, self.say)
+        self.distribution.wait()
+        return self.inputs.targets(phase.modules, part, units)
 
     def _cache(self, phase: Phase) -> Cache:
         """Return the cache of the phase's first module, made from that of an earlier phase."""
@@ -277,7 +278,7 @@ class Trainer:
         return caches[-1]
 
     def _launch(
-        self, phase: Phase, batches: Batches, labels: Labels, step: Step | GraphedStep
+        self, phase: Phase, batches: Batches, targets: Targets, step: Step | GraphedStep
     ) -> Launched:
         """Launch a step, which a GPU need not have finished then."""
         started, position = time.perf_counter(), self.position
@@ -288,7 +289,7 @@ class Trainer:
         index = max(position.updates[module - 1] for module in phase.modules)
         last = position.phase_step + 1 == phase.steps
         given = self.distribution.receive(batches, index, last)
-        made = step(given, index, labels(index))
+        made = step(given, index, targets(index))
         position.step, position.phase_step = position.step + 1, position.phase_step + 1
         for module in phase.modules:
             position.updates[module - 1] += 1

@@ -46,7 +46,7 @@ def settings(conf: Path, depth: int, *, greedy: bool) -> Config:
 def measure(config: Config, corpus: PackedCorpus) -> dict[str, list[float]]:
     """Root mean square gradients of each convolution's weights, before and after some updates."""
     torch.manual_seed(config.training.seed)
-    model = build_model(config.model, config.objective)
+    model = build_model(config.model, config.objectives)
     crops = Crops(
         corpus, crop=config.data.crop, hop=config.model.hop, batch=config.training.batch, seed=1
     )

@@ -1,86 +1,70 @@
 """InfoNCE: tell the frame k steps ahead from frames that lie elsewhere (van den Oord et al. 2018).
 
-Beside it, what the paper compares with: a linear classifier of phones or speakers.
+Beside it, CLAPP's hinge loss, which asks of one frame after the other whether it fits.
 
 Shapes: B utterances, T frames in the window, K steps ahead, N negatives, C channels of frames, H
 channels of contexts.
 """
 
 import functools
-from abc import ABC, abstractmethod
-from dataclasses import dataclass
+import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gim_audio.config import HingeConfig, InfoNCEConfig, NegativesConfig
+from gim_audio.errors import ConfigError
 from gim_audio.gradients import Compare, Predict
-from gim_audio.model.geometry import Geometry
+from gim_audio.model.objectives.base import Objective, Place, Score, register
+from gim_audio.model.objectives.predictors import predictor
 from gim_audio.model.ranks import SINGLE_PROCESS, Ranks, gather
 from gim_audio.model.sampling import Sampler
 
-__all__ = ["Classify", "InfoNCE", "Objective", "Score"]
+__all__ = ["Hinge", "InfoNCE"]
+
+TEMPERATURE = 0.1
+"""The temperature that learning begins with."""
 
 
-@dataclass(frozen=True)
-class Score:
-    """The score of a batch: the loss, and the share of right choices. Shape of each: `()`."""
-
-    loss: Tensor
-    accuracy: Tensor
-
-
-class Objective(nn.Module, ABC):
-    """The objective that trains a module."""
-
-    def numbers(self, frames: int, batch: int) -> int:  # noqa: ARG002 - most draw nothing
-        """Return the number of random numbers that `score` takes for a batch of utterances."""
-        return 0
-
-    @abstractmethod
-    def score(
-        self,
-        z: Tensor,
-        c: Tensor,
-        numbers: Tensor,
-        labels: Tensor | None = None,
-        ranks: Ranks = SINGLE_PROCESS,
-    ) -> Score:
-        """Score a batch, with a gradient for the loss.
-
-        Args:
-            z: The frames. Shape: `(B, frames, C)`.
-            c: The contexts; `z` itself where a module has none. Shape: `(B, frames, H)`.
-            numbers: Random integers for what is drawn by chance: see `Sampler.draw`. Shape:
-                `(self.numbers(…) or more,)`.
-            labels: The labels of a supervised objective, -1 where there is none. Shape:
-                `(B, slower frames)` of phones, or `(B,)` of speakers.
-            ranks: The processes that share the batch. The mean of their scores is what one process
-                would find that has all utterances.
-        """
-
-
+@register(InfoNCEConfig)
 class InfoNCE(Objective):
     """The loss -log softmax of (W_k c_t)ᵀ z_{t+k} among negatives.
 
     It is averaged over t and the batch, then over k. Where there are more frames than the sampler's
     window, contexts and positives come from one random window, negatives from everywhere.
 
-    Args:
-        width: The number of channels H of the contexts.
-        channels: The number of channels C of the frames.
+    Attributes:
         sampler: The choice of window and negatives, with the number K of steps ahead.
+        stride: The frames from one step to the next, and from one frame of the window to the next.
     """
 
-    def __init__(self, width: int, channels: int, sampler: Sampler) -> None:
+    def __init__(self, config: InfoNCEConfig, place: Place) -> None:
         super().__init__()
-        self.sampler = sampler
-        self.heads = nn.Parameter(torch.empty(sampler.steps_ahead, channels, width))  # W_k
+        negatives, steps, width = config.negatives, config.steps_ahead, place.width
+        self.sampler = Sampler(negatives.kind, negatives.number, config.window, steps)
+        self.chance = math.log(1 + negatives.number)
+        self.stride = 1
+        if config.horizon is not None:
+            step = config.horizon / steps * place.rate / 1000  # in samples
+            self.stride = max(1, round(step / place.own.hop))
+        self.heads = nn.Parameter(torch.empty(steps, place.channels, width))  # W_k
         nn.init.uniform_(self.heads, -(width**-0.5), width**-0.5)  # as torch.nn.Linear
+        self.predictor = predictor(config.predictor, width)
+        self.scaled, self.temperature = config.temperature is not None, 1.0
+        self.log_temperature: nn.Parameter | None = None
+        if config.temperature == "learnt":
+            self.log_temperature = nn.Parameter(torch.tensor(math.log(TEMPERATURE)))
+        elif config.temperature is not None:
+            self.temperature = config.temperature
 
     def numbers(self, frames: int, batch: int) -> int:
         """See `Objective.numbers`."""
-        return self.sampler.count(frames, batch)
+        return self.sampler.count(self._spread(frames), batch)
+
+    def _spread(self, frames: int) -> int:
+        """Return the number of every `stride`-th of some frames."""
+        return -(-frames // self.stride)
 
     def forward(
         self,
@@ -101,8 +85,12 @@ class InfoNCE(Objective):
             ignored: True where a negative of the pool is the frame itself. Shape: `(T, B, N)`.
         """
         (frames, batch, _), steps = contexts.shape, len(self.heads)
+        if self.predictor is not None:
+            contexts = self.predictor(contexts)
         # Of the frame at t, the predictions W_k c_{t-k} for k = 1 … K. Shape: (T · B, K, C).
         predictions = Predict.apply(contexts.flatten(0, 1), self.heads, batch)
+        if self.scaled:
+            predictions = F.normalize(predictions, dim=-1)
         if candidates.ndim == 4:
             scores = Compare.apply(predictions, candidates.flatten(0, 1))
         else:
@@ -113,6 +101,18 @@ class InfoNCE(Objective):
             if ignored is not None:
                 shared = shared.masked_fill(ignored[:, :, None], float("-inf"))
             scores = torch.cat([scores, shared], dim=3)
+        if self.log_temperature is not None:
+            scores = scores * torch.exp(-self.log_temperature)
+        elif self.scaled:
+            scores = scores / self.temperature
+        return self.judge(scores)
+
+    def judge(self, scores: Tensor) -> Score:
+        """Return loss and accuracy. Shape: `(T, B, K, 1 + N)`, of which the first is the positive.
+
+        A score of minus infinity is no candidate.
+        """
+        frames, batch, steps, _ = scores.shape
         right = scores[..., 0] > scores[..., 1:].amax(3)
         share, less = _share(frames, batch, steps, scores.device)
         loss = (scores.log_softmax(3)[..., 0] * less).sum()
@@ -123,23 +123,39 @@ class InfoNCE(Objective):
         z: Tensor,
         c: Tensor,
         numbers: Tensor,
-        labels: Tensor | None = None,  # noqa: ARG002 - others are taught
+        target: Tensor | None = None,  # noqa: ARG002 - others are taught
         ranks: Ranks = SINGLE_PROCESS,
+        hidden: Tensor | None = None,  # noqa: ARG002 - or hide
     ) -> Score:
-        """See `Objective.score`. There are more frames than steps ahead."""
+        """See `Objective.score`.
+
+        Raises:
+            ConfigError: There are no more frames than steps ahead.
+        """
+        own = c is z
+        if self.stride > 1:
+            z = z[:, :: self.stride]
+        if self.scaled:
+            z = F.normalize(z, dim=-1)
+        c = z if own else c[:, :: self.stride]
         batch, frames, _ = z.shape
+        if frames <= self.sampler.steps_ahead:
+            raise ConfigError(
+                f"objective.steps_ahead: {self.sampler.steps_ahead} steps of {self.stride} frames,"
+                f" and a crop has {frames} such steps: take a longer data.crop"
+            )
         draw = self.sampler.draw(frames, batch * ranks.count, numbers)
         parts = [draw.part(rank, batch) for rank in range(ranks.count)]
         asked = [
             [
-                *([part.window] if c is z else []),
+                *([part.window] if own else []),
                 part.candidates,
                 *([part.pool] if self.sampler.kind == "pool" else []),
             ]
             for part in parts
         ]
         found = list(gather(z, asked, ranks))
-        if c is z:
+        if own:
             contexts = found.pop(0)
         else:
             times = draw.last - torch.arange(len(draw.window), device=c.device)
@@ -162,46 +178,27 @@ def _share(frames: int, batch: int, steps: int, device: torch.device) -> tuple[T
     return share, -share
 
 
-class Classify(Objective):
-    """The cross-entropy of a linear classifier of phones, or of the speaker of a crop.
+@register(HingeConfig)
+class Hinge(InfoNCE):
+    """CLAPP's loss max(0, m - s) + max(0, m + s'), of a positive's score s and one negative's s'.
 
-    Phones have the rate of the last convolution: frames of a faster module are averaged around
-    theirs. For a speaker, all frames are averaged.
-
-    Args:
-        width: The number of channels H of the contexts.
-        classes: The number of classes.
-        own: The geometry of the contexts.
-        grid: The geometry of the labels.
+    Illing et al. (2021) let one saccade decide which of the two a step computes; both are computed
+    here, and averaged. The accuracy is the share of scores with the right sign.
     """
 
-    def __init__(self, width: int, classes: int, own: Geometry, grid: Geometry) -> None:
-        super().__init__()
-        self.linear = nn.Linear(width, classes)
-        self.first, self.ratio = own.under(grid)
+    def __init__(self, config: HingeConfig, place: Place) -> None:
+        same = InfoNCEConfig(
+            steps_ahead=config.steps_ahead,
+            negatives=NegativesConfig(number=1),
+            window=max(128, config.steps_ahead + 1),
+        )
+        super().__init__(same, place)
+        self.margin = self.chance = config.margin
 
-    def score(
-        self,
-        z: Tensor,  # noqa: ARG002 - a classifier sees contexts
-        c: Tensor,
-        numbers: Tensor,  # noqa: ARG002 - and draws nothing
-        labels: Tensor | None = None,
-        ranks: Ranks = SINGLE_PROCESS,
-    ) -> Score:
-        """See `Objective.score`. It is computed in float32."""
-        assert labels is not None  # noqa: S101 - the trainer knows the objective
-        if labels.dim() == 1:
-            pooled = c.mean(1, dtype=torch.float32)
-        else:
-            (batch, frames, _), last = c.shape, self.first + labels.shape[1] * self.ratio
-            before = c[:, :1].expand(-1, max(0, -self.first), -1)
-            after = c[:, -1:].expand(-1, max(0, last - frames), -1)
-            covered = torch.cat([before, c[:, max(0, self.first) : last], after], dim=1)
-            pooled = covered.view(batch, labels.shape[1], self.ratio, -1).mean(
-                2, dtype=torch.float32
-            )
-        answers = self.linear(pooled)
-        answers, labels = answers.flatten(0, -2), labels.flatten()
-        known = ranks.total((labels >= 0).sum()).clamp(min=1) / ranks.count
-        loss = F.cross_entropy(answers, labels, ignore_index=-1, reduction="sum") / known
-        return Score(loss, (answers.argmax(1) == labels).sum() / known)
+    def judge(self, scores: Tensor) -> Score:
+        """See `InfoNCE.judge`."""
+        share, _ = _share(*scores.shape[:3], scores.device)
+        signs = torch.tensor([1.0, -1.0], device=scores.device)
+        fits = (scores * signs).movedim(3, 0)
+        loss = (F.relu(self.margin - fits) * share).sum() / 2
+        return Score(loss, ((fits > 0) * share).sum() / 2)
