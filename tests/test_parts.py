@@ -254,6 +254,7 @@ STACKS = [
     ["model.context={kind: residual, hidden: 6, layers: 3, kernel: 3, lookahead: 40}"],
     ["model.context={kind: residual, hidden: 6, layers: 3, kernel: 3}", "model.norm=channel"],
     ["model.context={hidden: 6, stacked: 2}", "model.activation=gelu", "model.norm=batch"],
+    ["model.activation=log"],
     [
         "model.context={kind: residual, hidden: 6, layers: 2, lookahead: 20}",
         "model.added=[{kind: residual, hidden: 5, layers: 2, lookahead: 30}]",

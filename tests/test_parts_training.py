@@ -38,6 +38,7 @@ PARTS = {
     "reach": ["model.reach=2"],
     "channel norm": ["model.norm=channel", "model.activation=gelu"],
     "batch norm": ["model.norm=batch"],
+    "log": ["model.activation=log"],
     "bigru": ["model.context={hidden: 6, bidirectional: true, stacked: 2}"],
     "warm-up": ["training.warmup=3", "training.decay=cosine"],
 }
@@ -77,6 +78,8 @@ def test_every_part_learns_and_resumes_to_the_bit(spoken, tmp_path, part):
         for name in ("model", "optimizer"):
             one, two = (weights(tmp_path / e, name) for e in ("whole", "parts"))
             assert all(torch.equal(one[key], two[key]) for key in one)
+    short = ["training.precision=bf16-emulated", "training.steps=2"]
+    train(config(tmp_path, *PARTS[part], *short), spoken, tmp_path / "bf16", say=quiet)
     before = load_file(tmp_path / "whole/step-000000/model.safetensors")
     after = weights(tmp_path / "whole")
     for number in range(6):

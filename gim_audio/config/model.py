@@ -68,7 +68,8 @@ class ModelConfig(Section):
     norm: Literal["none", "channel", "batch"] = "none"
     """The normalisation after each convolution: over the channels of a frame, or over the frames of
     a batch."""
-    activation: Literal["relu", "gelu"] = "relu"
+    activation: Literal["relu", "gelu", "log"] = "relu"
+    """What follows: max(0, x), a GELU, or log(1 + max(0, x)), which compresses as log mel does."""
     context: ContextConfig = ContextConfig()
     isolate_after: tuple[Positive, ...] = (1, 2, 3, 4, 5)
     reach: Positive = 1

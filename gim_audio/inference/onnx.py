@@ -160,7 +160,12 @@ class _Graph:
 
     def activation(self, x: str, block: ConvBlock) -> str:
         """Any shape, which stays."""
-        return self._gelu(x) if block.gelu else self.node("Relu", x)
+        if block.activation == "gelu":
+            return self._gelu(x)
+        y = self.node("Relu", x)
+        if block.activation == "log":
+            y = self.node("Log", self.node("Add", y, self.weight(torch.tensor(1.0))))
+        return y
 
     def _layer_norm(self, x: str, norm: nn.LayerNorm) -> str:
         """Shape: `(…, channels)`, which stays."""

@@ -30,7 +30,7 @@ class ConvBlock(nn.Module):
         padding: The number of zeros before the first and after the last frame of the input.
         norm: `channel` normalises each frame over its channels (as CPC's successors, Rivière et al.
             2020), `batch` each channel over the frames of a batch.
-        activation: `relu` or `gelu`.
+        activation: `relu`, `gelu`, or `log` for log(1 + max(0, x)).
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class ConvBlock(nn.Module):
             self.norm = nn.LayerNorm(width)
         elif norm == "batch":
             self.norm = nn.BatchNorm1d(width)
-        self.gelu = activation == "gelu"
+        self.activation = activation
 
     def forward(
         self, x: Tensor, state: Tensor | None = None, *, last: bool = True
@@ -107,7 +107,10 @@ class ConvBlock(nn.Module):
             z = self.norm(z.transpose(1, 2)).to(z.dtype).transpose(1, 2)  # (B, T', width)
         elif self.norm is not None:
             z = self.norm(z).to(z.dtype)
-        return F.gelu(z) if self.gelu else F.relu(z, inplace=True)
+        if self.activation == "gelu":
+            return F.gelu(z)
+        z = F.relu(z, inplace=True)
+        return z.log1p() if self.activation == "log" else z
 
     def geometry(self, below: Geometry) -> Geometry:
         """Return the geometry of the frames, given that of the input."""

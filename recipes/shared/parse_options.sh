@@ -28,7 +28,7 @@ while [ $# -gt 0 ]; do
   esac
 done
 # A relative path that exists where the user called from is meant from there, else from the recipe's folder.
-for option in corpus labels lists conf; do
+for option in corpus probes labels lists conf; do
   [ "$called_from" != "$PWD" ] || break
   [[ " $options " == *" $option "* ]] || continue
   value=${!option}
@@ -38,7 +38,7 @@ for option in corpus labels lists conf; do
   esac
 done
 for option in stage stop_stage nj nproc; do
-  if [[ ! ${!option} =~ ^[0-9]+$ ]]; then
+  if [[ ! ${!option-0} =~ ^[0-9]+$ ]]; then
     echo "$0: --${option/_/-} ${!option}: a whole number is needed" >&2
     exit 2
   fi

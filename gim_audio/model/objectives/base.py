@@ -15,7 +15,7 @@ from gim_audio.config import ObjectiveConfig, register_kind
 from gim_audio.model.geometry import Geometry
 from gim_audio.model.ranks import SINGLE_PROCESS, Ranks
 
-__all__ = ["Objective", "Place", "Score", "build_objective", "register", "to_grid"]
+__all__ = ["Objective", "Place", "Score", "build_objective", "products_like", "register", "to_grid"]
 
 
 @dataclass(frozen=True)
@@ -137,6 +137,11 @@ def register(config: type[ObjectiveConfig]) -> Callable[[Implementation], Implem
 def build_objective(config: ObjectiveConfig, place: Place) -> Objective:
     """Return the objective of a module."""
     return _BUILDERS[type(config)](config, place)
+
+
+def products_like(c: Tensor) -> torch.autocast:
+    """Return a context that computes products in the type of some contexts."""
+    return torch.autocast(c.device.type, dtype=c.dtype, enabled=c.dtype != torch.float32)
 
 
 def to_grid(c: Tensor, own: Geometry, grid: Geometry, frames: int) -> Tensor:

@@ -12,7 +12,14 @@ from torch import Tensor, nn
 
 from gim_audio.config import PhonesConfig, SpeakersConfig, UnitsConfig
 from gim_audio.errors import ConfigError
-from gim_audio.model.objectives.base import Objective, Place, Score, register, to_grid
+from gim_audio.model.objectives.base import (
+    Objective,
+    Place,
+    Score,
+    products_like,
+    register,
+    to_grid,
+)
 from gim_audio.model.ranks import SINGLE_PROCESS, Ranks
 
 __all__ = ["Classify", "Units"]
@@ -112,7 +119,8 @@ class Units(Objective):
         counted = torch.ones_like(target, dtype=torch.bool)
         if self.spans is not None and hidden is not None:
             counted = to_grid(hidden[:, :, None], *grids, frames)[:, :, 0] == 1
-        answers = self.linear(to_grid(c, *grids, frames).to(c.dtype)).float()
+        with products_like(c):
+            answers = self.linear(to_grid(c, *grids, frames)).float()
         answers = answers.view(len(c), frames, len(self.ahead), self.number)
         asked = torch.stack(
             [shifted(target, k, -1).masked_fill(~counted, -1) for k in self.ahead], dim=2

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from gim_audio.config import HingeConfig, InfoNCEConfig, NegativesConfig
 from gim_audio.errors import ConfigError
 from gim_audio.gradients import Compare, Predict
-from gim_audio.model.objectives.base import Objective, Place, Score, register
+from gim_audio.model.objectives.base import Objective, Place, Score, products_like, register
 from gim_audio.model.objectives.predictors import predictor
 from gim_audio.model.ranks import SINGLE_PROCESS, Ranks, gather
 from gim_audio.model.sampling import Sampler
@@ -86,7 +86,8 @@ class InfoNCE(Objective):
         """
         (frames, batch, _), steps = contexts.shape, len(self.heads)
         if self.predictor is not None:
-            contexts = self.predictor(contexts)
+            with products_like(contexts):
+                contexts = self.predictor(contexts).to(contexts.dtype)
         # Of the frame at t, the predictions W_k c_{t-k} for k = 1 … K. Shape: (T · B, K, C).
         predictions = Predict.apply(contexts.flatten(0, 1), self.heads, batch)
         if self.scaled:

@@ -3,6 +3,7 @@
 Shapes: T frames of the window, from the last to the first, B utterances, H channels.
 """
 
+import torch
 from torch import Tensor, nn
 
 __all__ = ["predictor"]
@@ -25,7 +26,8 @@ class _Forward(nn.Module):
 
 class _Recurrent(_Forward):
     def _run(self, contexts: Tensor) -> Tensor:
-        found: Tensor = self.network(contexts)[0]
+        with torch.autocast(contexts.device.type, enabled=False):  # as in `GRUContext`
+            found: Tensor = self.network(contexts.float())[0]
         return found
 
 

@@ -9,7 +9,14 @@ from torch import Tensor, nn
 
 from gim_audio.config import SpectraConfig
 from gim_audio.model.mel import log_mel
-from gim_audio.model.objectives.base import Objective, Place, Score, register, to_grid
+from gim_audio.model.objectives.base import (
+    Objective,
+    Place,
+    Score,
+    products_like,
+    register,
+    to_grid,
+)
 from gim_audio.model.ranks import SINGLE_PROCESS, Ranks
 
 __all__ = ["Spectra"]
@@ -50,10 +57,12 @@ class Spectra(Objective):
         target = log_mel(target, place.rate, place.grid, frames, self.bands)
         mean, deviation = target.mean((0, 1)), target.std((0, 1))
         target = (target - mean) / deviation.clamp(min=1e-3)
-        x = to_grid(c, place.own, place.grid, frames).to(c.dtype)
-        if self.hidden_layer is not None:
-            x = F.relu(self.hidden_layer(x))
-        made = self.linear(x).float().view(len(c), frames, len(self.ahead), self.bands)
+        x = to_grid(c, place.own, place.grid, frames)
+        with products_like(c):
+            if self.hidden_layer is not None:
+                x = F.relu(self.hidden_layer(x))
+            made = self.linear(x).float()
+        made = made.view(len(c), frames, len(self.ahead), self.bands)
         errors, sizes = [], []
         for index, ahead in enumerate(self.ahead):
             first, last = max(0, -ahead), min(frames, frames - ahead)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from gim_audio.config import VICRegConfig
 from gim_audio.errors import ConfigError
-from gim_audio.model.objectives.base import Objective, Place, Score, register
+from gim_audio.model.objectives.base import Objective, Place, Score, products_like, register
 from gim_audio.model.ranks import SINGLE_PROCESS, Ranks
 
 __all__ = ["VICReg"]
@@ -58,7 +58,8 @@ class VICReg(Objective):
                 " data.crop"
             )
         times = numbers[0] % (frames - length + 1) + torch.arange(length, device=c.device)
-        projected = self.project(c.index_select(1, times)).float()
+        with products_like(c):
+            projected = self.project(c.index_select(1, times)).float()
         one = projected[:, : -self.apart].flatten(0, 1)
         other = projected[:, self.apart :].flatten(0, 1)
         return self.forward(one, other)

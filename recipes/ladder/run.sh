@@ -1,0 +1,85 @@
+#!/usr/bin/env bash
+# Many ways of learning, one change at a time and each for as many minutes of one core, on the same speech.
+#
+#   ./run.sh --corpus FOLDER --probes FOLDER --labels FILE [--rungs "NAME …"] [--minutes M] [--workers N] [--seeds "S …"]
+#            [--decisive "NAME …"] [--name NAME] [--stage N] [--stop-stage M] [--nj J]
+#
+#   --corpus    a folder that holds LibriSpeech/train-clean-100, whole or in part: what is learnt from
+#   --probes    another one, whose utterances by the CPC authors' lists are probed: a part of the training list chooses,
+#               the test list reports. No speaker of the test list is learnt from, nor an utterance of the other
+#   --labels    phone alignments of the probes
+#   --minutes   of one core for each rung
+#   --workers   rungs that learn at the same time, a core for each
+#   --decisive  rungs that are measured on the test list
+#   stages: 1 data, 2 learn and choose (rungs.yaml), 3 test, 4 report (LADDER.md)
+#
+# An interrupted run continues where it was when it is started again.
+set -euo pipefail
+called_from=$PWD
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+stage=1 stop_stage=4 nj=2
+corpus=../librispeech/data/corpora probes='' labels='' lists=../../data/librispeech
+rungs='' decisive='' minutes=6 workers=2 seeds=1
+name=ladder
+options="stage stop_stage nj corpus probes labels lists rungs decisive minutes workers seeds name"
+. ../shared/parse_options.sh
+. ./path.sh
+. ./cmd.sh
+. ../shared/stages.sh
+
+exp=exp/$name data=data/$name
+[ -n "$probes" ] || probes=$corpus
+[ -n "$rungs" ] || rungs=$(python ladder.py names)
+[ -n "$decisive" ] || decisive=$rungs
+
+data() {
+  local part
+  unless $data/all gim-audio data librispeech "$corpus" $data/all --subset train-clean-100
+  for part in train test; do
+    unless $data/probes_$part gim-audio data librispeech "$probes" $data/probes_$part --subset train-clean-100 \
+      --utterances "$lists/cpc_$part.txt"
+  done
+  # Not the speakers of the test list, and not the utterances that choose.
+  awk 'FILENAME ~ /probes_test/ { heard[$2]; next } FILENAME ~ /probes_train/ { seen[$1]; next }
+    !($2 in heard) && !($1 in seen) { print $1 }' \
+    $data/probes_test/utt2spk $data/probes_train/utt2spk $data/all/utt2spk >$data/learnt_from.txt
+  unless $data/train gim-audio data librispeech "$corpus" $data/train --subset train-clean-100 \
+    --utterances $data/learnt_from.txt
+  split $data/probes_train $data/fit $data/valid --by speakers --share 0.8
+  for part in train probes_train probes_test fit valid; do
+    unless $data/packed/$part gim-audio pack $data/$part $data/packed/$part --nj "$nj"
+  done
+  for part in probes_train probes_test fit valid; do
+    gim-audio data labels $data/packed/$part "$labels"
+  done
+}
+
+learn() {
+  local rung seed
+  for seed in $seeds; do
+    for rung in $rungs; do echo "$rung $seed"; done
+  done | xargs -P "$workers" -L 1 python ladder.py learn --data $data/packed --exp "$exp" --minutes "$minutes"
+}
+
+try() {
+  local rung seed baseline
+  for seed in $seeds; do
+    for rung in $decisive; do echo "$rung $seed"; done
+  done | xargs -P "$workers" -L 1 python ladder.py try --data $data/packed --exp "$exp"
+  for baseline in mfcc mfcc+cmvn fbank+cmvn; do
+    python ladder.py baseline $baseline --data $data/packed --exp "$exp"
+  done
+}
+
+report() {
+  python ladder.py report --exp "$exp" --minutes "$minutes" --out LADDER.md
+  echo "the table: recipes/ladder/LADDER.md"
+}
+
+corpus_options="corpus probes labels lists"
+run_stage 1 data $corpus_options
+run_stage 2 learn $corpus_options minutes rungs seeds
+run_stage 3 try $corpus_options minutes decisive seeds
+rm -f "$exp/.done.report" # it takes seconds, and there may be new results
+run_stage 4 report
