@@ -8,12 +8,13 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import TINY
+from conftest import ROOT, TINY
 from safetensors.torch import load_file
 from test_probes import noisy_data
 
 from gim_audio.checkpoints.folders import load_model, resolve
 from gim_audio.config import load
+from gim_audio.config.objectives import ENTRY_POINTS
 from gim_audio.errors import CheckpointError, ConfigError
 from gim_audio.featurize import Featurizer
 from gim_audio.packed import PackedCorpus, pack
@@ -150,44 +151,19 @@ def test_more_units_than_frames(spoken, tmp_path):
         )
 
 
-OUTSIDE = '''
-"""Slowness: neighbouring frames alike, with a spread of one."""
-
-from typing import Literal
-
-import torch
-
-from gim_audio.config import ObjectiveConfig
-from gim_audio.model.objectives import Objective, Score, register
-
-
-class SlownessConfig(ObjectiveConfig):
-    kind: Literal["slowness"] = "slowness"
-    spread: float = 1.0
-
-
-@register(SlownessConfig)
-class Slowness(Objective):
-    def __init__(self, config, place):
-        super().__init__()
-        self.spread = config.spread
-
-    def score(self, z, c, numbers, target=None, ranks=None, hidden=None):
-        c = c.float()
-        change = (c[:, 1:] - c[:, :-1]).square().mean()
-        lacking = torch.relu(self.spread - c.std((0, 1))).mean()
-        return Score(change + lacking, 1 - lacking.detach() / self.spread)
-'''
+MANUAL = (ROOT / "docs/parts.md").read_text()
+OUTSIDE = MANUAL.split("```python\n")[1].split("```")[0]
+"""The file that the documentation shows."""
 
 
 def test_an_objective_of_ones_own(spoken, tmp_path):
-    """One file and one entry point, installed as pip would, and the command line of a user."""
+    """One file and one entry point, as the documentation has them and pip would install them."""
     site = tmp_path / "site"
     (site / "slowness-1.0.dist-info").mkdir(parents=True)
     (site / "slowness.py").write_text(OUTSIDE)
     (site / "slowness-1.0.dist-info/METADATA").write_text("Name: slowness\nVersion: 1.0\n")
     (site / "slowness-1.0.dist-info/entry_points.txt").write_text(
-        "[gim_audio.objectives]\nslowness = slowness\n"
+        f"[{ENTRY_POINTS}]\nslowness = slowness\n"
     )
     (tmp_path / "c.yaml").write_text(TINY)
     command = [

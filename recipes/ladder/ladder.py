@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from page import write_page
 
 HERE = Path(__file__).resolve().parent
 RUNGS: dict[str, dict[str, Any]] = yaml.safe_load((HERE / "rungs.yaml").read_text())
@@ -148,6 +149,8 @@ def main() -> None:
         fit, held = options.data / "fit", options.data / "valid"
         evaluate(options.name, fit, held, folder / "results/valid", FRAMES, "phones")
         test(options.name, folder, options.data)
+    else:
+        write_page(options.exp, RUNGS, options.minutes, options.out)
 
 
 if __name__ == "__main__":
