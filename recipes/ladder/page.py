@@ -31,11 +31,13 @@ def estimate(row: dict[str, Any], key: str) -> Estimate:
     return Estimate(row[key], row[key], row["interval"], row["halves"])
 
 
-def change(new: dict[str, Any], old: dict[str, Any]) -> tuple[float, float]:
+def change(new: dict[str, Any], old: dict[str, Any]) -> str:
     """Return by how many points a rung exceeds another, and half the width of the interval."""
     one, other = (estimate(r["modules"][-1], "accuracy") for r in (new, old))
-    half = 100 * difference(one, other, len(new["speakers"]))
-    return 100 * (one.value - other.value), half
+    points = f"{100 * (one.value - other.value):+.1f}"
+    if not one.halves:  # too few speakers
+        return points
+    return f"{points} ± {100 * difference(one, other, len(new['speakers'])):.1f}"
 
 
 def seeds(exp: Path, name: str) -> list[Path]:
@@ -65,8 +67,7 @@ def row_of(exp: Path, name: str, rungs: dict[str, dict[str, Any]]) -> list[str]:
         new, old = (record(run, "valid", "phones") for run in same[0])
         assert new is not None  # noqa: S101 - `seeds` has looked
         assert old is not None  # noqa: S101
-        step, half = change(new, old)
-        beside = f"{step:+.1f} ± {half:.1f}"
+        beside = change(new, old)
     took = f"{mean(known):.1f}" if known else "resumed"
     return [*cells, took, figure, beside, "kept" if kept else ""]
 
