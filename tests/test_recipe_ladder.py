@@ -78,6 +78,8 @@ def test_rungs_learn_and_are_compared(ladder, tmp_path, monkeypatch):
     below = next(float(line.split("|")[5]) for line in lines if line.startswith("| base |"))
     figure, change = row.split("|")[5:7]
     assert 0 < float(figure) <= 100
-    assert float(change.split("±")[0]) == pytest.approx(float(figure) - below, abs=0.11)  # both are rounded
+    assert float(change.split("±")[0]) == pytest.approx(
+        float(figure) - below, abs=0.11
+    )  # both are rounded
     assert any(line.startswith("| base |") and "| kept |" in line for line in lines)
     assert any(line.startswith("| later |") and "| not run |" in line for line in lines)

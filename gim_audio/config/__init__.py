@@ -15,6 +15,7 @@ from gim_audio.config.objectives import (
 )
 from gim_audio.config.reading import count_of, load, read_yaml, short
 from gim_audio.config.schema import (
+    AugmentConfig,
     Config,
     DataConfig,
     PhaseConfig,
@@ -24,6 +25,7 @@ from gim_audio.config.schema import (
 )
 
 __all__ = [
+    "AugmentConfig",
     "Config",
     "ContextConfig",
     "ConvolutionConfig",

@@ -15,6 +15,27 @@ from gim_audio.config.section import Positive, Section
 Precision = Literal["auto", "fp32", "tf32", "bf16", "bf16-emulated"]
 
 
+Decibels = tuple[float, float]
+
+
+class AugmentConfig(Section):
+    """Changes to what predicts, not to what is predicted (Kharitonov et al. 2020)."""
+
+    share: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """The share of crops that each change is made to."""
+    warp: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    """The largest share by which frequencies are stretched or squeezed, as by a shorter or longer
+    vocal tract (Jaitly and Hinton 2013)."""
+    reject: Annotated[float, Field(ge=0)] = 0.0
+    """The width in Hz of a band that is removed."""
+    reverb: Annotated[float, Field(ge=0, le=5)] = 0.0
+    """The longest reverberation, in seconds to -60 dB."""
+    babble: Decibels | None = None
+    """The lowest and highest level of the speech above a mixture of other crops, in dB."""
+    noise: Decibels | None = None
+    """The same above white noise."""
+
+
 class DataConfig(Section):
     """Training examples."""
 
@@ -23,6 +44,9 @@ class DataConfig(Section):
     short: Literal["refuse", "leave out"] = "refuse"
     """Utterances shorter than a crop are left out of training. Where they are more than half of the
     audio, `refuse` stops before training, and `leave out` trains on the others."""
+    augment: AugmentConfig | None = None
+    """Changes to the waveforms that modules take. Targets are of the waveforms as they were, and
+    where frames are compared with predictions, so are these: such a module runs on both."""
     on_device: Literal["auto", "always", "never"] = "auto"
     """The place of the packed corpus: on the device (`always`) or not (`never`); `auto` keeps it on
     a GPU of which it takes at most half."""
@@ -122,6 +146,9 @@ class Config(Section):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         self._fit_objectives()
+        phases = self.training.schedule if isinstance(self.training.schedule, tuple) else ()
+        if self.data.augment and (self.training.cache or any(phase.cache for phase in phases)):
+            raise ValueError("data.augment changes waveforms in every step: there is no cache")
         if self.training.parallel != "none":
             self._fit_processes()
         for name in ("learning_rate", "weight_decay"):

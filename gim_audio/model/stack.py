@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gim_audio.model.geometry import Geometry
 from gim_audio.model.layers import zero_beyond
-from gim_audio.model.module import GreedyModule, ModuleState, stop_gradient
+from gim_audio.model.module import GreedyModule, ModuleOutput, ModuleState, stop_gradient
 from gim_audio.model.objectives import Objective, Score
 from gim_audio.model.ranks import SINGLE_PROCESS, Ranks
 from gim_audio.model.sampling import RandomNumbers
@@ -111,6 +111,7 @@ class GreedyInfoMax(nn.Module):
         frozen: Collection[int] = (),
         ranks: Ranks = SINGLE_PROCESS,
         targets: Mapping[int, Tensor] | None = None,
+        paired: bool = False,
     ) -> Iterator[tuple[int, Callable[[], Score] | None, Tensor]]:
         """Yield each module's number, a function that scores it, and its output.
 
@@ -128,18 +129,22 @@ class GreedyInfoMax(nn.Module):
             frozen: Modules that run but have no score (None) and no gradient.
             ranks: The processes that share the batch.
             targets: What objectives are taught, by the number of the module: see `Objective.score`.
+            paired: True where the second half of `x` are the same utterances before they were
+                changed: see `DataConfig.augment`.
         """
         hidden: Tensor | None = None
-        numbers = self._numbers(x, random, first, last or len(self.stack), frozen, ranks)
+        batch = len(x) // 2 if paired else len(x)
+        numbers = self._numbers(x[:batch], random, first, last or len(self.stack), frozen, ranks)
         for number, module in enumerate(self.stack[first - 1 : last], start=first):
             learns = number not in frozen
             score: Callable[[], Score] | None = None
             hide: Callable[[Tensor], Tensor] | None = None
             frames = module.frames(x.shape[1])
             if hidden is None and number in numbers and module.objective.hides:
-                hidden = self._hidden(module.objective, frames, len(x), numbers[number], ranks)
+                hidden = self._hidden(module.objective, frames, batch, numbers[number], ranks)
                 if hidden is not None:
-                    hide = partial(module.objective.hide, hidden=hidden)
+                    unchanged = hidden.new_zeros(len(x) - batch, frames)
+                    hide = partial(module.objective.hide, hidden=torch.cat([hidden, unchanged]))
             elif hidden is not None and frames != hidden.shape[1]:
                 hidden = None  # what a convolution above makes has frames of another rate
             with autocast(x, dtype), torch.set_grad_enabled(learns and torch.is_grad_enabled()):
@@ -147,8 +152,7 @@ class GreedyInfoMax(nn.Module):
             if learns:
                 score = partial(
                     module.objective.score,
-                    made.frames,
-                    made.contexts,
+                    *_compared(made, batch, paired=paired and module.objective.compares),
                     numbers[number],
                     (targets or {}).get(number),
                     ranks,
@@ -214,3 +218,10 @@ class GreedyInfoMax(nn.Module):
 def autocast(x: Tensor, dtype: torch.dtype) -> torch.autocast:
     """Return a context that computes products in `dtype` on the device of `x`."""
     return torch.autocast(x.device.type, dtype=dtype, enabled=dtype != torch.float32)
+
+
+def _compared(made: ModuleOutput, batch: int, *, paired: bool) -> tuple[Tensor, Tensor]:
+    """Return frames and contexts of a batch; of changed waveforms, the frames before the change."""
+    if len(made.frames) == batch:
+        return made.frames, made.contexts
+    return made.frames[-batch:] if paired else made.frames[:batch], made.contexts[:batch]

@@ -11,8 +11,10 @@ from torch import Tensor
 
 from gim_audio.config import Config
 from gim_audio.devices import send
+from gim_audio.errors import ConfigError
 from gim_audio.model.stack import GreedyInfoMax
 from gim_audio.packed import Crops
+from gim_audio.training.augment import Augment
 from gim_audio.training.cache import Cache
 from gim_audio.training.distribution import Batches
 from gim_audio.training.feed import Feed
@@ -39,12 +41,42 @@ class Inputs:
     model: GreedyInfoMax
     device: torch.device
 
-    def waveforms(self, part: slice) -> Batches:
-        """Return the standardised crops of each step, or a process's part of them."""
+    def waveforms(self, modules: Sequence[int], part: slice) -> Batches:
+        """Return the standardised crops of each step, or a process's part of them.
+
+        With `data.augment` they are changed, and followed by the same ones as they were where one
+        of the modules that learn compares with these.
+        """
         keep = self.config.data.on_device
         # Made when it is needed: of the processes that share modules, the first alone does.
         feed = functools.cache(lambda: Feed(self.crops, self.device, keep, part))
-        return lambda index: self.model.standardise(feed()(index))
+        given = self.config.data.augment
+        if given is None:
+            return lambda index: self.model.standardise(feed()(index))
+        augment = Augment(given, self.config.model.rate, self.config.training.seed, part)
+        paired = self.paired(modules)
+
+        def changed(index: int) -> Tensor:
+            waveforms = feed()(index)
+            found = augment(waveforms, index, self.crops.batch)
+            return self.model.standardise(torch.cat([found, waveforms]) if paired else found)
+
+        return changed
+
+    def paired(self, modules: Sequence[int]) -> bool:
+        """Return whether modules learn from crops both changed and as they were.
+
+        Raises:
+            ConfigError: They do, and are shared among processes, which send one of both.
+        """
+        learning = (self.model.stack[module - 1].objective for module in modules)
+        both = self.config.data.augment is not None and any(each.compares for each in learning)
+        if both and self.config.training.parallel == "modules":
+            raise ConfigError(
+                "data.augment: an objective that compares frames takes two passes, which"
+                " training.parallel=modules does not send: take parallel=data"
+            )
+        return both
 
     def targets(self, modules: Sequence[int], part: slice, units: UnitsOfRun) -> Targets:
         """Return what modules are taught in each step, or a process's part of it."""

@@ -59,6 +59,7 @@ class Step:
         apply: A function that uses a module's gradients.
         ranks: The processes that share the batch.
         salt: A number that separates the draws of processes that have negatives of their own.
+        paired: True where the second half of the input is the first before it was changed.
     """
 
     def __init__(
@@ -73,10 +74,14 @@ class Step:
         apply: Callable[[AdamW], None] = AdamW.step,
         ranks: Ranks = SINGLE_PROCESS,
         salt: int = 0,
+        paired: bool = False,
     ) -> None:
         self.model, self.optimizers, self.seed, self.dtype = model, optimizers, seed, dtype
         self.first, self.last = first, last or len(model.stack)
         self.apply, self.ranks, self.salt = apply, ranks, salt
+        self.paired = paired
+        for number, module in enumerate(model.stack, start=1):
+            module.train(number in optimizers)  # a batch norm that stands still is a constant
 
     @classmethod
     def joint(cls, model: GreedyInfoMax, config: Config) -> "Step":
@@ -133,6 +138,7 @@ class Step:
             frozen=[n for n in range(self.first, self.last + 1) if n not in self.optimizers],
             ranks=self.ranks,
             targets=targets,
+            paired=self.paired,
         )
 
     def _overlapping(

@@ -221,7 +221,7 @@ class Trainer:
         self.model.zero_grad(set_to_none=True)
         give_back_freed_memory()
         part = self.distribution.part(self.crops.batch)
-        batches = self.inputs.waveforms(part)
+        batches = self.inputs.waveforms(phase.modules, part)
         if phase.cache:
             batches = CachedFeed(self._cache(phase), self.device, part)
         targets = self._targets(phase, part)
@@ -235,8 +235,6 @@ class Trainer:
         self.residency.drop_all_but(first, last)
         rates = zip(phase.modules, phase.learning_rates, strict=True)
         learning = {module: rate for module, rate in rates if first <= module <= last}
-        for module, weights in enumerate(self.model.stack, start=1):
-            weights.train(module in learning)  # a batch norm that stands still is a constant
         decay = self.config.training.weight_decay
         self.optimizers = one_for_each(self.model.stack, learning, decay)
         if self.position.phase_step:
@@ -251,6 +249,7 @@ class Trainer:
             apply=self.distribution.apply_gradients,
             ranks=self.distribution.ranks,
             salt=self.distribution.salt,
+            paired=self.inputs.paired(phase.modules),
         )
         alone = self.device.type == "cuda" and self.distribution.count == 1
         if alone and self.config.training.cuda_graph == "auto":
@@ -343,9 +342,8 @@ class Trainer:
 
     def _write_checkpoint(self, found: dict[str, Tensor], *, say: bool) -> None:
         names = self.model.state_dict().keys()
-        weights = {name: t for name, t in found.items() if name in names}
-        others = {name: t for name, t in found.items() if name not in names}
+        weights = {name: found.pop(name) for name in names & found.keys()}
         self.position.recent_losses = self.watch.recent
-        folder = self.checkpointer.save(self.residency.complete(weights), others, self.position)
+        folder = self.checkpointer.save(self.residency.complete(weights), found, self.position)
         if say:
             self.say(f"saved {folder}: --resume goes on from there")

@@ -52,12 +52,15 @@ class Objective(nn.Module, ABC):
 
     Attributes:
         chance: The loss of a module that has learnt nothing, about.
+        compares: True where frames are what is predicted: with `data.augment` they are of waveforms
+            as they were, the contexts of changed ones.
         hides: True where `hidden` hides frames.
         taught: What `score` takes as its target: nothing, `phones`, `speakers` or `units`, or the
             `waveforms` of the crops, of which it makes targets itself.
     """
 
     chance: float = 1.0
+    compares: bool = False
     hides: bool = False
     taught: Literal["", "phones", "speakers", "units", "waveforms"] = ""
 

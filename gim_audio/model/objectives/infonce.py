@@ -39,6 +39,8 @@ class InfoNCE(Objective):
         stride: The frames from one step to the next, and from one frame of the window to the next.
     """
 
+    compares = True
+
     def __init__(self, config: InfoNCEConfig, place: Place) -> None:
         super().__init__()
         negatives, steps, width = config.negatives, config.steps_ahead, place.width
