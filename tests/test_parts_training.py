@@ -41,6 +41,7 @@ PARTS = {
     "batch norm": ["model.norm=batch"],
     "log": ["model.activation=log"],
     "bigru": ["model.context={hidden: 6, bidirectional: true, stacked: 2}"],
+    "averages": ["training.average=0.9"],
     "warm-up": ["training.warmup=3", "training.decay=cosine"],
 }
 
@@ -73,7 +74,7 @@ def test_every_part_learns_and_resumes_to_the_bit(spoken, tmp_path, part):
     settings = config(tmp_path, *PARTS[part], "training.learning_rate=3.0e-3")
     train(settings, spoken, tmp_path / "whole", valid=spoken, say=quiet)
     half = config(tmp_path, *PARTS[part], "training.learning_rate=3.0e-3", "training.steps=3")
-    if settings.training.decay == "none":
+    if settings.training.decay == "none" and settings.training.average is None:
         train(half, spoken, tmp_path / "parts", valid=spoken, say=quiet)
         train(settings, spoken, tmp_path / "parts", valid=spoken, resume=True, say=quiet)
         for name in ("model", "optimizer"):
@@ -179,3 +180,33 @@ def test_an_objective_of_ones_own(spoken, tmp_path):
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in (tmp_path / "e/metrics.jsonl").open()]
     assert sum(lines[-1]["loss"]) < 0.7 * sum(lines[0]["loss"])
+
+
+def test_averages_end_a_phase(spoken, tmp_path):
+    """The weights are the mean with weights d_n, by its definition, of those after each step."""
+    plain = ["training.steps=6", "training.checkpoint_every=1", "training.clip=1.0"]
+    train(config(tmp_path, *plain), spoken, tmp_path / "plain", say=quiet)
+    averaged = config(tmp_path, *plain, "training.average=0.4")
+    train(averaged, spoken, tmp_path / "averaged", say=quiet)
+    steps = [load_file(tmp_path / f"plain/step-{step:06d}/model.safetensors") for step in range(7)]
+    found = weights(tmp_path / "averaged")
+    for name in found:
+        mean = steps[0][name]
+        for number, step in enumerate(steps[1:], start=1):
+            decay = min(0.4, (1 + number) / (10 + number))
+            mean = decay * mean + (1 - decay) * step[name]
+        torch.testing.assert_close(found[name], mean, rtol=1e-5, atol=1e-7)
+    longer = config(tmp_path, *plain[1:], "training.average=0.4", "training.steps=9")
+    with pytest.raises(CheckpointError, match="phase 1 has ended, and its weights are averages"):
+        train(longer, spoken, tmp_path / "averaged", resume=True, say=quiet)
+
+    # Stopped in between, it goes on to the same averages.
+    def stop(done, total, metrics):
+        if done == 3:
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        train(averaged, spoken, tmp_path / "parts", say=quiet, progress=stop)
+    train(averaged, spoken, tmp_path / "parts", resume=True, say=quiet)
+    again = weights(tmp_path / "parts")
+    assert all(torch.equal(found[name], again[name]) for name in found)

@@ -112,6 +112,9 @@ class TrainingConfig(Section):
     weight_decay: PerModule | tuple[PerModule, ...] = 0.0
     """The decoupled weight decay (Loshchilov and Hutter 2019): a step takes this times the learning
     rate off."""
+    average: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """The decay of a running mean of the weights, which takes their place when a phase ends (Polyak
+    averaging); over the first steps it is less. None keeps the last weights."""
     clip: Annotated[float, Field(gt=0)] | None = None
     """The largest norm of the gradient of one module; None does not clip."""
     precision: Precision = "fp32"

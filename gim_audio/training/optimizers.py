@@ -21,16 +21,23 @@ class AdamW:
         module: The module.
         learning_rate: The learning rate, which may be changed between steps.
         weight_decay: The share of the weights that a step takes away, times the learning rate.
+        average: The decay of a running mean of the weights; None has none.
 
     Attributes:
         parameters: The parameters of the module.
         moments: The number of updates of each parameter, and the running means of its gradient and
-            of the gradient's square.
+            of the gradient's square, and of itself.
     """
 
-    def __init__(self, module: nn.Module, learning_rate: float, weight_decay: float = 0.0) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        learning_rate: float,
+        weight_decay: float = 0.0,
+        average: float | None = None,
+    ) -> None:
         self.parameters = list(module.parameters())
-        self.weight_decay = weight_decay
+        self.weight_decay, self.average = weight_decay, average
         device = self.parameters[0].device
         # On a GPU the step reads the rate from its memory, as a captured graph has to.
         on_gpu = device.type == "cuda"
@@ -43,6 +50,9 @@ class AdamW:
             }
             for parameter in self.parameters
         ]
+        if average is not None:
+            for moments, parameter in zip(self.moments, self.parameters, strict=True):
+                moments["average"] = parameter.detach().clone()
 
     @property
     def learning_rate(self) -> float:
@@ -86,12 +96,27 @@ class AdamW:
             eps=1e-8,
             maximize=False,
         )
+        for parameter, _, moments in moved:
+            if self.average is not None:
+                # As few steps have few weights to average: 2/11, 3/12, … up to the decay.
+                decay = ((1 + moments["step"]) / (10 + moments["step"])).clamp(max=self.average)
+                moments["average"].lerp_(parameter, 1 - decay)
         for parameter in self.parameters:
             parameter.grad = None
 
+    @torch.no_grad()
+    def use_average(self) -> None:
+        """Give the parameters their running means, where these are kept."""
+        if self.average is not None:
+            for parameter, moments in zip(self.parameters, self.moments, strict=True):
+                parameter.copy_(moments["average"])
+
 
 def one_for_each(
-    modules: Sequence[nn.Module], rates: Mapping[int, float], decays: float | Sequence[float]
+    modules: Sequence[nn.Module],
+    rates: Mapping[int, float],
+    decays: float | Sequence[float],
+    average: float | None = None,
 ) -> dict[int, AdamW]:
     """Return an optimizer for each module that learns, by number from 1.
 
@@ -99,10 +124,14 @@ def one_for_each(
         modules: All modules.
         rates: The learning rates of those that learn, by number from 1.
         decays: The weight decay of all, or of each module.
+        average: The decay of running means of the weights.
     """
     return {
         number: AdamW(
-            modules[number - 1], rate, decays if isinstance(decays, float) else decays[number - 1]
+            modules[number - 1],
+            rate,
+            decays if isinstance(decays, float) else decays[number - 1],
+            average,
         )
         for number, rate in rates.items()
     }

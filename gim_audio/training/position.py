@@ -134,6 +134,12 @@ def check_decay(experiment: Path, config: Config, position: Position) -> None:
         phases(c, position.batch, position.trained)[position.phase - 1]
         for c in (load(resolve(experiment) / "config.yaml"), config)
     )
+    ended = config.training.average is not None and position.phase_step >= before.steps
+    if ended and now.steps != before.steps:
+        raise CheckpointError(
+            f"{experiment}: phase {position.phase} has ended, and its weights are averages: train"
+            " in another folder, with --init to begin with them"
+        )
     if now.decay != "none" and now.steps != before.steps:
         joint = isinstance(config.training.schedule, str)
         where = "training.steps" if joint else f"phase {position.phase}: steps"

@@ -119,8 +119,7 @@ class Trainer:
         """Start the run as planned."""
         if self.distribution.writes:
             self.checkpointer.save(self.model.state_dict(), {}, self.position)
-        origins = (("grown_from", base), ("begun_with", init))
-        self._note(**{key: str(path) for key, path in origins if path})
+        self._note(grown_from=base, begun_with=init)
 
     def resume(self, position: Position) -> None:
         """Continue from the last checkpoint.
@@ -141,17 +140,18 @@ class Trainer:
         self.watch.recent = position.recent_losses
         self.model.load_state_dict(load_model(self.experiment)[1].state_dict())
         self.say(f"resuming {self.experiment} from step {position.step}")
-        last = position.phase == len(self.schedule)
-        if not (last and self._over(self.schedule[-1], self._history())):
+        last = self.schedule[-1]
+        if position.phase < last.number or not self._over(last, self._history()):
             self._note()
 
-    def _note(self, **more: str) -> None:
+    def _note(self, **origins: Path | None) -> None:
         """Write where the run comes from."""
         if self.crops.left_out:
             self.say(f"left out of training: {self.crops.left_out}; {self.crops.advice()}")
         if self.distribution.writes:
             write_text(self.experiment / "config.yaml", self.config.to_yaml())
-            note_start(self.experiment / "provenance.json", self.position.step, **more)
+            known = {key: str(path) for key, path in origins.items() if path}
+            note_start(self.experiment / "provenance.json", self.position.step, **known)
         self.distribution.wait()
 
     def run(self) -> None:
@@ -187,8 +187,9 @@ class Trainer:
                         save, stop = report.save, report.stop
                         accuracies = [report.accuracy[module - 1] for module in phase.modules]
                         history.append([math.nan if a is None else a for a in accuracies])
-                    if due or save or stop or self._over(phase, history):
-                        self._save(say=save or stop)
+                    over = self._over(phase, history)
+                    if due or save or stop or over:
+                        self._save(say=save or stop, over=over)
                 if save:
                     self.interrupts.save = False
                 if stop:
@@ -235,8 +236,8 @@ class Trainer:
         self.residency.drop_all_but(first, last)
         rates = zip(phase.modules, phase.learning_rates, strict=True)
         learning = {module: rate for module, rate in rates if first <= module <= last}
-        decay = self.config.training.weight_decay
-        self.optimizers = one_for_each(self.model.stack, learning, decay)
+        decay, average = self.config.training.weight_decay, self.config.training.average
+        self.optimizers = one_for_each(self.model.stack, learning, decay, average)
         if self.position.phase_step:
             self.checkpointer.restore(self.optimizers, set(phase.modules))
         step = Step(
@@ -296,8 +297,7 @@ class Trainer:
         report = StepReport.of(len(self.model.stack), save=save, stop=stop)
         read = read_later(torch.cat([made.losses, made.accuracies]))
         if position.step % self.config.training.diagnose_every == 0:
-            first, last_here = self._span
-            for module, dead, rank in diagnose(self.model, given, first, last_here):
+            for module, dead, rank in diagnose(self.model, given, *self._span):
                 report.dead_units[module - 1] = dead
                 report.effective_rank[module - 1] = None if math.isnan(rank) else rank
         return Launched(position.step, position.phase_step, made.output, report, read, started)
@@ -327,12 +327,13 @@ class Trainer:
         metrics = line_of(launched.number, phase.number, report, seconds, peak)
         log.write(json.dumps(metrics) + "\n")
         before = sum(earlier.steps for earlier in self.schedule[: phase.number - 1])
-        planned = sum(p.steps for p in self.schedule)
-        self.progress(before + launched.phase_step, planned, metrics)
+        self.progress(before + launched.phase_step, sum(p.steps for p in self.schedule), metrics)
 
-    def _save(self, *, say: bool) -> None:
-        """Write a checkpoint."""
-        for module in self.optimizers:
+    def _save(self, *, say: bool, over: bool) -> None:
+        """Write a checkpoint, with running means of the weights where the phase is over."""
+        for module, optimizer in self.optimizers.items():
+            if over:
+                optimizer.use_average()
             weights = self.model.stack[module - 1].parameters()
             check_weights(module, self.position.step, weights)
         found = self.distribution.collect(self.residency.here() | moments(self.optimizers))
