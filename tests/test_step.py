@@ -15,9 +15,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from gim_audio.config import load
-from gim_audio.model import objectives, sampling
+from gim_audio.model import sampling
 from gim_audio.model.build import build_model
 from gim_audio.model.contexts import GRUContext
+from gim_audio.model.objectives import infonce
 from gim_audio.packed import Crops
 from gim_audio.training.distribution import LostProcessError, talking
 from gim_audio.training.feed import Feed
@@ -42,7 +43,7 @@ class Dispatched(TorchDispatchMode):
         return made
 
 
-def without_recurrence(self, z, state=()):
+def without_recurrence(self, z, state=(), **_):
     """Stands for the GRU, whose operations a library counts on each device in its own way."""
     return (z[..., : self.width] * self.gru.weight_hh_l0[0]).to(z.dtype), state
 
@@ -65,7 +66,7 @@ def dispatched(monkeypatch):
         return seen
 
     yield run
-    objectives._share.cache_clear()
+    infonce._share.cache_clear()
     sampling._backward.cache_clear()
 
 

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 from gim_audio.config import Config, load
 from gim_audio.devices import decide_precision, keep_freed_memory, pick_device
-from gim_audio.model import objectives as gim_objectives
 from gim_audio.model import ranks
 from gim_audio.model.build import build_model
+from gim_audio.model.objectives import infonce as gim_objectives
 from gim_audio.model.sampling import RandomNumbers
 from gim_audio.training import train
 from gim_audio.training.optimizers import AdamW

@@ -28,9 +28,9 @@ class Stream:
         dtype: The type of products.
 
     Example:
-        >>> from gim_audio.config import ModelConfig, ObjectiveConfig
+        >>> from gim_audio.config import InfoNCEConfig, ModelConfig
         >>> from gim_audio.model.build import build_model
-        >>> stream = Stream(build_model(ModelConfig(), ObjectiveConfig()), [6])
+        >>> stream = Stream(build_model(ModelConfig(), InfoNCEConfig()), [6])
         >>> pieces = [stream.push(torch.zeros(8000), last=last) for last in (False, True)]
         >>> [len(frames) for (frames,) in pieces]
         [49, 51]
@@ -82,9 +82,9 @@ def encode_batch(
         each `(T', C)`.
 
     Example:
-        >>> from gim_audio.config import ModelConfig, ObjectiveConfig
+        >>> from gim_audio.config import InfoNCEConfig, ModelConfig
         >>> from gim_audio.model.build import build_model
-        >>> model = build_model(ModelConfig(), ObjectiveConfig())
+        >>> model = build_model(ModelConfig(), InfoNCEConfig())
         >>> found = encode_batch(model, [torch.zeros(8000), torch.zeros(200)], [1, 6])
         >>> [[len(frames) for frames in each] for each in found]
         [[1599, 50], [39, 1]]

@@ -32,9 +32,9 @@ class GreedyInfoMax(nn.Module):
         reach: The number of modules that a loss trains: see `ModelConfig.reach`.
 
     Example:
-        >>> from gim_audio.config import ModelConfig, ObjectiveConfig
+        >>> from gim_audio.config import InfoNCEConfig, ModelConfig
         >>> from gim_audio.model.build import build_model
-        >>> model = build_model(ModelConfig(), ObjectiveConfig())
+        >>> model = build_model(ModelConfig(), InfoNCEConfig())
         >>> sum(p.numel() for p in model.parameters())
         23143424
     """
