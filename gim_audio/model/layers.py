@@ -115,7 +115,7 @@ class ConvBlock(nn.Module):
         return z if self.norm is None else self.norm(z).to(z.dtype)
 
     def _activated(self, z: Tensor) -> Tensor:
-        """Any shape, which stays. Without a norm the convolution's own output is changed in place."""
+        """Any shape, which stays; a convolution's own output is changed in place."""
         if self.activation == "gelu":
             return F.gelu(z)
         z = F.relu(z, inplace=self.norm is None)
