@@ -48,7 +48,7 @@ def test_a_share_of_crops_is_changed():
 
 
 def test_processes_change_their_parts_alike():
-    """What needs no other crops is the same however a batch is shared out."""
+    """A change that needs no other crops is the same however a batch is shared out."""
     waveforms = 0.1 * torch.randn(6, 8000)
     settings = AugmentConfig(share=0.5, warp=0.1, reject=300)
     whole = Augment(settings, 16000, 1)(waveforms, 2, 6)

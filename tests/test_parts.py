@@ -146,7 +146,7 @@ def test_vicreg_agrees_with_the_definition():
 
 
 def test_vicreg_pairs_lie_apart():
-    """Of frames that count up, any two that are compared differ by the distance."""
+    """Frames that count up differ by the distance wherever two are compared."""
     objective = VICReg(VICRegConfig(apart=2, width=6), place(1, 1))  # 2 ms are 32 samples
     pairs = []
     objective.project = torch.nn.Identity()
@@ -222,7 +222,7 @@ def test_a_horizon_is_the_same_loss_of_every_nth_frame():
 
 @pytest.mark.parametrize("kind", ["mlp", "recurrent", "transformer"])
 def test_predictors_see_no_later_context(kind):
-    """What is predicted of the frame at t depends on contexts before it alone."""
+    """Predictions of the frame at t depend on contexts before it alone."""
     torch.manual_seed(1)
     objective = info_nce(4, 4, "batch", 3, 20, 1, predictor=kind)
     contexts = torch.randn(20, 2, 4)

@@ -94,7 +94,7 @@ def test_every_part_learns_and_resumes_to_the_bit(spoken, tmp_path, part):
 
 
 def test_units_are_told_apart(spoken, tmp_path):
-    """A loud and a quiet half are two units; a module that hears them learns to name them."""
+    """A loud and a quiet half are two units, and modules learn to name them."""
     settings = config(
         tmp_path, "objective={kind: units, number: 2}", "training.steps=300", "model.mean=auto",
         "model.deviation=auto", "training.learning_rate=0.01", "training.checkpoint_every=300",

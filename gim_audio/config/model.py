@@ -69,7 +69,8 @@ class ModelConfig(Section):
     """The normalisation after each convolution: over the channels of a frame, or over the frames of
     a batch."""
     activation: Literal["relu", "gelu", "log"] = "relu"
-    """What follows: max(0, x), a GELU, or log(1 + max(0, x)), which compresses as log mel does."""
+    """The function after the norm: max(0, x), a GELU, or log(1 + max(0, x)), which compresses as
+    the logarithm of mel energies does."""
     context: ContextConfig = ContextConfig()
     isolate_after: tuple[Positive, ...] = (1, 2, 3, 4, 5)
     reach: Positive = 1

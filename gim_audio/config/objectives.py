@@ -56,14 +56,14 @@ class InfoNCEConfig(ObjectiveConfig):
     """The number of frames of a crop in which InfoNCE predicts; `steps_ahead` is how many frames
     ahead it does."""
     horizon: Annotated[float, Field(gt=0)] | None = None
-    """How many milliseconds ahead the last step is; the steps are spread evenly over them, and the
-    window's frames lie as far apart. None: a step is a frame."""
+    """The milliseconds from a context to the last step. The steps are spread evenly over them, and
+    the window's frames lie as far apart. None: a step is a frame."""
     temperature: Annotated[float, Field(gt=0)] | Literal["learnt"] | None = None
     """The number that scores are divided by, where predictions and frames are scaled to length 1
     first; `learnt` begins with 0.1. None: scores are products as they are."""
     predictor: Literal["linear", "mlp", "recurrent", "transformer"] = "linear"
-    """What stands before the linear maps W_k: nothing, a hidden layer, a GRU, or a causal
-    transformer layer, over the contexts of the window."""
+    """The network before the linear maps W_k: none, a hidden layer, a GRU, or a causal transformer
+    layer, over the contexts of the window."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -100,7 +100,7 @@ class SpectraConfig(ObjectiveConfig):
 
     kind: Literal["spectra"] = "spectra"
     ahead: tuple[Annotated[int, Field(ge=-100, le=100)], ...] = (0,)
-    """Which frames of the last convolution's rate: 0 is the present one, 3 the third after it."""
+    """The frames, at the rate of the last convolution: 0 is the present one, 3 the third after."""
     bands: Annotated[int, Field(ge=2, le=512)] = 80
     hidden: Annotated[int, Field(ge=0)] = 256
     """The number of units of the hidden layer that predicts; 0 predicts linearly."""
@@ -126,8 +126,8 @@ class UnitsConfig(ObjectiveConfig):
 
     kind: Literal["units"] = "units"
     of: Literal["mfcc"] | Positive = "mfcc"
-    """What k-means clusters: MFCC with deltas, normalised by utterance, or a module's features. The
-    module stands still in the phase in which its units are learnt."""
+    """The features that k-means clusters: MFCC with deltas, normalised by utterance, or those of a
+    module, which stands still in the phase in which its units are learnt."""
     number: Annotated[int, Field(ge=2, le=10_000)] = 100
     ahead: tuple[Annotated[int, Field(ge=-100, le=100)], ...] = (0,)
     """The frames that are named, as in `spectra`."""
@@ -167,7 +167,7 @@ def register_kind(config: type[ObjectiveConfig]) -> None:
     """Let configurations choose an objective.
 
     Args:
-        config: Its settings, whose `kind` has its name as the default.
+        config: The settings of the objective. The default of `kind` is its name.
 
     Raises:
         ValueError: Another objective has that name.

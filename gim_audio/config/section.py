@@ -1,4 +1,4 @@
-"""What all sections of a configuration share."""
+"""The common part of all sections of a configuration."""
 
 from typing import Annotated
 

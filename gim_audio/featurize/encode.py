@@ -94,8 +94,8 @@ class Worker:
     def _batches(self, data: DataDir) -> list[list[IndexEntry]]:
         """Encode decoded waveforms, grouped by the lengths that they turn out to have.
 
-        The plan knew headers, which may be wrong: one long waveform among short ones that are
-        padded to its length would need the memory of them all.
+        The plan knew headers, which may be wrong: one long waveform would make a batch of
+        short ones, which are padded to its length, take too much memory.
         """
         rate = self.encoder.rate
         found: list[list[IndexEntry]] = []

@@ -93,7 +93,7 @@ def _parts(model: ModelConfig) -> list[Part]:
 
 
 def _context(config: ContextConfig, channels: int, seconds: float) -> Context | None:
-    """Return a context on frames that are so many seconds apart."""
+    """Return a context on frames; `seconds` is the time from one to the next."""
     if config.kind == "gru":
         return GRUContext(
             channels,

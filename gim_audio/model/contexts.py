@@ -53,9 +53,9 @@ class Context(nn.Module, ABC):
                 beyond them and is one piece; None if all have T.
 
         Returns:
-            Contexts of shape `(B, T', H)`, and the state. T' is T for a whole utterance; as long as
-            it goes on, contexts that look ahead come that much later. Beyond `lengths` contexts
-            have no meaning.
+            Contexts of shape `(B, T', H)`, and the state. T' is T for a whole utterance; before
+            the last piece, contexts that look ahead are `lookahead` frames late. Beyond `lengths`
+            contexts have no meaning.
         """
 
 
@@ -172,8 +172,8 @@ class ResidualConvolutions(Context):
     """Dilated convolutions with residuals, some of whose frames may lie ahead.
 
     x_0 = V z, and layer l adds GELU(W_l * norm(x_{l-1})), as in WaveNet (van den Oord et al. 2016)
-    without gates. The norm is over the channels of a frame: frames stay independent of each other,
-    and a stream has the features of the whole.
+    without gates. The norm is over the channels of a frame, so that a stream gives the same
+    features as the whole.
 
     Args:
         channels: The number of channels C of the frames.

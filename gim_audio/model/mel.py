@@ -16,7 +16,7 @@ __all__ = ["log_mel", "mfcc"]
 WINDOW = 0.025
 """Seconds of a window, as in Kaldi."""
 FLOOR = 1e-6
-"""It is added to energies before the logarithm: about what 16-bit rounding gives."""
+"""The energy that is added before the logarithm, about that of 16-bit rounding."""
 
 
 def log_mel(waveforms: Tensor, rate: int, grid: Geometry, frames: int, bands: int = 80) -> Tensor:

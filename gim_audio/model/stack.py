@@ -128,7 +128,7 @@ class GreedyInfoMax(nn.Module):
             last: The highest module that runs; the top one if None.
             frozen: Modules that run but have no score (None) and no gradient.
             ranks: The processes that share the batch.
-            targets: What objectives are taught, by the number of the module: see `Objective.score`.
+            targets: The targets of objectives, by the number of the module: see `Objective.score`.
             paired: True where the second half of `x` are the same utterances before they were
                 changed: see `DataConfig.augment`.
         """

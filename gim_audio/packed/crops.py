@@ -55,7 +55,7 @@ class Crops:
         """Refuse to train on the smaller part of the audio.
 
         Raises:
-            DataError: More than half of it is left out.
+            DataError: More than half of the audio is left out.
         """
         if self.unused > MOST_UNUSED:
             raise DataError(

@@ -109,7 +109,7 @@ class Augment:
         decays: Numbers,
         seed: int,
     ) -> Tensor:
-        """Add reverberation: noise that falls by 60 dB in so many seconds. Shape: `(B, S)`."""
+        """Add reverberation: noise that falls by 60 dB in `decays` seconds. Shape: `(B, S)`."""
         length = max(1, round(self.config.reverb * self.rate))
         times = torch.arange(length) / self.rate
         generator = torch.Generator().manual_seed(seed)

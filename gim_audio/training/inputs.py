@@ -79,7 +79,7 @@ class Inputs:
         return both
 
     def targets(self, modules: Sequence[int], part: slice, units: UnitsOfRun) -> Targets:
-        """Return what modules are taught in each step, or a process's part of it."""
+        """Return the targets of modules in each step, or of a process's part of the batch."""
         return targets_for(
             self.config.objectives,
             self.model,

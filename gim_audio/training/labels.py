@@ -1,4 +1,4 @@
-"""What objectives are taught in each step, as a function of the step, as the crops are.
+"""The targets of objectives in each step: a function of the step, as the crops are.
 
 They are labels of phones or speakers, units, or the waveforms of the crops.
 """

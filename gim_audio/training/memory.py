@@ -96,7 +96,7 @@ def alone(modules: Sequence[ModuleMemory], number: int, *, cached: bool) -> int:
 
 
 def _compared(objective: InfoNCEConfig, module: GreedyModule, batch: int, length: int) -> int:
-    """Return the numbers in what InfoNCE compares, and in the gradients of it."""
+    """Return the numbers in what InfoNCE compares, and in its gradients."""
     rows, negatives = batch * min(length, objective.window), objective.negatives
     drawn = {"exact": objective.steps_ahead * (1 + negatives.number), "pool": 1}
     candidates = rows * drawn.get(negatives.kind, 1 + negatives.number)

@@ -121,7 +121,7 @@ def one_for_each(
     """Return an optimizer for each module that learns, by number from 1.
 
     Args:
-        modules: All modules.
+        modules: The modules of the model.
         rates: The learning rates of those that learn, by number from 1.
         decays: The weight decay of all, or of each module.
         average: The decay of running means of the weights.

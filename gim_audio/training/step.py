@@ -104,7 +104,7 @@ class Step:
             x: The input of the first module. Shape: `(batch, frames, channels)`.
             index: The number of the batch, an integer or a tensor of one on the device. It
                 decides on windows and negatives, with the seed and the module.
-            targets: What modules are taught, by number.
+            targets: The targets of modules, by number.
             branches: The order of the modules; one after another if it is not given.
         """
         if self.model.reach > 1:

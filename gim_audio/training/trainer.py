@@ -330,7 +330,7 @@ class Trainer:
         self.progress(before + launched.phase_step, sum(p.steps for p in self.schedule), metrics)
 
     def _save(self, *, say: bool, over: bool) -> None:
-        """Write a checkpoint, with running means of the weights where the phase is over."""
+        """Write a checkpoint; at the end of a phase, with running means of the weights."""
         for module, optimizer in self.optimizers.items():
             if over:
                 optimizer.use_average()

@@ -43,7 +43,7 @@ class Units:
 
     Attributes:
         names: The units, from 0, of one utterance after the other. Shape: `(frames,)`.
-        ends: Where each utterance ends in `names`. Shape: `(utterances,)`.
+        ends: The end of each utterance in `names`. Shape: `(utterances,)`.
     """
 
     names: npt.NDArray[np.int16]
@@ -101,7 +101,7 @@ def learn_units(
     """Learn the units of a corpus by k-means.
 
     Args:
-        config: What is clustered, and into how many units.
+        config: The features that are clustered, and the number of units.
         corpus: The corpus.
         model: The model, which has the modules up to the one whose features are clustered.
         seed: The seed of k-means.

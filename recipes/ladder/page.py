@@ -1,4 +1,4 @@
-"""The page of the ladder: what was tried, for how long, what came of it, and whether it stayed."""
+"""The page of the ladder: changes, minutes, results, and which changes were kept."""
 
 import json
 from pathlib import Path

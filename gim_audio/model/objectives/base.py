@@ -1,4 +1,4 @@
-"""What trains a module: an objective scores its frames and contexts.
+"""The objective of a module, which scores its frames and contexts.
 
 Shapes: B utterances, T frames, C channels of frames, H channels of contexts.
 """
@@ -55,8 +55,8 @@ class Objective(nn.Module, ABC):
         compares: True where frames are what is predicted: with `data.augment` they are of waveforms
             as they were, the contexts of changed ones.
         hides: True where `hidden` hides frames.
-        taught: What `score` takes as its target: nothing, `phones`, `speakers` or `units`, or the
-            `waveforms` of the crops, of which it makes targets itself.
+        taught: The target of `score`: empty for none, `phones`, `speakers`, `units`, or the
+            `waveforms` of the crops, of which the objective makes targets itself.
     """
 
     chance: float = 1.0
@@ -107,9 +107,9 @@ class Objective(nn.Module, ABC):
             c: The contexts; `z` itself where a module has none. Shape: `(B, T, H)`.
             numbers: Random integers for what is drawn by chance: see `Sampler.draw`. Shape:
                 `(self.numbers(…) or more,)`.
-            target: What the objective is taught, at the rate of the last convolution; of integers
-                -1 is none. Shape: `(B, frames)` of phones or units, `(B,)` of speakers,
-                `(B, samples)` of waveforms in [-1, 1].
+            target: The target, at the rate of the last convolution; the integer -1 is none. Shape:
+                `(B, frames)` of phones or units, `(B,)` of speakers, `(B, samples)` of waveforms in
+                [-1, 1].
             ranks: The processes that share the batch. The mean of their scores is what one process
                 would find that has all utterances.
             hidden: True where the context, or one below it, did not see the frame. Shape: `(B, T)`.

@@ -95,7 +95,7 @@ class Units(Objective):
         if self.spans is None:
             return None
         starts = numbers[: frames * batch].view(batch, 1, frames) < int(self.spans.starts * 2**63)
-        # A frame is hidden where one of it and the `length` - 1 before it starts a span.
+        # A frame is hidden where it, or one of the `length` - 1 frames before, starts a span.
         padded = F.pad(starts.float(), (self.spans.length - 1, 0))
         return F.max_pool1d(padded, self.spans.length, 1)[:, 0] > 0
 

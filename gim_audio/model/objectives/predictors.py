@@ -1,4 +1,4 @@
-"""What may stand before InfoNCE's linear maps, as in the successors of CPC (Rivière et al. 2020).
+"""Networks before InfoNCE's linear maps, as in the successors of CPC (Rivière et al. 2020).
 
 Shapes: T frames of the window, from the last to the first, B utterances, H channels.
 """
