@@ -2,12 +2,15 @@ import json
 import re
 
 import pytest
+from conftest import TINY
 from PIL import Image
 
+from gim_audio.config import load
 from gim_audio.errors import DataError
 from gim_audio.report import write_report
 from gim_audio.report.paper_results import TABLE
 from gim_audio.report.results import read_experiments
+from gim_audio.report.rows import method
 from gim_audio.training import train
 
 
@@ -308,3 +311,23 @@ def test_features_are_drawn(spoken, tmp_path, run):
         "draw", "fbank", tmp_path / "packed", "--out", tmp_path / "f", "--utterance", "nobody"
     )
     assert (status, "no utterance nobody" in err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        (["objective={kind: vicreg, width: 8}"], "local objectives: vicreg"),
+        (
+            ["objective=[{kind: spectra}, {}, {}, {}, {}, {kind: units, number: 4}]"],
+            "local objectives: spectra, infonce, units",
+        ),
+        (["model.reach=2"], "Greedy InfoMax, losses reach 2 modules"),
+        (["model.isolate_after=[]"], "CPC"),
+    ],
+)
+def test_methods_that_the_paper_does_not_have_are_named(tmp_path, corpus, run, change, name):
+    (tmp_path / "c.yaml").write_text(TINY)
+    train(load(tmp_path / "c.yaml", change), corpus, tmp_path / "e", say=lambda _: None)
+    (found,) = read_experiments([tmp_path / "e"])
+    assert method(found) == (name, "")
+    assert run("report", tmp_path / "e", "--out", tmp_path / "r.html")[0] == 0

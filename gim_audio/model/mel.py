@@ -37,7 +37,7 @@ def log_mel(waveforms: Tensor, rate: int, grid: Geometry, frames: int, bands: in
     first = round(grid.centre + 0.5 - points / 2)
     last = first + (frames - 1) * grid.hop + points
     padded = F.pad(waveforms.float(), (-first, last - waveforms.shape[1]))
-    spectrogram = _spectrogram(rate, points, window, grid.hop, bands).to(waveforms.device)
+    spectrogram = _spectrogram(rate, points, window, grid.hop, bands, waveforms.device)
     energies: Tensor = spectrogram(padded)
     return (energies.transpose(1, 2) + FLOOR).log()
 
@@ -57,7 +57,9 @@ def mfcc(waveforms: Tensor, rate: int, grid: Geometry, frames: int) -> Tensor:
 
 
 @functools.cache
-def _spectrogram(rate: int, points: int, window: int, hop: int, bands: int) -> torch.nn.Module:
+def _spectrogram(
+    rate: int, points: int, window: int, hop: int, bands: int, device: torch.device
+) -> torch.nn.Module:
     from torchaudio.transforms import MelSpectrogram
 
     found: torch.nn.Module = MelSpectrogram(
@@ -70,4 +72,4 @@ def _spectrogram(rate: int, points: int, window: int, hop: int, bands: int) -> t
         n_mels=bands,
         center=False,
     )
-    return found
+    return found.to(device)

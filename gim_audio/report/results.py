@@ -167,7 +167,9 @@ def _read(path: Path) -> Experiment:
     config = read_text(path / "config.yaml")
     sections = read_yaml(config, f"{path}/config.yaml")
     for name in ("model", "objective", "training"):
-        if not isinstance(sections.get(name), dict):
+        found = sections.get(name)
+        each = found if name == "objective" and isinstance(found, list) and found else [found]
+        if not all(isinstance(one, dict) for one in each):
             raise DataError(f"{path}/config.yaml: damaged: it has no section {name}")
     return Experiment(path, config, metrics, probes, starts)
 

@@ -17,10 +17,16 @@ UNTRAINED = "random initialisation"
 def method(experiment: Experiment) -> tuple[str, str]:
     """Return the name of the method in the paper's table, and the labels that it learnt."""
     config = read_yaml(experiment.config, f"{experiment.path}/config.yaml")
-    objective, cuts = config["objective"].get("kind", "infonce"), config["model"]["isolate_after"]
-    if objective == "infonce":
-        return ("Greedy InfoMax" if cuts else "CPC"), ""
-    return ("greedy supervised" if cuts else "supervised"), objective
+    given, cuts = config["objective"], config["model"]["isolate_after"]
+    each = given if isinstance(given, list) else [given]
+    kinds = dict.fromkeys(str(one.get("kind", "infonce")) for one in each)
+    reach = config["model"].get("reach", 1)
+    beyond = f", losses reach {reach} modules" if reach > 1 else ""
+    if [*kinds] == ["infonce"]:
+        return ("Greedy InfoMax" if cuts else "CPC") + beyond, ""
+    if [*kinds] in (["phones"], ["speakers"]):
+        return ("greedy supervised" if cuts else "supervised") + beyond, next(iter(kinds))
+    return f"{'local objectives' if cuts else 'end to end'}: {', '.join(kinds)}{beyond}", ""
 
 
 def rows(experiments: Sequence[Experiment]) -> Table:
