@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY
+from test_parts import OBJECTIVES, targets_for_all
 
 from gim_audio.checkpoints.folders import load_model
 from gim_audio.config import load
@@ -77,6 +78,18 @@ def test_a_graph_of_streams_takes_the_same_steps(gpu, precision):
         found.append(weights(step))
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[0], found[2])
+
+
+@pytest.mark.parametrize("kind", [kind for kind in OBJECTIVES if kind != "infonce"])
+def test_other_objectives_are_the_same_on_both(gpu, kind):
+    (on_cpu, x), (on_gpu, y) = (start(d, f"objective={OBJECTIVES[kind]}") for d in ("cpu", gpu))
+    targets = targets_for_all(on_cpu.model, x)
+    there = {number: target.to(gpu) for number, target in targets.items()}
+    graphed = GraphedStep(on_gpu, print)
+    for index in range(8):
+        here, far = on_cpu(x, index, targets), graphed(y, index, there)
+        torch.testing.assert_close(far.losses.cpu(), here.losses, rtol=1e-3, atol=1e-4)
+    assert graphed._graph is not None
 
 
 def test_a_step_waits_for_nothing(gpu):

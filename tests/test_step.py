@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from test_parts import OBJECTIVES, targets_for_all
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -52,17 +53,18 @@ def without_recurrence(self, z, state=(), **_):
 def dispatched(monkeypatch):
     """Run a step once to warm up and once to see what it does."""
 
-    def run(device, batch, *settings):
+    def run(device, batch, *settings, targets_of=lambda model, x: {}):
         config = load(None, ["model.channels=16", "model.context.hidden=8", *settings])
         monkeypatch.setattr(GRUContext, "forward", without_recurrence)
         with torch.device(device):
             model = build_model(config.model, config.objectives)
         step = Step.joint(model, config)
         x = model.standardise(torch.randn(batch, 20480, device=device))
-        step(x, torch.tensor(0, device=device))
+        targets = targets_of(model, x)
+        step(x, torch.tensor(0, device=device), targets)
         with Dispatched() as seen:
             index = torch.zeros((), dtype=torch.int64, device=device)
-            step(x, index)
+            step(x, index, targets)
         return seen
 
     yield run
@@ -90,6 +92,18 @@ def test_a_step_stays_on_its_device(dispatched, monkeypatch, kind, precision):
     assert [each.devices for each in seen] == [{"meta"}, {"meta"}]
     counts = [sum(each.operations.values()) for each in seen]
     assert counts[0] == counts[1] <= (350 if kind == "batch" else 470)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in OBJECTIVES if kind != "infonce"])
+def test_other_objectives_stay_there_too(dispatched, monkeypatch, kind):
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
+
+    def targets(model, x):
+        with torch.device("meta"):
+            return targets_for_all(model, x)
+
+    seen = dispatched("meta", 2, f"objective={OBJECTIVES[kind]}", targets_of=targets)
+    assert seen.devices == {"meta"}
 
 
 def test_a_batch_is_read_while_the_last_one_is_learnt_from(corpus):

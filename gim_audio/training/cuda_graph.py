@@ -74,8 +74,11 @@ class GraphedStep:
         self._taken = 0
         self._graph: torch.cuda.CUDAGraph | None = None
 
-    def __call__(self, x: Tensor, index: int, targets: Mapping[int, Tensor]) -> StepOutput:
+    def __call__(
+        self, x: Tensor, index: int, targets: Mapping[int, Tensor] | None = None
+    ) -> StepOutput:
         """See `Step.__call__`. The next call overwrites what this one returns."""
+        targets = targets or {}
         if self._taken < EAGER:
             self._taken += 1
             # The first step makes tensors that all modules keep: they run one after another.
