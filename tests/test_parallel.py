@@ -102,6 +102,23 @@ def test_two_processes_share_a_batch(conf, corpus, tmp_path, negatives):
         torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-6)
 
 
+def test_two_processes_share_hidden_spans(conf, corpus, tmp_path):
+    """Each hides and names its part of what one process would, with as many units."""
+    spans = "{kind: units, number: 5, spans: {starts: 0.2, length: 3}}"
+    ahead = "{kind: units, number: 5, ahead: [1, 2]}"
+    settings = [
+        "model.context={kind: residual, hidden: 6, layers: 2, lookahead: 20}",
+        f"objective=[{', '.join([ahead] * 5 + [spans])}]",
+        "data.augment={share: 0.5, warp: 0.1, reverb: 0.1, noise: [5, 10]}",
+    ]
+    finish(torchrun(2, conf, corpus, tmp_path / "two", *settings, *SHARED))
+    alone(conf, corpus, tmp_path / "one", *settings)
+    for key in ("loss", "accuracy"):
+        np.testing.assert_allclose(
+            lines(tmp_path / "two", key), lines(tmp_path / "one", key), rtol=1e-4
+        )
+
+
 def test_two_processes_share_labels_of_unequal_number(conf, corpus, tmp_path):
     """A mean over a process's labels is not a part of the mean over all.
 

@@ -340,8 +340,6 @@ def test_each_loss_moves_the_modules_that_it_may(tmp_path, kind, reach):
     x = torch.randn(2, 4000, 1)
     targets = targets_for_all(model, x)
     step = Step.joint(model, config)
-    for optimizer in step.optimizers.values():
-        optimizer.apply = None
     moved = set()
 
     def note(optimizer):
@@ -451,7 +449,10 @@ def test_geometry_tells_the_latency():
         ("objective=3", "expected settings such as"),
         ("objective=[{},{},{windw: 3},{},{},{}]", "objective.2.windw: unknown key"),
         ("objective={kind: units, of: 1}", "module 1 can learn units of a module below it"),
-        ("objective={kind: units, ahead: []}", "ahead: name at least one frame"),
+        (
+            "objective={kind: units, ahead: []}",
+            "objective.ahead: Tuple should have at least 1 item",
+        ),
         ("model.context={kind: gru, lookahead: 5}", "lookahead is for a residual context"),
         ("model.context={kind: conv, bidirectional: true}", "bidirectional is for a gru"),
         ("model.context={hidden: 5, bidirectional: true}", "even number"),

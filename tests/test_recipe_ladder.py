@@ -81,5 +81,5 @@ def test_rungs_learn_and_are_compared(ladder, tmp_path, monkeypatch):
     assert float(change.split("±")[0]) == pytest.approx(
         float(figure) - below, abs=0.11
     )  # both are rounded
-    assert any(line.startswith("| base |") and "| kept |" in line for line in lines)
+    assert any(line.startswith("| base |") and "| yes |" in line for line in lines)
     assert any(line.startswith("| later |") and "| not run |" in line for line in lines)

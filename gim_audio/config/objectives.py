@@ -27,7 +27,8 @@ __all__ = [
 ENTRY_POINTS = "gim_audio.objectives"
 """The group of entry points in which an installed package announces its objectives by kind."""
 
-Milliseconds = Annotated[float, Field(ge=0)]
+
+Ahead = Annotated[tuple[Annotated[int, Field(ge=-100, le=100)], ...], Field(min_length=1)]
 
 
 class ObjectiveConfig(Section):
@@ -86,7 +87,7 @@ class VICRegConfig(ObjectiveConfig):
     """Keep neighbouring frames alike and channels varied (Bardes et al. 2022)."""
 
     kind: Literal["vicreg"] = "vicreg"
-    apart: Milliseconds = 20.0
+    apart: Annotated[float, Field(ge=0)] = 20.0
     """The milliseconds between two frames that should be alike, at least a frame."""
     width: Positive = 512
     """The number of channels of the projection that is compared."""
@@ -99,17 +100,11 @@ class SpectraConfig(ObjectiveConfig):
     """Predict log mel frames (autoregressive predictive coding, Chung et al. 2019)."""
 
     kind: Literal["spectra"] = "spectra"
-    ahead: tuple[Annotated[int, Field(ge=-100, le=100)], ...] = (0,)
+    ahead: Ahead = (0,)
     """The frames, at the rate of the last convolution: 0 is the present one, 3 the third after."""
     bands: Annotated[int, Field(ge=2, le=512)] = 80
     hidden: Annotated[int, Field(ge=0)] = 256
     """The number of units of the hidden layer that predicts; 0 predicts linearly."""
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if not self.ahead:
-            raise ValueError("ahead: name at least one frame to predict, such as [0]")
-        return self
 
 
 class SpansConfig(Section):
@@ -129,17 +124,11 @@ class UnitsConfig(ObjectiveConfig):
     """The features that k-means clusters: MFCC with deltas, normalised by utterance, or those of a
     module, which stands still in the phase in which its units are learnt."""
     number: Annotated[int, Field(ge=2, le=10_000)] = 100
-    ahead: tuple[Annotated[int, Field(ge=-100, le=100)], ...] = (0,)
+    ahead: Ahead = (0,)
     """The frames that are named, as in `spectra`."""
     spans: SpansConfig | None = None
     """Spans of frames that the context of the module, and those above it, do not see. With them,
     these frames alone are named."""
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if not self.ahead:
-            raise ValueError("ahead: name at least one frame, such as [0]")
-        return self
 
 
 class PhonesConfig(ObjectiveConfig):

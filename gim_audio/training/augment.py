@@ -1,7 +1,7 @@
 """Waveforms as other voices and rooms might have them, for what predicts (Kharitonov et al. 2020).
 
 What is predicted stays as it was. The changes of a step are a function of (seed, step), like its
-crops. They keep the timing of the speech.
+crops, and keep the timing of the speech. Babble mixes crops that the process has.
 
 Shapes: B utterances, S samples, T windows, F frequencies.
 """
@@ -62,19 +62,27 @@ class Augment:
         if config.warp or config.reject:
             factors = 1 + config.warp * (2 * sizes[0] - 1) * chosen[0]
             holes = config.reject * chosen[1]
-            found = self._in_frequency(found, factors, sizes[1], holes)
+            changed = self._in_frequency(found, factors, sizes[1], holes)
+            either = (factors != 1) | (holes > 0)
+            moved = send(torch.from_numpy(either), found.device)
+            found = torch.where(moved[:, None], changed, found)
         if config.reverb:
             decays = np.where(chosen[2], config.reverb * sizes[2], 0)
-            found = self._in_rooms(found, decays, int(noise))
+            tails = self._random(int(noise), batch, round(config.reverb * self.rate))
+            found = self._in_rooms(found, decays, tails)
         if config.babble is not None and len(waveforms) > 1:
             voices = [waveforms.roll(1 + voice, 0) for voice in range(VOICES)]
             others = torch.stack(voices).sum(0)
             found = _mixed(found, others, _levels(config.babble, sizes[3], chosen[3]))
         if config.noise is not None:
-            generator = torch.Generator().manual_seed(int(noise))
-            white = torch.randn(found.shape, generator=generator).to(found.device)
+            white = send(self._random(int(noise) + 1, batch, found.shape[1]), found.device)
             found = _mixed(found, white, _levels(config.noise, sizes[4], chosen[4]))
         return found
+
+    def _random(self, seed: int, batch: int, samples: int) -> Tensor:
+        """Return noise for this process's utterances, drawn for all. Shape: `(B, samples)`."""
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randn(batch, samples, generator=generator)[self.part]
 
     def _in_frequency(
         self,
@@ -103,17 +111,13 @@ class Augment:
         found: Tensor = torch.istft(spectra, POINTS, HOP, window=window, length=length)
         return found
 
-    def _in_rooms(
-        self,
-        waveforms: Tensor,
-        decays: Numbers,
-        seed: int,
-    ) -> Tensor:
-        """Add reverberation: noise that falls by 60 dB in `decays` seconds. Shape: `(B, S)`."""
-        length = max(1, round(self.config.reverb * self.rate))
+    def _in_rooms(self, waveforms: Tensor, decays: Numbers, tail: Tensor) -> Tensor:
+        """Add reverberation: noise that falls by 60 dB in `decays` seconds.
+
+        Shape: `(B, S)`, `(B,)`, `(B, longest)` → `(B, S)`.
+        """
+        length = tail.shape[1]
         times = torch.arange(length) / self.rate
-        generator = torch.Generator().manual_seed(seed)
-        tail = torch.randn(len(decays), length, generator=generator)
         seconds = torch.from_numpy(decays.astype(np.float32))[:, None]
         tail = tail * torch.exp(-3 * math.log(10) * times / seconds.clamp(min=1e-3))
         # The tail has as much energy as the direct sound, which comes first and keeps its time.

@@ -67,7 +67,7 @@ def begin_with(config: Config, model: GreedyInfoMax, init: Path) -> list[int]:
     old, weights = weights_of(init)
     before, now = old.model.model_dump(), config.model.model_dump()
     for key, value in before.items():
-        if key not in ANY and now[key] != value:
+        if key not in ANY | {"reach"} and now[key] != value:
             raise ConfigError(
                 f"model.{key}: {init} has {value}, not {now[key]}: its weights fit no other shape"
             )

@@ -19,7 +19,7 @@ from gim_audio.model.stack import GreedyInfoMax
 from gim_audio.packed import Crops, PackedCorpus
 from gim_audio.phones import PHONES, frame_labels, labels_of, read_ctm
 from gim_audio.training.feed import Feed
-from gim_audio.training.units import Units
+from gim_audio.training.units import CorpusUnits
 
 __all__ = ["Targets", "counted", "labels_fingerprint", "targets_for"]
 
@@ -92,7 +92,7 @@ def targets_for(
     modules: Collection[int] | None = None,
     part: slice = slice(None),
     known: PackedCorpus | None = None,
-    units: Callable[[int], Units | None] = lambda number: None,
+    units: Callable[[int], CorpusUnits | None] = lambda number: None,
 ) -> Targets:
     """Return a function of the targets of each batch; of modules that are taught nothing, none.
 
@@ -170,7 +170,7 @@ def _phones(
 
 
 def _units(
-    units: Units, model: GreedyInfoMax, crops: Crops, device: torch.device, part: slice
+    units: CorpusUnits, model: GreedyInfoMax, crops: Crops, device: torch.device, part: slice
 ) -> Source:
     hop, frames = model.geometries[-1].hop, model.frames(crops.crop)[-1]
 

@@ -24,7 +24,7 @@ from gim_audio.model.objectives import to_grid
 from gim_audio.model.stack import GreedyInfoMax
 from gim_audio.packed import PackedCorpus
 
-__all__ = ["Units", "UnitsOfRun", "learn_units", "name_units"]
+__all__ = ["CorpusUnits", "UnitsOfRun", "learn_units", "name_units"]
 
 FRAMES = 200_000
 """The most frames that k-means sees, spread evenly over the corpus."""
@@ -38,7 +38,7 @@ Describe = Callable[[Numbers], Tensor]
 
 
 @dataclass(frozen=True)
-class Units:
+class CorpusUnits:
     """The unit of each frame of a corpus.
 
     Attributes:
@@ -143,7 +143,7 @@ def name_units(
     model: GreedyInfoMax,
     learnt: dict[str, Numbers],
     dtype: torch.dtype,
-) -> Units:
+) -> CorpusUnits:
     """Return the nearest unit of each frame of a corpus: see `learn_units`."""
     numbers = describe(config, model, dtype)
     centres, scale = (torch.from_numpy(learnt[name]) for name in ("centres", "scale"))
@@ -154,7 +154,7 @@ def name_units(
             names.append(near.numpy().astype(np.int16))
             end += len(near)
         ends.append(end)
-    return Units(np.concatenate(names), np.array(ends))
+    return CorpusUnits(np.concatenate(names), np.array(ends))
 
 
 @dataclass(frozen=True)
@@ -198,16 +198,16 @@ class UnitsOfRun:
             with new_file(path) as temporary:
                 save_file({**learnt, "names": units.names, "ends": units.ends}, temporary)
 
-    def of(self, number: int) -> Units:
+    def of(self, number: int) -> CorpusUnits:
         """Return the units of the corpus of training that a module learns to name.
 
         Raises:
             CheckpointError: They are damaged.
         """
         found = self._read(number)
-        return Units(found["names"], found["ends"])
+        return CorpusUnits(found["names"], found["ends"])
 
-    def of_others(self, number: int, model: GreedyInfoMax, corpus: PackedCorpus) -> Units:
+    def of_others(self, number: int, model: GreedyInfoMax, corpus: PackedCorpus) -> CorpusUnits:
         """Return the same units of another corpus."""
         config = self.objectives[number - 1]
         assert isinstance(config, UnitsConfig)  # noqa: S101 - the caller has looked

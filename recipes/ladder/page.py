@@ -49,7 +49,7 @@ def seeds(exp: Path, name: str) -> list[Path]:
 def row_of(exp: Path, name: str, rungs: dict[str, dict[str, Any]]) -> list[str]:
     """Return the cells of a rung: figures of all seeds, and what changed against `from`."""
     rung, runs = rungs[name], seeds(exp, name)
-    kept = any(other.get("from") == name for other in rungs.values()) or rung.get("kept")
+    built_on = any(other.get("from") == name for other in rungs.values())
     cells = [name, rung.get("from", ""), rung["change"]]
     if not runs:
         return [*cells, "", "not run", "", ""]
@@ -69,7 +69,7 @@ def row_of(exp: Path, name: str, rungs: dict[str, dict[str, Any]]) -> list[str]:
         assert old is not None  # noqa: S101
         beside = change(new, old)
     took = f"{mean(known):.1f}" if known else "resumed"
-    return [*cells, took, figure, beside, "kept" if kept else ""]
+    return [*cells, took, figure, beside, "yes" if built_on else ""]
 
 
 def tested(exp: Path, name: str) -> list[str] | None:
@@ -113,7 +113,7 @@ def write_page(exp: Path, rungs: dict[str, dict[str, Any]], minutes: float, out:
             " (delete-half jackknife); they do not hold the chance of the seed."
         ),
         table(
-            ["rung", "from", "change", "minutes", "phones %", "against `from`", ""],
+            ["rung", "from", "change", "minutes", "phones %", "against `from`", "built on"],
             [row_of(exp, name, rungs) for name in rungs],
         ),
     ]

@@ -4,7 +4,6 @@ Shapes: B utterances, T frames, H channels of contexts.
 """
 
 import math
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -58,7 +57,7 @@ class Classify(Objective):
             pooled = c.mean(1, dtype=torch.float32)
         else:
             pooled = to_grid(c, self.place.own, self.place.grid, target.shape[1])
-        return named(self.linear(pooled), target, ranks)
+        return _named(self.linear(pooled), target, ranks)
 
 
 @register(UnitsConfig)
@@ -123,12 +122,12 @@ class Units(Objective):
             answers = self.linear(to_grid(c, *grids, frames)).float()
         answers = answers.view(len(c), frames, len(self.ahead), self.number)
         asked = torch.stack(
-            [shifted(target, k, -1).masked_fill(~counted, -1) for k in self.ahead], dim=2
+            [_ahead(target, k).masked_fill(~counted, -1) for k in self.ahead], dim=2
         )
-        return named(answers, asked, ranks)
+        return _named(answers, asked, ranks)
 
 
-def named(answers: Tensor, labels: Tensor, ranks: Ranks) -> Score:
+def _named(answers: Tensor, labels: Tensor, ranks: Ranks) -> Score:
     """Return the mean cross-entropy and accuracy of labels that are known.
 
     Shape: `(…, classes)`, labels `(…)`, -1 where there is none.
@@ -139,11 +138,8 @@ def named(answers: Tensor, labels: Tensor, ranks: Ranks) -> Score:
     return Score(loss, (answers.argmax(1) == labels).sum() / known)
 
 
-def shifted(target: Tensor, ahead: int, missing: Any) -> Tensor:
-    """Return at each frame the target some frames ahead. Shape: `(B, T, …)`, which stays."""
-    if ahead == 0:
-        return target
-    gap = torch.full_like(target[:, : abs(ahead)], missing)
-    if ahead > 0:
-        return torch.cat([target[:, ahead:], gap], dim=1)
-    return torch.cat([gap, target[:, :ahead]], dim=1)
+def _ahead(labels: Tensor, frames: int) -> Tensor:
+    """Return at each frame the label some frames ahead, -1 beyond. Shape: `(B, T)`, which stays."""
+    count = labels.shape[1]
+    inside = labels[:, max(0, frames) : max(0, count + frames)]
+    return F.pad(inside, (min(count, max(0, -frames)), min(count, max(0, frames))), value=-1)

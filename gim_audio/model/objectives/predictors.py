@@ -9,35 +9,37 @@ from torch import Tensor, nn
 __all__ = ["predictor"]
 
 
-class _Forward(nn.Module):
-    """A sequence model on a window whose frames run back in time."""
+class _Recurrent(nn.Module):
+    """A GRU, in float32 as in `GRUContext`."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.network = network
+        self.network = nn.GRU(width, width)
 
     def forward(self, contexts: Tensor) -> Tensor:
         """Shape: `(T, B, H)`, which stays."""
-        return self._run(contexts.flip(0)).flip(0)
-
-    def _run(self, contexts: Tensor) -> Tensor:
-        raise NotImplementedError
-
-
-class _Recurrent(_Forward):
-    def _run(self, contexts: Tensor) -> Tensor:
-        with torch.autocast(contexts.device.type, enabled=False):  # as in `GRUContext`
-            found: Tensor = self.network(contexts.float())[0]
-        return found
+        with torch.autocast(contexts.device.type, enabled=False):
+            found: Tensor = self.network(contexts.flip(0).float())[0]
+        return found.flip(0)
 
 
-class _Transformer(_Forward):
-    def _run(self, contexts: Tensor) -> Tensor:
+class _Transformer(nn.Module):
+    """A causal transformer layer."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        heads = next(n for n in (8, 4, 2, 1) if width % n == 0)
+        self.network = nn.TransformerEncoderLayer(
+            width, heads, 2 * width, dropout=0.0, norm_first=True
+        )
+
+    def forward(self, contexts: Tensor) -> Tensor:
+        """Shape: `(T, B, H)`, which stays."""
         mask = nn.Transformer.generate_square_subsequent_mask(
             len(contexts), device=contexts.device, dtype=contexts.dtype
         )
-        found: Tensor = self.network(contexts, mask, is_causal=True)
-        return found
+        found: Tensor = self.network(contexts.flip(0), mask, is_causal=True)
+        return found.flip(0)
 
 
 def predictor(kind: str, width: int) -> nn.Module | None:
@@ -50,9 +52,7 @@ def predictor(kind: str, width: int) -> nn.Module | None:
     if kind == "mlp":
         return nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))
     if kind == "recurrent":
-        return _Recurrent(nn.GRU(width, width))
+        return _Recurrent(width)
     if kind == "transformer":
-        heads = next(n for n in (8, 4, 2, 1) if width % n == 0)
-        layer = nn.TransformerEncoderLayer(width, heads, 2 * width, dropout=0.0, norm_first=True)
-        return _Transformer(layer)
+        return _Transformer(width)
     return None
