@@ -166,3 +166,36 @@ def info_nce(width, channels, kind, number, window, steps, **settings):
     negatives = {"kind": kind, "number": number}
     config = InfoNCEConfig(steps_ahead=steps, window=window, negatives=negatives, **settings)
     return InfoNCE(config, place(width, channels))
+
+
+def stack_of(tmp_path, *overrides):
+    path = tmp_path / "c.yaml"
+    path.write_text(TINY)
+    config = load(path, overrides)
+    torch.manual_seed(0)
+    return build_model(config.model, config.objectives).eval(), config
+
+
+OBJECTIVES = {
+    "infonce": "{steps_ahead: 3, negatives: {number: 4}, window: 16}",
+    "hinge": "{kind: hinge, steps_ahead: 3}",
+    "vicreg": "{kind: vicreg, width: 8}",
+    "spectra": "{kind: spectra, bands: 10, hidden: 8}",
+    "units": "{kind: units, number: 4, ahead: [1, 2]}",
+    "phones": "{kind: phones, classes: 4}",
+    "speakers": "{kind: speakers, classes: 3}",
+}
+
+
+def targets_for_all(model, x):
+    """Return something to teach to each module, of the kind that it asks for."""
+    frames, made = model.frames(x.shape[1])[4], {}
+    for number, module in enumerate(model.stack, start=1):
+        made[number] = {
+            "": None,
+            "phones": torch.randint(0, 4, (len(x), frames)),
+            "units": torch.randint(0, 4, (len(x), frames)),
+            "speakers": torch.randint(0, 3, (len(x),)),
+            "waveforms": 0.1 * x[:, :, 0],
+        }[module.objective.taught]
+    return {number: target for number, target in made.items() if target is not None}

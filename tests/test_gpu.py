@@ -6,8 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import TINY
-from test_parts import OBJECTIVES, targets_for_all
+from conftest import OBJECTIVES, TINY, targets_for_all
 
 from gim_audio.checkpoints.folders import load_model
 from gim_audio.config import load

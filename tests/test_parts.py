@@ -1,11 +1,9 @@
 """The parts to learn with: objectives beyond InfoNCE, contexts that look ahead, and the reach."""
 
-import math
-
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, info_nce, place, random_numbers
+from conftest import info_nce, place, random_numbers
 from reference import infonce
 from test_objectives import drawn_for
 
@@ -19,14 +17,10 @@ from gim_audio.config import (
     load,
 )
 from gim_audio.errors import ConfigError
-from gim_audio.inference.pieces import Stream, encode_batch
-from gim_audio.model.build import build_model
-from gim_audio.model.contexts import GRUContext, ResidualConvolutions
 from gim_audio.model.geometry import Geometry
 from gim_audio.model.mel import log_mel
 from gim_audio.model.objectives import Hinge, InfoNCE, Spectra, Units, VICReg
 from gim_audio.model.sampling import RandomNumbers
-from gim_audio.training.step import Step
 
 GRID = Geometry(160, -212, 465)
 
@@ -231,214 +225,6 @@ def test_predictors_see_no_later_context(kind):
     after = objective.predictor(contexts)
     torch.testing.assert_close(after[8:], before[8:])
     assert (after[:8] - before[:8]).abs().amin((1, 2)).min() > 0
-
-
-@pytest.mark.parametrize("lookahead", [0, 5, 16])
-def test_residual_contexts_see_as_far_as_they_say(lookahead):
-    torch.manual_seed(0)
-    context = ResidualConvolutions(
-        3, 8, layers=4, kernel=5, dilations=(1, 2, 4), lookahead=lookahead
-    ).double()
-    z = torch.randn(1, 120, 3).double().requires_grad_()
-    (c, _), at = context(z), 60
-    c[0, at].sum().backward()
-    moved = z.grad[0].abs().sum(1).nonzero()[:, 0]
-    reach = 4 * (1 + 2 + 4 + 1)
-    assert int(moved.max()) == at + min(lookahead, reach // 2)
-    assert int(moved.min()) == at - reach + min(lookahead, reach // 2)
-    with pytest.raises(ConfigError, match="look at most 16 frames ahead, not 17"):
-        ResidualConvolutions(3, 8, layers=4, kernel=5, dilations=(1, 2, 4), lookahead=17)
-
-
-STACKS = [
-    ["model.context={kind: residual, hidden: 6, layers: 3, kernel: 3, lookahead: 40}"],
-    ["model.context={kind: residual, hidden: 6, layers: 3, kernel: 3}", "model.norm=channel"],
-    ["model.context={hidden: 6, stacked: 2}", "model.activation=gelu", "model.norm=batch"],
-    ["model.activation=log"],
-    [
-        "model.context={kind: residual, hidden: 6, layers: 2, lookahead: 20}",
-        "model.added=[{kind: residual, hidden: 5, layers: 2, lookahead: 30}]",
-    ],
-]
-
-
-def stack_of(tmp_path, *overrides):
-    path = tmp_path / "c.yaml"
-    path.write_text(TINY)
-    config = load(path, overrides)
-    torch.manual_seed(0)
-    return build_model(config.model, config.objectives).eval(), config
-
-
-@pytest.mark.parametrize("settings", STACKS)
-@pytest.mark.parametrize("sizes", [[1] * 40, [37, 160, 1200, 5, 3000], [7000]])
-def test_pieces_give_the_features_of_the_whole(tmp_path, settings, sizes):
-    model, _ = stack_of(tmp_path, *settings)
-    torch.manual_seed(1)
-    waveform = 0.1 * torch.randn(8000)
-    last = len(model.stack)
-    whole, _ = model(waveform[None], modules=[1, last])
-    stream, found, begin = Stream(model, [1, last]), [[], []], 0
-    for size in [*sizes, len(waveform) - sum(sizes)]:
-        begin += size
-        pieces = stream.push(waveform[begin - size : begin], last=begin == len(waveform))
-        for kept, piece in zip(found, pieces, strict=True):
-            kept.append(piece)
-    for kept, features in zip(found, whole, strict=True):
-        torch.testing.assert_close(torch.cat(kept), features[0], rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    "settings", [*STACKS, ["model.context={hidden: 6, bidirectional: true, stacked: 2}"]]
-)
-def test_batches_give_the_features_of_each(tmp_path, settings):
-    model, _ = stack_of(tmp_path, *settings)
-    waveforms = [0.1 * torch.randn(n) for n in (8000, 700, 4321)]
-    last = len(model.stack)
-    together = encode_batch(model, waveforms, [last])
-    for waveform, (features,) in zip(waveforms, together, strict=True):
-        alone, _ = model(waveform[None], modules=[last])
-        torch.testing.assert_close(features, alone[0][0], rtol=1e-4, atol=1e-5)
-
-
-def test_what_sees_the_whole_is_refused_in_pieces():
-    context = GRUContext(3, 4, bptt=True, bidirectional=True)
-    with pytest.raises(ValueError, match="whole utterances"):
-        context(torch.randn(1, 5, 3), last=False)
-
-
-OBJECTIVES = {
-    "infonce": "{steps_ahead: 3, negatives: {number: 4}, window: 16}",
-    "hinge": "{kind: hinge, steps_ahead: 3}",
-    "vicreg": "{kind: vicreg, width: 8}",
-    "spectra": "{kind: spectra, bands: 10, hidden: 8}",
-    "units": "{kind: units, number: 4, ahead: [1, 2]}",
-    "phones": "{kind: phones, classes: 4}",
-    "speakers": "{kind: speakers, classes: 3}",
-}
-
-
-def targets_for_all(model, x):
-    """Return something to teach to each module, of the kind that it asks for."""
-    frames, made = model.frames(x.shape[1])[4], {}
-    for number, module in enumerate(model.stack, start=1):
-        made[number] = {
-            "": None,
-            "phones": torch.randint(0, 4, (len(x), frames)),
-            "units": torch.randint(0, 4, (len(x), frames)),
-            "speakers": torch.randint(0, 3, (len(x),)),
-            "waveforms": 0.1 * x[:, :, 0],
-        }[module.objective.taught]
-    return {number: target for number, target in made.items() if target is not None}
-
-
-@pytest.mark.parametrize("reach", [1, 2, 6])
-@pytest.mark.parametrize("kind", OBJECTIVES)
-def test_each_loss_moves_the_modules_that_it_may(tmp_path, kind, reach):
-    """Loss 4 alone is given weight; the modules that it moves are 4 and those within reach."""
-    model, config = stack_of(tmp_path, f"objective={OBJECTIVES[kind]}", f"model.reach={reach}")
-    x = torch.randn(2, 4000, 1)
-    targets = targets_for_all(model, x)
-    step = Step.joint(model, config)
-    moved = set()
-
-    def note(optimizer):
-        number = next(n for n, o in step.optimizers.items() if o is optimizer)
-        gradients = [p.grad for p in optimizer.parameters if p.grad is not None]
-        if any(bool(g.any()) for g in gradients):
-            moved.add(number)
-        for parameter in optimizer.parameters:
-            parameter.grad = None
-
-    step.apply = note
-    for number, module in enumerate(model.stack, start=1):
-        if number != 4:
-            score = module.objective.score
-
-            def silent(*args, score=score, **settings):
-                found = score(*args, **settings)
-                return type(found)(0 * found.loss, found.accuracy)
-
-            module.objective.score = silent
-    step(x, 0, targets)
-    assert moved == set(range(max(1, 5 - reach), 5))
-
-
-def test_a_reach_of_two_is_a_gradient_of_two_losses(tmp_path):
-    """Against torch.autograd.grad, loss by loss."""
-    model, config = stack_of(tmp_path, "model.reach=2", "training.learning_rate=1.0e-3")
-    x = torch.randn(2, 4000, 1)
-    random = RandomNumbers(config.training.seed, 0)
-    scores = {n: score() for n, score, _ in model.greedy_losses(x, random)}
-    expected = {}
-    for number, module in enumerate(model.stack, start=1):
-        losses = [scores[n].loss for n in (number, number + 1) if n in scores]
-        gradients = [
-            torch.autograd.grad(
-                loss, list(module.parameters()), retain_graph=True, allow_unused=True
-            )
-            for loss in losses
-        ]
-        expected[number] = [
-            sum(g for g in each if g is not None) for each in zip(*gradients, strict=True)
-        ]
-    step, found = Step.joint(model, config), {}
-
-    def note(optimizer):
-        number = next(n for n, o in step.optimizers.items() if o is optimizer)
-        found[number] = [p.grad.clone() for p in optimizer.parameters]
-        for parameter in optimizer.parameters:
-            parameter.grad = None
-
-    step.apply = note
-    step(x, 0)
-    assert sorted(found) == list(range(1, 7))
-    for number, gradients in found.items():
-        for ours, theirs in zip(gradients, expected[number], strict=True):
-            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-7)
-
-
-def test_a_context_above_hidden_frames_is_scored_on_the_same(tmp_path):
-    units = "{kind: units, number: 4, spans: {starts: 0.2, length: 3}}"
-    infonce_ = OBJECTIVES["infonce"]
-    model, _ = stack_of(
-        tmp_path,
-        "model.context={kind: residual, hidden: 6, layers: 2, lookahead: 20}",
-        "model.added=[{kind: residual, hidden: 5, layers: 2, lookahead: 20}]",
-        f"objective=[{', '.join([infonce_] * 5 + [units] * 2)}]",
-    )
-    x, seen = torch.randn(2, 4000, 1), {}
-    for number in (6, 7):
-        objective = model.stack[number - 1].objective
-
-        def note(z, c, numbers, target, ranks, hidden, number=number):
-            seen[number] = z, hidden
-
-        objective.score = note
-    with torch.no_grad():
-        model.stack[5].objective.blank += 7
-    for frozen in ((), range(1, 7)):
-        seen.clear()
-        for number, score, _ in model.greedy_losses(x, RandomNumbers(1, 5), frozen=frozen):
-            if number >= 6 and score is not None:
-                score()
-        assert seen[7][1].any()
-        if not frozen:
-            assert torch.equal(seen[6][1], seen[7][1])
-            contexts = seen[7][0]
-        else:  # the same frames of module 6 are hidden when it stands still
-            torch.testing.assert_close(seen[7][0], contexts)
-
-
-def test_geometry_tells_the_latency():
-    config = load(None, ["model.context={kind: residual, hidden: 8, layers: 4, lookahead: 100}"])
-    model = build_model(config.model, config.objectives)
-    conv, context = model.geometries[-2:]
-    assert context.lookahead == 1600
-    assert context.latency - conv.latency == 1600
-    assert (context.centre, context.hop) == (conv.centre, conv.hop)
-    config = load(None, ["model.context={hidden: 8, bidirectional: true}"])
-    assert math.isinf(build_model(config.model, config.objectives).geometries[-1].latency)
 
 
 @pytest.mark.parametrize(

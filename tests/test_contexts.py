@@ -1,0 +1,90 @@
+"""Contexts that look ahead, in pieces and in batches, and what stands around them."""
+
+import math
+
+import pytest
+import torch
+from conftest import stack_of
+
+from gim_audio.config import load
+from gim_audio.errors import ConfigError
+from gim_audio.inference.pieces import Stream, encode_batch
+from gim_audio.model.build import build_model
+from gim_audio.model.contexts import GRUContext, ResidualConvolutions
+
+
+@pytest.mark.parametrize("lookahead", [0, 5, 16])
+def test_residual_contexts_see_as_far_as_they_say(lookahead):
+    torch.manual_seed(0)
+    context = ResidualConvolutions(
+        3, 8, layers=4, kernel=5, dilations=(1, 2, 4), lookahead=lookahead
+    ).double()
+    z = torch.randn(1, 120, 3).double().requires_grad_()
+    (c, _), at = context(z), 60
+    c[0, at].sum().backward()
+    moved = z.grad[0].abs().sum(1).nonzero()[:, 0]
+    reach = 4 * (1 + 2 + 4 + 1)
+    assert int(moved.max()) == at + min(lookahead, reach // 2)
+    assert int(moved.min()) == at - reach + min(lookahead, reach // 2)
+    with pytest.raises(ConfigError, match="look at most 16 frames ahead, not 17"):
+        ResidualConvolutions(3, 8, layers=4, kernel=5, dilations=(1, 2, 4), lookahead=17)
+
+
+STACKS = [
+    ["model.context={kind: residual, hidden: 6, layers: 3, kernel: 3, lookahead: 40}"],
+    ["model.context={kind: residual, hidden: 6, layers: 3, kernel: 3}", "model.norm=channel"],
+    ["model.context={hidden: 6, stacked: 2}", "model.activation=gelu", "model.norm=batch"],
+    ["model.activation=log"],
+    [
+        "model.context={kind: residual, hidden: 6, layers: 2, lookahead: 20}",
+        "model.added=[{kind: residual, hidden: 5, layers: 2, lookahead: 30}]",
+    ],
+]
+
+
+@pytest.mark.parametrize("settings", STACKS)
+@pytest.mark.parametrize("sizes", [[1] * 40, [37, 160, 1200, 5, 3000], [7000]])
+def test_pieces_give_the_features_of_the_whole(tmp_path, settings, sizes):
+    model, _ = stack_of(tmp_path, *settings)
+    torch.manual_seed(1)
+    waveform = 0.1 * torch.randn(8000)
+    last = len(model.stack)
+    whole, _ = model(waveform[None], modules=[1, last])
+    stream, found, begin = Stream(model, [1, last]), [[], []], 0
+    for size in [*sizes, len(waveform) - sum(sizes)]:
+        begin += size
+        pieces = stream.push(waveform[begin - size : begin], last=begin == len(waveform))
+        for kept, piece in zip(found, pieces, strict=True):
+            kept.append(piece)
+    for kept, features in zip(found, whole, strict=True):
+        torch.testing.assert_close(torch.cat(kept), features[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "settings", [*STACKS, ["model.context={hidden: 6, bidirectional: true, stacked: 2}"]]
+)
+def test_batches_give_the_features_of_each(tmp_path, settings):
+    model, _ = stack_of(tmp_path, *settings)
+    waveforms = [0.1 * torch.randn(n) for n in (8000, 700, 4321)]
+    last = len(model.stack)
+    together = encode_batch(model, waveforms, [last])
+    for waveform, (features,) in zip(waveforms, together, strict=True):
+        alone, _ = model(waveform[None], modules=[last])
+        torch.testing.assert_close(features, alone[0][0], rtol=1e-4, atol=1e-5)
+
+
+def test_what_sees_the_whole_is_refused_in_pieces():
+    context = GRUContext(3, 4, bptt=True, bidirectional=True)
+    with pytest.raises(ValueError, match="whole utterances"):
+        context(torch.randn(1, 5, 3), last=False)
+
+
+def test_geometry_tells_the_latency():
+    config = load(None, ["model.context={kind: residual, hidden: 8, layers: 4, lookahead: 100}"])
+    model = build_model(config.model, config.objectives)
+    conv, context = model.geometries[-2:]
+    assert context.lookahead == 1600
+    assert context.latency - conv.latency == 1600
+    assert (context.centre, context.hop) == (conv.centre, conv.hop)
+    config = load(None, ["model.context={hidden: 8, bidirectional: true}"])
+    assert math.isinf(build_model(config.model, config.objectives).geometries[-1].latency)
