@@ -4,6 +4,7 @@ import importlib
 import json
 import sys
 
+import numpy as np
 import pytest
 from conftest import ROOT
 from test_probes import noisy_data
@@ -11,7 +12,9 @@ from test_probes import noisy_data
 from gim_audio.config import Config, load
 from gim_audio.model.build import build_model
 from gim_audio.packed import pack
-from gim_audio.phones import write_ctm
+from gim_audio.phones import Alignment, write_ctm
+
+TESTED = ("probes_train", "probes_test", "same_train", "same_test")
 
 
 @pytest.fixture
@@ -47,8 +50,14 @@ def test_another_kind_begins_with_its_own_defaults(ladder):
 
 
 def test_rungs_learn_and_are_compared(ladder, tmp_path, monkeypatch):
-    data, alignments = noisy_data(tmp_path / "data", "abc")
-    for name in ("train", "fit", "valid"):
+    data, _ = noisy_data(tmp_path / "data", "abc")
+    # ABX compares phones between the same neighbours: 5 in half of the utterances, 9 in the others.
+    edges, middle = np.linspace(0, 0.5, 6), {"0": 5, "1": 9, "2": 5, "3": 9}
+    alignments = {
+        name: Alignment(edges[:-1], edges[1:], np.array([2, middle[name[-1]]] * 2 + [2]))
+        for name in data.recordings
+    }
+    for name in ("train", "fit", "valid", *TESTED):
         pack(data, tmp_path / "packed" / name)
         write_ctm(tmp_path / "packed" / name / "phones.ctm", alignments)
     monkeypatch.setattr(ladder, "TRIAL", 8)
@@ -72,6 +81,7 @@ def test_rungs_learn_and_are_compared(ladder, tmp_path, monkeypatch):
     phases = load(exp / "phases-1.yaml").training.schedule
     assert [phase.modules for phase in phases] == [(1, 2, 3, 4, 5), (6,)]
     assert min(phase.steps for phase in phases) > 8
+    ladder.test(exp / "base-1", exp / "base-1", tmp_path / "packed")
     ladder.write_page(exp, rungs, 0.05, tmp_path / "LADDER.md")
     lines = (tmp_path / "LADDER.md").read_text().splitlines()
     row = next(line for line in lines if line.startswith("| phases | base | two phases |"))
@@ -82,4 +92,6 @@ def test_rungs_learn_and_are_compared(ladder, tmp_path, monkeypatch):
         float(figure) - below, abs=0.11
     )  # both are rounded
     assert any(line.startswith("| base |") and "| yes |" in line for line in lines)
+    row = next(line for line in lines if line.startswith("| base-1 |"))
+    assert all(0 <= float(cell.split("(")[0]) <= 100 for cell in row.split("|")[2:7])
     assert any(line.startswith("| later |") and "| not run |" in line for line in lines)

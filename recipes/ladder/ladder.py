@@ -103,19 +103,22 @@ def command(out: Path, *words: object) -> None:
 
 
 def evaluate(
-    model: Path | str, train: Path, test: Path, out: Path, frames: int, tasks: str
+    model: Path | str, train: Path, test: Path, out: Path, frames: int, tasks: str, *more: object
 ) -> None:
     """Probe the last module of a model, in one thread."""
     command(
         out, "evaluate", model, "--train", train, "--test", test, "--tasks", tasks,
-        "--protocols", "strict", "--module", "last", "--frames", frames,
+        "--protocols", "strict", "--module", "last", "--frames", frames, *more,
     )  # fmt: skip
 
 
 def test(model: Path | str, folder: Path, data: Path) -> None:
     """Measure a model on speakers that nothing was chosen on."""
     fit, held = data / "probes_train", data / "probes_test"
-    evaluate(model, fit, held, folder / "results/test", 3 * FRAMES, "phones,per,verification")
+    evaluate(
+        model, fit, held, folder / "results/test", 3 * FRAMES, "phones,per,verification",
+        "--speaker-train", data / "same_train", "--speaker-test", data / "same_test",
+    )  # fmt: skip
     command(folder / "results/abx.json", "abx", model, held)
 
 

@@ -31,6 +31,17 @@ def estimate(row: dict[str, Any], key: str) -> Estimate:
     return Estimate(row[key], row[key], row["interval"], row["halves"])
 
 
+def shown(row: dict[str, Any] | None, key: str) -> str:
+    """Return a figure in percent, with its interval where there are enough speakers."""
+    if row is None:
+        return ""
+    figure = f"{100 * row[key]:.1f}"
+    if not row["interval"]:
+        return figure
+    low, high = row["interval"]
+    return f"{figure} ({100 * low:.1f} to {100 * high:.1f})"
+
+
 def change(new: dict[str, Any], old: dict[str, Any]) -> str:
     """Return by how many points a rung exceeds another, and half the width of the interval."""
     one, other = (estimate(r["modules"][-1], "accuracy") for r in (new, old))
@@ -81,12 +92,11 @@ def tested(exp: Path, name: str) -> list[str] | None:
         if found is None:
             return None
         row = found["modules"][-1]
-        low, high = row["interval"]
-        cells.append(f"{100 * row[key]:.1f} ({100 * low:.1f} to {100 * high:.1f})")
+        cells.append(shown(row, key))
     abx = folder / "results/abx.json"
     if abx.exists():
         row = json.loads(abx.read_text())["modules"][-1]
-        cells += [f"{100 * row[key]:.1f}" for key in ("within", "across")]
+        cells += [shown(row[key], "error") for key in ("within", "across")]
     return cells
 
 
@@ -98,11 +108,14 @@ def table(head: list[str], lines: list[list[str]]) -> str:
 def write_page(exp: Path, rungs: dict[str, dict[str, Any]], minutes: float, out: Path) -> None:
     """Write the page."""
     where = provenance()
+    found = [record(run, "valid", "phones") for name in rungs for run in seeds(exp, name)]
+    commits = sorted({one["provenance"]["commit"] for one in found if one})
+    made = f" Rungs were probed at {', '.join(commits)}." if commits else ""
     parts = [
         "# The ladder",
         (
             f"Written by `recipes/ladder/run.sh`; {where['commit']}, {where['date']},"
-            f" {where['hardware']}, torch {where['torch']}."
+            f" {where['hardware']}, torch {where['torch']}.{made}"
         ),
         (
             f"Each rung learns for about {minutes:g} minutes of one core, clustering included, and"

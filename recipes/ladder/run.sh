@@ -47,7 +47,9 @@ data() {
   unless $data/train gim-audio data librispeech "$corpus" $data/train --subset train-clean-100 \
     --utterances $data/learnt_from.txt
   split $data/probes_train $data/fit $data/valid --by speakers --share 0.8
-  for part in train probes_train probes_test fit valid; do
+  # Voices are verified on the last quarters of utterances, as there may be one a speaker.
+  split $data/probes_train $data/same_train $data/same_test --by time --share 0.75
+  for part in train probes_train probes_test fit valid same_train same_test; do
     unless $data/packed/$part gim-audio pack $data/$part $data/packed/$part --nj "$nj"
   done
   for part in probes_train probes_test fit valid; do
