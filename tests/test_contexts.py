@@ -5,12 +5,14 @@ import math
 import pytest
 import torch
 from conftest import stack_of
+from torch import nn
 
 from gim_audio.config import load
 from gim_audio.errors import ConfigError
 from gim_audio.inference.pieces import Stream, encode_batch
 from gim_audio.model.build import build_model
 from gim_audio.model.contexts import GRUContext, ResidualConvolutions
+from gim_audio.model.norms import RunningNorm, UtteranceNorm
 
 
 @pytest.mark.parametrize("lookahead", [0, 5, 16])
@@ -35,6 +37,11 @@ STACKS = [
     ["model.context={kind: residual, hidden: 6, layers: 3, kernel: 3}", "model.norm=channel"],
     ["model.context={hidden: 6, stacked: 2}", "model.activation=gelu", "model.norm=batch"],
     ["model.activation=log"],
+    ["model.context={hidden: 6, norm: running}"],
+    [
+        "model.context={kind: residual, hidden: 6, layers: 2, lookahead: 20, norm: running}",
+        "model.isolate_after=[1]",
+    ],
     [
         "model.context={kind: residual, hidden: 6, layers: 2, lookahead: 20}",
         "model.added=[{kind: residual, hidden: 5, layers: 2, lookahead: 30}]",
@@ -61,7 +68,13 @@ def test_pieces_give_the_features_of_the_whole(tmp_path, settings, sizes):
 
 
 @pytest.mark.parametrize(
-    "settings", [*STACKS, ["model.context={hidden: 6, bidirectional: true, stacked: 2}"]]
+    "settings",
+    [
+        *STACKS,
+        ["model.context={hidden: 6, bidirectional: true, stacked: 2}"],
+        ["model.context={hidden: 6, norm: utterance}"],
+        ["model.context={kind: residual, hidden: 6, layers: 2, norm: utterance}"],
+    ],
 )
 def test_batches_give_the_features_of_each(tmp_path, settings):
     model, _ = stack_of(tmp_path, *settings)
@@ -74,9 +87,40 @@ def test_batches_give_the_features_of_each(tmp_path, settings):
 
 
 def test_what_sees_the_whole_is_refused_in_pieces():
-    context = GRUContext(3, 4, bptt=True, bidirectional=True)
-    with pytest.raises(ValueError, match="whole utterances"):
-        context(torch.randn(1, 5, 3), last=False)
+    for part in (GRUContext(3, 4, bptt=True, bidirectional=True), UtteranceNorm()):
+        with pytest.raises(ValueError, match="whole utterances"):
+            part(torch.randn(1, 5, 3), last=False)
+
+
+def test_norms_are_those_of_a_slow_loop():
+    torch.manual_seed(0)
+    z = 3 * torch.randn(2, 30, 3) + 5
+    z[1, 20:] = 0
+
+    def standardised(frame, frames):
+        variance = frames.var(0, correction=0)
+        return (frame - frames.mean(0)) / (variance + 0.01).sqrt()
+
+    found, _ = UtteranceNorm()(z, lengths=[30, 20])
+    torch.testing.assert_close(found[1, :20], standardised(z[1, :20], z[1, :20]))
+    running = RunningNorm(3)
+    nn.init.normal_(running.mean)
+    nn.init.uniform_(running.deviation, 0.5, 2)
+    found, _ = running(z)
+    # Half of the first frames lie a deviation above the mean, and half below.
+    mean, deviation = running.mean.detach(), running.deviation.detach()
+    before = torch.stack([mean - deviation, mean + deviation] * (RunningNorm.PRIOR // 2))
+    for t in range(30):
+        frames = torch.cat([before, z[0, : t + 1]])
+        torch.testing.assert_close(found[0, t], standardised(z[0, t], frames))
+
+
+def test_a_channel_that_is_louder_or_moved_makes_the_same_contexts(tmp_path):
+    model, _ = stack_of(tmp_path, "model.context={hidden: 6, norm: utterance}")
+    assert math.isinf(model.geometries[-1].latency)
+    module, z = model.stack[-1], 10 * torch.randn(1, 40, model.stack[-1].channels)
+    moved = 2 * z + torch.randn(1, 1, z.shape[2])
+    torch.testing.assert_close(module(moved).contexts, module(z).contexts, rtol=1e-3, atol=1e-3)
 
 
 def test_geometry_tells_the_latency():

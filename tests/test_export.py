@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_stream import STACKS as ALL_STACKS
@@ -14,8 +15,27 @@ from test_stream import STACKS as ALL_STACKS
 from gim_audio.checkpoints.folders import save_model, trained_steps
 from gim_audio.config import load
 from gim_audio.featurize import Featurizer
+from gim_audio.model.norms import RunningNorm
 
 STACKS = {name: ALL_STACKS[name] for name in ("published", "causal", "grown", "overlapping")}
+STACKS |= {
+    "ahead": [
+        "model.channels=8",
+        "model.norm=channel",
+        "model.activation=gelu",
+        "model.context={kind: residual, hidden: 6, layers: 3, kernel: 3, lookahead: 30}",
+    ],
+    "running norm": [
+        "model.channels=8",
+        "model.norm=batch",
+        "model.activation=log",
+        "model.context={hidden: 6, stacked: 2, norm: running}",
+    ],
+}
+WHOLE = {
+    "both ways": ["model.channels=8", "model.context={hidden: 6, bidirectional: true}"],
+    "utterance norm": ["model.channels=8", "model.context={hidden: 6, norm: utterance}"],
+}
 TOLERANCE = 1e-4
 
 
@@ -27,6 +47,10 @@ def exported(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("export")
     config = load(None, STACKS[request.param])
     encoder = Featurizer.random(config)
+    for module in encoder.model.stack:
+        if isinstance(module.norm, RunningNorm):
+            torch.nn.init.normal_(module.norm.mean)
+            torch.nn.init.uniform_(module.norm.deviation, 0.5, 2)
     (folder / "exp").mkdir()
     save_model(folder / "exp", config, encoder.model.state_dict())
     main(["export", str(folder / "exp"), str(folder / "whole.onnx")])
@@ -58,6 +82,20 @@ def test_onnxruntime_agrees(exported, samples, batch):
     waveforms = noise(samples, batch)
     (found,) = session(folder / "whole.onnx").run(None, {"waveform": waveforms})
     np.testing.assert_allclose(found, whole(encoder, waveforms), atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_what_sees_the_whole_is_exported_as_a_whole(tmp_path, run, name):
+    config = load(None, WHOLE[name])
+    encoder = Featurizer.random(config)
+    (tmp_path / "exp").mkdir()
+    save_model(tmp_path / "exp", config, encoder.model.state_dict())
+    assert run("export", tmp_path / "exp", tmp_path / "m.onnx")[0] == 0
+    waveforms = noise(9000, 2)
+    (found,) = session(tmp_path / "m.onnx").run(None, {"waveform": waveforms})
+    np.testing.assert_allclose(found, whole(encoder, waveforms), atol=TOLERANCE)
+    status, _, err = run("export", tmp_path / "exp", tmp_path / "s.onnx", "--stream")
+    assert (status, "it cannot stream" in err) == (2, True)
 
 
 @given(pieces=st.lists(st.integers(0, 5000), min_size=1, max_size=6), batch=st.integers(1, 3))

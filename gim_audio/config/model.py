@@ -35,6 +35,9 @@ class ContextConfig(Section):
     then from the first again."""
     lookahead: Annotated[float, Field(ge=0)] = 0.0
     """The milliseconds of frames after its own that a residual context may see."""
+    norm: Literal["none", "running", "utterance"] = "none"
+    """The normalisation of each channel of the frames before the context: by mean and deviation of
+    the utterance's frames so far, or of the whole utterance, after which nothing can stream."""
     at: Literal["last", "each"] = "last"
     """The place of contexts: one on the last convolution, or one in each module."""
 

@@ -21,10 +21,14 @@ def by_layer(model: GreedyInfoMax) -> GreedyInfoMax:
             modules.append(GreedyModule([block], None, module.objective, channels))
             geometries.append(geometry)
         if module.context is not None:
+            if module.norm is not None:
+                geometry = geometry.with_context(module.norm.lookahead)
             geometry = geometry.with_context(module.context.lookahead)
             output: Output = "contexts" if module.gives_contexts else "frames"
             modules.append(
-                GreedyModule([], module.context, module.objective, module.channels, output)
+                GreedyModule(
+                    [], module.context, module.objective, module.channels, output, module.norm
+                )
             )
             geometries.append(geometry)
     return GreedyInfoMax(modules, geometries, model.rate, float(model.mean), float(model.deviation))

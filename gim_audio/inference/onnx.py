@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from gim_audio.errors import ConfigError
+from gim_audio.inference.onnx_norms import standardised
 from gim_audio.model.contexts import (
     CausalConvolutions,
     Context,
@@ -57,7 +58,7 @@ def to_onnx(
     Raises:
         ConfigError: A stream is asked for of a module that sees the whole utterance.
     """
-    graph = _Graph(stream=stream, half=half)
+    graph = Graph(stream=stream, half=half)
     x = graph.node(
         "Div",
         graph.node("Sub", "waveform", graph.weight(model.mean)),
@@ -71,7 +72,7 @@ def to_onnx(
         features = graph.node("Transpose", x, perm=[0, 2, 1])
         wanted = part is model.stack[module - 1]
         if part.context is not None and (wanted or part.gives_contexts):
-            features = graph.context(features, part.context)
+            features = graph.context(standardised(graph, features, part.norm), part.context)
             if part.gives_contexts:
                 x = graph.node("Transpose", features, perm=[0, 2, 1])
     graph.node("Identity", features, out="features")
@@ -84,7 +85,7 @@ def to_onnx(
     onnx.save(graph.build(notes), file)
 
 
-class _Graph:
+class Graph:
     """Nodes, weights and states, in the order in which they are met."""
 
     def __init__(self, *, stream: bool, half: bool) -> None:
@@ -104,16 +105,16 @@ class _Graph:
 
     def constant(self, values: Sequence[int]) -> str:
         """Integers."""
-        return self._initializer(np.array(values, np.int64))
+        return self.initializer(np.array(values, np.int64))
 
     def weight(self, value: Any) -> str:
         """A tensor of the model."""
         array = np.asarray(value.detach().cpu().numpy(), np.float32)
         if not self.half or array.ndim < 2:
-            return self._initializer(array)
-        return self.node("Cast", self._initializer(array.astype(np.float16)), to=TensorProto.FLOAT)
+            return self.initializer(array)
+        return self.node("Cast", self.initializer(array.astype(np.float16)), to=TensorProto.FLOAT)
 
-    def _initializer(self, array: Array) -> str:
+    def initializer(self, array: Array) -> str:
         name = f"weight_{len(self.weights)}"
         self.weights.append(numpy_helper.from_array(array, name))
         return name
@@ -135,7 +136,7 @@ class _Graph:
         before, after = self.state([1, convolution.in_channels, padding])
         heard = self.node("Concat", before, x, axis=2)
         heard = self._padded(heard, padding)
-        length = self._length(heard, 2)
+        length = self.length(heard, 2)
         steps = self.node(
             "Div", self.node("Sub", length, self.constant([kernel])), self.constant([stride])
         )
@@ -252,7 +253,7 @@ class _Graph:
         """
         before, after = self.state([1, channels, past])
         heard = self._padded(self.node("Concat", before, y, axis=2), ahead)
-        count = self.node("Sub", self._length(heard, 2), self.constant([past + ahead]))
+        count = self.node("Sub", self.length(heard, 2), self.constant([past + ahead]))
         end = self.constant([2**31])
         self.node("Slice", heard, count, end, self.constant([2]), out=after)
         if not ahead:
@@ -263,7 +264,7 @@ class _Graph:
         self.node("Transpose", rest, perm=[0, 2, 1], out=later)
         return self.node("Slice", held, self.constant([0]), count, self.constant([1])), heard
 
-    def _length(self, x: str, axis: int) -> str:
+    def length(self, x: str, axis: int) -> str:
         shape = self.node("Shape", x)
         return self.node("Slice", shape, self.constant([axis]), self.constant([axis + 1]))
 

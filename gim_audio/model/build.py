@@ -13,6 +13,7 @@ from gim_audio.model.contexts import (
 from gim_audio.model.geometry import Geometry
 from gim_audio.model.layers import ConvBlock
 from gim_audio.model.module import GreedyModule, Output
+from gim_audio.model.norms import RunningNorm, UtteranceNorm
 from gim_audio.model.objectives import Place, build_objective
 from gim_audio.model.stack import GreedyInfoMax
 
@@ -61,12 +62,14 @@ def build_model(
             geometry, channels = block.geometry(geometry), block.width
         summary = _context(context, channels, geometry.hop / model.rate) if context else None
         width = summary.width if summary else channels
-        own = geometry.with_context(summary.lookahead) if summary else geometry
+        norm = _norm(context, channels) if context and summary else None
+        own = geometry.with_context(norm.lookahead) if norm else geometry
+        own = own.with_context(summary.lookahead) if summary else own
         place = Place(width, channels, own, grid, model.rate, summary is not None)
         scorer = build_objective(wanted, place)
         on_a_context = summary is not None and not blocks and isinstance(above, ContextConfig)
         output: Output = "contexts" if on_a_context else "frames"
-        modules.append(GreedyModule(blocks, summary, scorer, channels, output))
+        modules.append(GreedyModule(blocks, summary, scorer, channels, output, norm))
         geometries.append(own)
         geometry = own if on_a_context else geometry
     return GreedyInfoMax(
@@ -90,6 +93,13 @@ def _parts(model: ModelConfig) -> list[Part]:
     else:
         parts[-1] = groups[-1], model.context
     return [*parts, *model.added]
+
+
+def _norm(config: ContextConfig, channels: int) -> UtteranceNorm | RunningNorm | None:
+    """Return the normalisation of the frames before a context."""
+    if config.norm == "none":
+        return None
+    return UtteranceNorm() if config.norm == "utterance" else RunningNorm(channels)
 
 
 def _context(config: ContextConfig, channels: int, seconds: float) -> Context | None:

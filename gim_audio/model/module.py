@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from gim_audio.model.contexts import Context
 from gim_audio.model.layers import ConvBlock, zero_beyond
+from gim_audio.model.norms import RunningNorm, UtteranceNorm
 from gim_audio.model.objectives import Objective
 
 __all__ = ["GreedyModule", "ModuleOutput", "ModuleState", "Output", "stop_gradient"]
@@ -18,7 +19,7 @@ Output = Literal["frames", "contexts"]
 """The tensor of a module that the module above takes."""
 
 ModuleState = list[Any]
-"""The states of a module's layers and of its context, between two pieces of a waveform."""
+"""The states of a module's layers, of its norm and of its context, between two pieces."""
 
 
 class ModuleOutput(NamedTuple):
@@ -47,6 +48,7 @@ class GreedyModule(nn.Module):
         channels: The number of channels of the frames.
         output: The kind of tensor that the module above takes. Convolutions take frames, and so
             does a first context above them; a context on another one takes that one's contexts.
+        norm: The normalisation of the frames before the context.
     """
 
     def __init__(
@@ -56,10 +58,11 @@ class GreedyModule(nn.Module):
         objective: Objective,
         channels: int,
         output: Output = "frames",
+        norm: UtteranceNorm | RunningNorm | None = None,
     ) -> None:
         super().__init__()
         self.encoder = cast("Sequence[ConvBlock]", nn.ModuleList(encoder))
-        self.context, self.objective = context, objective
+        self.context, self.objective, self.norm = context, objective, norm
         self.channels = channels
         self.gives_contexts = output == "contexts"
 
@@ -83,7 +86,7 @@ class GreedyModule(nn.Module):
             features: False leaves out a context that nobody above needs: frames are given instead.
             hide: A function that replaces frames which the context must not see.
         """
-        *before, context_state = state or [*(None for _ in self.encoder), ()]
+        *before, norm_state, context_state = state or [*(None for _ in self.encoder), (), ()]
         after: ModuleState = []
         for block, past in zip(self.encoder, before, strict=True):
             x, state_after = block(x, past, last=last)
@@ -95,13 +98,16 @@ class GreedyModule(nn.Module):
         if self.context is not None and (features or self.gives_contexts):
             contexts = x.new_empty(len(x), 0, self.context.width)
             if x.shape[1] or context_state:
-                seen = x if hide is None else hide(x)
+                seen = x
+                if self.norm is not None:
+                    seen, norm_state = self.norm(x, norm_state, last=last, lengths=lengths)
+                seen = seen if hide is None else hide(seen)
                 contexts, context_state = self.context(
                     seen, context_state, last=last, lengths=lengths
                 )
             contexts = zero_beyond(contexts, lengths)
         output = contexts if self.gives_contexts else x
-        return ModuleOutput(x, contexts, output, [*after, context_state])
+        return ModuleOutput(x, contexts, output, [*after, norm_state, context_state])
 
     @property
     def width(self) -> int:
