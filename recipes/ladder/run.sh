@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Many ways of learning, one change at a time and each for as many minutes of one core, on the same speech.
 #
-#   ./run.sh --corpus FOLDER --probes FOLDER --labels FILE [--rungs "NAME …"] [--minutes M] [--workers N] [--seeds "S …"]
-#            [--decisive "NAME …"] [--name NAME] [--stage N] [--stop-stage M] [--nj J]
+#   ./run.sh --corpus FOLDER --probes FOLDER --labels FILE [--commonvoice FOLDER] [--rungs "NAME …"] [--minutes M]
+#            [--workers N] [--seeds "S …"] [--decisive "NAME …"] [--name NAME] [--stage N] [--stop-stage M] [--nj J]
 #
 #   --corpus    a folder that holds LibriSpeech/train-clean-100, whole or in part: what is learnt from
-#   --probes    another one, whose utterances by the CPC authors' lists are probed: a part of the training list chooses,
-#               the test list reports. No speaker of the test list is learnt from, nor an utterance of the other
+#   --probes    another one, whose utterances by the CPC authors' lists are probed: a fifth of the speakers of the
+#               training list chooses, the test list reports, and neither is learnt from
+#   --commonvoice  a folder with Common Voice's validated.tsv and clips/, learnt from too
 #   --labels    phone alignments of the probes
 #   --minutes   of one core for each rung
 #   --workers   rungs that learn at the same time, a core for each
@@ -19,10 +20,10 @@ called_from=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 stage=1 stop_stage=4 nj=2
-corpus=../librispeech/data/corpora probes='' labels='' lists=../../data/librispeech
+corpus=../librispeech/data/corpora probes='' labels='' commonvoice='' lists=../../data/librispeech
 rungs='' decisive='' minutes=6 workers=2 seeds=1
 name=ladder
-options="stage stop_stage nj corpus probes labels lists rungs decisive minutes workers seeds name"
+options="stage stop_stage nj corpus probes labels commonvoice lists rungs decisive minutes workers seeds name"
 . ../shared/parse_options.sh
 . ./path.sh
 . ./cmd.sh
@@ -32,6 +33,20 @@ exp=exp/$name data=data/$name
 [ -n "$probes" ] || probes=$corpus
 [ -n "$rungs" ] || rungs=$(python ladder.py names)
 [ -n "$decisive" ] || decisive=$rungs
+
+# A data directory of the clips that validated.tsv names.
+common_voice() {
+  local file
+  mkdir -p "$2"
+  for file in wav.scp utt2spk text; do
+    awk -F '\t' -v clips="$(realpath "$1")/clips" -v file=$file '
+      NR == 1 { for (i = 1; i <= NF; i++) at[$i] = i; next }
+      { name = $at["path"]; sub(/\.[^.]*$/, "", name); speaker = $at["client_id"]; utterance = speaker "-" name }
+      { print utterance, file == "text" ? $at["sentence"] : file == "utt2spk" ? speaker : clips "/" $at["path"] }
+    ' "$1/validated.tsv" | LC_ALL=C sort >"$2/$file"
+  done
+  gim-audio data check "$2" --fix
+}
 
 data() {
   local part
@@ -44,9 +59,12 @@ data() {
   awk 'FILENAME ~ /probes_test/ { heard[$2]; next } FILENAME ~ /probes_train/ { seen[$1]; next }
     !($2 in heard) && !($1 in seen) { print $1 }' \
     $data/probes_test/utt2spk $data/probes_train/utt2spk $data/all/utt2spk >$data/learnt_from.txt
-  unless $data/train gim-audio data librispeech "$corpus" $data/train --subset train-clean-100 \
+  unless $data/librispeech gim-audio data librispeech "$corpus" $data/librispeech --subset train-clean-100 \
     --utterances $data/learnt_from.txt
   split $data/probes_train $data/fit $data/valid --by speakers --share 0.8
+  [ -z "$commonvoice" ] || unless $data/commonvoice common_voice "$commonvoice" $data/commonvoice
+  unless $data/train gim-audio data combine $data/train $data/librispeech $data/fit \
+    ${commonvoice:+$data/commonvoice}
   # Voices are verified on the last quarters of utterances, as there may be one a speaker.
   split $data/probes_train $data/same_train $data/same_test --by time --share 0.75
   for part in train probes_train probes_test fit valid same_train same_test; do
@@ -79,7 +97,7 @@ report() {
   echo "the table: recipes/ladder/LADDER.md"
 }
 
-corpus_options="corpus probes labels lists"
+corpus_options="corpus probes labels commonvoice lists"
 run_stage 1 data $corpus_options
 run_stage 2 learn $corpus_options minutes rungs seeds
 run_stage 3 try $corpus_options minutes decisive seeds
