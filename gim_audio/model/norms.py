@@ -1,4 +1,4 @@
-"""What a voice and a microphone do to all frames, taken away before a context sees them.
+"""Norms over an utterance, which take away what a voice and a microphone do to all its frames.
 
 Each channel is standardised over the frames of an utterance, as MFCC are in cepstral mean and
 variance normalisation (Viikki and Laurila 1998).
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 __all__ = ["RunningNorm", "UtteranceNorm"]
 
 LEAST = 1e-2
-"""What is added to variances, so that a channel without any stays one."""
+"""Added to variances: a channel that never changes is not divided by zero."""
 
 
 class UtteranceNorm(nn.Module):
