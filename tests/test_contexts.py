@@ -47,9 +47,14 @@ STACKS = [
         "model.added=[{kind: residual, hidden: 5, layers: 2, lookahead: 30}]",
     ],
 ]
+WHOLE = [
+    ["model.context={hidden: 6, bidirectional: true, stacked: 2}"],
+    ["model.context={hidden: 6, norm: utterance}"],
+    ["model.context={kind: residual, hidden: 6, layers: 2, norm: utterance}"],
+]
 
 
-@pytest.mark.parametrize("settings", STACKS)
+@pytest.mark.parametrize("settings", [*STACKS, *WHOLE])
 @pytest.mark.parametrize("sizes", [[1] * 40, [37, 160, 1200, 5, 3000], [7000]])
 def test_pieces_give_the_features_of_the_whole(tmp_path, settings, sizes):
     model, _ = stack_of(tmp_path, *settings)
@@ -67,15 +72,7 @@ def test_pieces_give_the_features_of_the_whole(tmp_path, settings, sizes):
         torch.testing.assert_close(torch.cat(kept), features[0], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        *STACKS,
-        ["model.context={hidden: 6, bidirectional: true, stacked: 2}"],
-        ["model.context={hidden: 6, norm: utterance}"],
-        ["model.context={kind: residual, hidden: 6, layers: 2, norm: utterance}"],
-    ],
-)
+@pytest.mark.parametrize("settings", [*STACKS, *WHOLE])
 def test_batches_give_the_features_of_each(tmp_path, settings):
     model, _ = stack_of(tmp_path, *settings)
     waveforms = [0.1 * torch.randn(n) for n in (8000, 700, 4321)]

@@ -3,6 +3,7 @@
 Shapes: T samples of a waveform, T' frames, C channels.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -20,7 +21,8 @@ class Stream:
     """Frames of some modules, as soon as all that they depend on has been received.
 
     Each layer keeps the end of its input, which its next frame needs: a piece may have any length,
-    nothing is computed twice, and memory does not grow.
+    nothing is computed twice, and memory does not grow. Only what sees the whole utterance, as a
+    bidirectional GRU does, waits for its end.
 
     Args:
         model: The model.
@@ -41,6 +43,8 @@ class Stream:
     ) -> None:
         self.model, self.modules, self.dtype = model, list(modules), dtype
         self._states: list[ModuleState] | None = None
+        self._waits = any(math.isinf(model.geometries[n - 1].lookahead) for n in self.modules)
+        self._waiting: list[Tensor] = []
 
     @torch.no_grad()
     def push(self, waveform: Tensor, *, last: bool = False) -> list[Tensor]:
@@ -53,6 +57,12 @@ class Stream:
         Returns:
             The frames of each wanted module, in float32. Shape: each `(T', C)`.
         """
+        if self._waits:
+            self._waiting.append(waveform)
+            if not last:
+                widths = [self.model.stack[n - 1].width for n in self.modules]
+                return [waveform.new_zeros(0, width) for width in widths]
+            waveform, self._waiting = torch.cat(self._waiting), []
         with autocast(waveform, self.dtype):
             found, states = self.model(
                 waveform[None], self._states, last=last, modules=self.modules

@@ -77,8 +77,6 @@ def describe(config: UnitsConfig, model: GreedyInfoMax, dtype: torch.dtype) -> D
         stream = Stream(model, [config.of], dtype)
         waveform = torch.from_numpy(samples).to(model.mean.device)
         blocks = torch.split(waveform, BLOCK_SECONDS * model.rate)
-        if own.lookahead == float("inf"):
-            blocks = (waveform,)
         pieces = [
             stream.push(block, last=number == len(blocks))[0]
             for number, block in enumerate(blocks, start=1)
