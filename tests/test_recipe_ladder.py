@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 from conftest import ROOT
+from safetensors.torch import load_file
 from test_probes import noisy_data
 
 from gim_audio.config import Config, load
@@ -27,13 +28,17 @@ def ladder(monkeypatch):
 
 def test_every_rung_is_one_change_of_a_model_that_can_be_built(ladder):
     for name, rung in ladder.RUNGS.items():
-        settings, shares = ladder.settings_of(name)
+        settings, shares, below = ladder.settings_of(name)
         known = {"model": {"mean": 0.0, "deviation": 0.06}}
         config = Config.model_validate(ladder.merged(settings, known))
         assert len(build_model(config.model, config.objectives).stack) == config.model.num_modules
         assert rung["change"]
         if "from" in rung:
-            assert (settings, shares) != ladder.settings_of(rung["from"])
+            assert (settings, shares, below) != ladder.settings_of(rung["from"])
+        if below:
+            grown = ladder.settings_of(below)[0]["model"]
+            assert {**settings["model"], "added": []} == {**grown, "added": []}
+            assert ladder.RUNGS[below]["minutes"] < 6
         assert {module for _, modules in shares for module in modules} <= set(
             range(1, config.model.num_modules + 1)
         )
@@ -70,14 +75,30 @@ def test_rungs_learn_and_are_compared(ladder, tmp_path, monkeypatch):
     rungs = {
         "base": {"change": "a small model", "set": small},
         "phases": {"from": "base", "change": "two phases", "shares": [[0.5, [1, 2, 3, 4, 5]], [0.5, [6]]]},
+        "grown": {
+            "from": "below", "on": "below", "change": "another module on it",
+            "set": {
+                "model": {"added": [{"kind": "gru", "hidden": 4}]},
+                "objective": [*[{"kind": "spectra"}] * 6, {"kind": "units", "number": 4}],
+            },
+        },
+        "below": {
+            "from": "base", "change": "half the time", "minutes": 0.025,
+            "set": {"objective": {"kind": "spectra"}},
+        },
         "later": {"from": "base", "change": "not run yet", "set": {"training": {"batch": 4}}},
     }  # fmt: skip
     monkeypatch.setattr(ladder, "RUNGS", rungs)
     exp = tmp_path / "exp"
-    for name in ("base", "phases"):
+    for name in ("base", "phases", "grown"):
         ladder.learn(name, 1, tmp_path / "packed", exp, 0.05)
         minutes = json.loads((exp / f"{name}-1/minutes.json").read_text())["minutes"]
         assert 0.01 < minutes < 0.2
+    own, below = (
+        load_file(exp / f"{name}-1/latest/model.safetensors") for name in ("grown", "below")
+    )
+    assert own.keys() > below.keys()
+    assert all(own[name].equal(below[name]) for name in below if ".objective." not in name)
     phases = load(exp / "phases-1.yaml").training.schedule
     assert [phase.modules for phase in phases] == [(1, 2, 3, 4, 5), (6,)]
     assert min(phase.steps for phase in phases) > 8

@@ -35,11 +35,12 @@ def merged(settings: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def settings_of(name: str) -> tuple[dict[str, Any], list[Any]]:
-    """Return the settings of a rung, and the shares of its phases."""
+def settings_of(name: str) -> tuple[dict[str, Any], list[Any], str | None]:
+    """Return the settings of a rung, the shares of its phases, and the rung that it grows on."""
     rung = RUNGS[name]
-    settings, shares = settings_of(rung["from"]) if "from" in rung else ({}, [])
-    return merged(settings, rung.get("set", {})), rung.get("shares", shares)
+    settings, shares, below = settings_of(rung["from"]) if "from" in rung else ({}, [], None)
+    settings = merged(settings, rung.get("set", {}))
+    return settings, rung.get("shares", shares), rung.get("on", below)
 
 
 def learn(name: str, seed: int, data: Path, exp: Path, minutes: float) -> None:
@@ -54,7 +55,12 @@ def learn(name: str, seed: int, data: Path, exp: Path, minutes: float) -> None:
     from gim_audio.training import train
 
     torch.set_num_threads(1)
-    settings, shares = settings_of(name)
+    settings, shares, below = settings_of(name)
+    minutes = RUNGS[name].get("minutes", minutes)
+    base = None if below is None else exp / f"{below}-{seed}"
+    if below is not None and base is not None:
+        learn(below, seed, data, exp, minutes)
+        minutes -= RUNGS[below]["minutes"]
     settings = merged(settings, {"training": {"seed": seed, "checkpoint_every": 10**6}})
     corpus = PackedCorpus(data / "train")
     conf = exp / f"{name}-{seed}.yaml"
@@ -68,7 +74,7 @@ def learn(name: str, seed: int, data: Path, exp: Path, minutes: float) -> None:
     def run(config: Config, out: Path, **more: Any) -> list[float]:
         times = [time.process_time()]
         train(
-            config, corpus, out, say=lambda line: None,
+            config, corpus, out, base=base, say=lambda line: None,
             progress=lambda done, total, metrics: times.append(time.process_time()), **more,
         )  # fmt: skip
         return times
@@ -90,6 +96,8 @@ def learn(name: str, seed: int, data: Path, exp: Path, minutes: float) -> None:
     began = folder.exists()
     times = run(config, folder, resume=began)
     spent = (times[-1] - times[0]) / 60
+    if below is not None:
+        spent += RUNGS[below]["minutes"]
     (folder / "minutes.json").write_text(json.dumps({"minutes": None if began else spent}))
     evaluate(folder, data / "fit", data / "valid", folder / "results/valid", FRAMES, "phones")
 
@@ -127,6 +135,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parts = parser.add_subparsers(dest="part", required=True)
     parts.add_parser("names")
+    parts.add_parser("grown-on")
     for part in ("learn", "try", "baseline", "report"):
         given = parts.add_parser(part)
         given.add_argument("--exp", type=Path, required=True)
@@ -142,6 +151,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.part == "names":
         print(" ".join(RUNGS))
+    elif options.part == "grown-on":
+        print(" ".join(dict.fromkeys(rung["on"] for rung in RUNGS.values() if "on" in rung)))
     elif options.part == "learn":
         learn(options.name, options.seed, options.data, options.exp, options.minutes)
     elif options.part == "try":

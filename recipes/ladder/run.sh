@@ -76,10 +76,12 @@ data() {
 }
 
 learn() {
-  local rung seed
-  for seed in $seeds; do
-    for rung in $rungs; do echo "$rung $seed"; done
-  done | xargs -P "$workers" -L 1 python ladder.py learn --data $data/packed --exp "$exp" --minutes "$minutes"
+  local rung seed some
+  for some in "$(python ladder.py grown-on)" "$rungs"; do # what others grow on comes first
+    for seed in $seeds; do
+      for rung in $some; do echo "$rung $seed"; done
+    done | xargs -P "$workers" -L 1 python ladder.py learn --data $data/packed --exp "$exp" --minutes "$minutes"
+  done
 }
 
 try() {
