@@ -45,6 +45,11 @@ def test_every_rung_is_one_change_of_a_model_that_can_be_built(ladder):
         assert not shares or sum(share for share, _ in shares) == pytest.approx(1)
 
 
+def test_rungs_that_grow_are_above_the_front_that_is_learnt_once(ladder):
+    assert ladder.settings_of("short-crops")[2] is None
+    assert ladder.settings_of("grown")[2] == ladder.settings_of("again")[2] == "short-crops"
+
+
 def test_another_kind_begins_with_its_own_defaults(ladder):
     old = {"context": {"kind": "gru", "stacked": 2}, "channels": [1, 2]}
     new = ladder.merged(old, {"context": {"kind": "residual", "layers": 3}, "channels": [3]})
@@ -76,7 +81,7 @@ def test_rungs_learn_and_are_compared(ladder, tmp_path, monkeypatch):
         "base": {"change": "a small model", "set": small},
         "phases": {"from": "base", "change": "two phases", "shares": [[0.5, [1, 2, 3, 4, 5]], [0.5, [6]]]},
         "grown": {
-            "from": "below", "on": "below", "change": "another module on it",
+            "from": "below", "above": "below", "change": "another module on it",
             "set": {
                 "model": {"added": [{"kind": "gru", "hidden": 4}]},
                 "objective": [*[{"kind": "spectra"}] * 6, {"kind": "units", "number": 4}],

@@ -40,7 +40,7 @@ def settings_of(name: str) -> tuple[dict[str, Any], list[Any], str | None]:
     rung = RUNGS[name]
     settings, shares, below = settings_of(rung["from"]) if "from" in rung else ({}, [], None)
     settings = merged(settings, rung.get("set", {}))
-    return settings, rung.get("shares", shares), rung.get("on", below)
+    return settings, rung.get("shares", shares), rung.get("above", below)
 
 
 def learn(name: str, seed: int, data: Path, exp: Path, minutes: float) -> None:
@@ -152,7 +152,7 @@ def main() -> None:
     if options.part == "names":
         print(" ".join(RUNGS))
     elif options.part == "grown-on":
-        print(" ".join(dict.fromkeys(rung["on"] for rung in RUNGS.values() if "on" in rung)))
+        print(" ".join(dict.fromkeys(rung["above"] for rung in RUNGS.values() if "above" in rung)))
     elif options.part == "learn":
         learn(options.name, options.seed, options.data, options.exp, options.minutes)
     elif options.part == "try":
