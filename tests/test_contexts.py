@@ -38,6 +38,7 @@ STACKS = [
     ["model.context={hidden: 6, stacked: 2}", "model.activation=gelu", "model.norm=batch"],
     ["model.activation=log"],
     ["model.context={hidden: 6, norm: running}"],
+    ["model.context={kind: residual, hidden: 6, kernel: 3, lookahead: 60, gather: [2, 4]}"],
     [
         "model.context={kind: residual, hidden: 6, layers: 2, lookahead: 20, norm: running}",
         "model.isolate_after=[1]",
@@ -87,6 +88,18 @@ def test_what_sees_the_whole_is_refused_in_pieces():
     for part in (GRUContext(3, 4, bptt=True, bidirectional=True), UtteranceNorm()):
         with pytest.raises(ValueError, match="whole utterances"):
             part(torch.randn(1, 5, 3), last=False)
+
+
+def test_what_is_gathered_are_the_outputs_of_layers():
+    torch.manual_seed(0)
+    sizes = {"kernel": 3, "dilations": (1, 2), "lookahead": 3}
+    context = ResidualConvolutions(3, 4, layers=4, gather=(2, 4), **sizes)
+    z = torch.randn(2, 50, 3)
+    found, _ = context(z)
+    for layers, part in ((2, found[:, :, :4]), (4, found[:, :, 4:])):
+        alone = ResidualConvolutions(3, 4, layers=layers, **{**sizes, "lookahead": 3})
+        alone.load_state_dict(context.state_dict(), strict=False)
+        torch.testing.assert_close(alone(z)[0], part)
 
 
 def test_norms_are_those_of_a_slow_loop():

@@ -25,6 +25,10 @@ STACKS |= {
         "model.activation=gelu",
         "model.context={kind: residual, hidden: 6, layers: 3, kernel: 3, lookahead: 30}",
     ],
+    "gathered": [
+        "model.channels=8",
+        "model.context={kind: residual, hidden: 6, kernel: 3, lookahead: 60, gather: [2, 4]}",
+    ],
     "running norm": [
         "model.channels=8",
         "model.norm=batch",

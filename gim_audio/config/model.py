@@ -35,6 +35,9 @@ class ContextConfig(Section):
     then from the first again."""
     lookahead: Annotated[float, Field(ge=0)] = 0.0
     """The milliseconds of frames after its own that a residual context may see."""
+    gather: tuple[Positive, ...] = ()
+    """The layers of a residual context, from 1, whose outputs lie beside each other in its
+    contexts; none is the last alone."""
     norm: Literal["none", "running", "utterance"] = "none"
     """The normalisation of each channel of the frames before the context: by mean and deviation of
     the utterance's frames so far, or of the whole utterance, after which nothing can stream."""
@@ -47,6 +50,13 @@ class ContextConfig(Section):
             raise ValueError("bidirectional is for a gru with bptt and an even number of hidden")
         if self.lookahead and self.kind != "residual":
             raise ValueError(f"lookahead is for a residual context, not for {self.kind}")
+        if self.gather and self.kind != "residual":
+            raise ValueError(f"gather is for a residual context, not for {self.kind}")
+        rises = list(self.gather) == sorted(set(self.gather))
+        if self.gather and not (rises and self.gather[-1] == self.layers):
+            raise ValueError(
+                f"gather must rise and end with the last layer, {self.layers}: {list(self.gather)}"
+            )
         if self.stacked > 1 and (self.kind != "gru" or not self.bptt):
             raise ValueError("stacked is for a gru with bptt; `added` stacks modules")
         return self

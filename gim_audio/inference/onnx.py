@@ -230,8 +230,8 @@ class Graph:
     def _residual(self, z: str, context: ResidualConvolutions) -> str:
         x = self.node("MatMul", z, self.weight(context.expand.weight.T))
         x = self.node("Add", x, self.weight(context.expand.bias))
-        layers = zip(context.convolutions, context.norms, context.ahead, strict=True)
-        for layer, norm, ahead in layers:
+        layers, outputs = zip(context.convolutions, context.norms, context.ahead, strict=True), []
+        for number, (layer, norm, ahead) in enumerate(layers, start=1):
             convolution = cast("nn.Conv1d", layer)
             dilation = convolution.dilation[0]
             past = (convolution.kernel_size[0] - 1) * dilation - ahead
@@ -239,12 +239,27 @@ class Graph:
             y = self.node("Transpose", y, perm=[0, 2, 1])
             weights = self.weight(convolution.weight), self.weight(convolution.bias)
             if self.stream:
-                x, y = self._held(x, y, context.width, past, ahead)
+                x, y = self._held(x, y, convolution.out_channels, past, ahead)
                 y = self.node("Conv", y, *weights, dilations=[dilation])
             else:
                 y = self.node("Conv", y, *weights, dilations=[dilation], pads=[past, ahead])
             x = self.node("Add", x, self.node("Transpose", self._gelu(y), perm=[0, 2, 1]))
-        return x
+            outputs += [x] if number in context.gather else []
+        if len(outputs) == 1:
+            return x
+        if self.stream:
+            outputs = [
+                self._waited(y, self.length(x, 1), context.expand.out_features) for y in outputs
+            ]
+        return self.node("Concat", *outputs, axis=2)
+
+    def _waited(self, x: str, count: str, channels: int) -> str:
+        """Return the first `count` frames; the others wait. Shape: `(batch, frames, channels)`."""
+        late, later = self.state([1, channels, 0])
+        known = self.node("Concat", self.node("Transpose", late, perm=[0, 2, 1]), x, axis=1)
+        rest = self.node("Slice", known, count, self.constant([2**31]), self.constant([1]))
+        self.node("Transpose", rest, perm=[0, 2, 1], out=later)
+        return self.node("Slice", known, self.constant([0]), count, self.constant([1]))
 
     def _held(self, x: str, y: str, channels: int, past: int, ahead: int) -> tuple[str, str]:
         """Return the frames whose convolution can be computed, and what it sees for them.
@@ -258,11 +273,7 @@ class Graph:
         self.node("Slice", heard, count, end, self.constant([2]), out=after)
         if not ahead:
             return x, heard
-        late, later = self.state([1, channels, 0])
-        held = self.node("Concat", self.node("Transpose", late, perm=[0, 2, 1]), x, axis=1)
-        rest = self.node("Slice", held, count, end, self.constant([1]))
-        self.node("Transpose", rest, perm=[0, 2, 1], out=later)
-        return self.node("Slice", held, self.constant([0]), count, self.constant([1])), heard
+        return self._waited(x, count, channels), heard
 
     def length(self, x: str, axis: int) -> str:
         shape = self.node("Shape", x)

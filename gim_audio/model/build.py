@@ -123,6 +123,7 @@ def _context(config: ContextConfig, channels: int, seconds: float) -> Context | 
             layers=config.layers,
             kernel=config.kernel,
             dilations=config.dilations,
+            gather=config.gather,
             lookahead=int(config.lookahead / 1000 / seconds + 1e-6),
         )
     return None

@@ -183,6 +183,8 @@ class ResidualConvolutions(Context):
         dilations: The distances between these frames, layer by layer, and from the first again.
         lookahead: The frames ahead that contexts may depend on. Layers look as far ahead as back,
             from the bottom up, until these are used up; those above are causal.
+        gather: The layers, from 1, whose outputs are the contexts, beside each other; the last is
+            one of them, and alone if none are named.
 
     Raises:
         ConfigError: The layers cannot look so far ahead.
@@ -197,9 +199,11 @@ class ResidualConvolutions(Context):
         kernel: int,
         dilations: Sequence[int],
         lookahead: int,
+        gather: Sequence[int] = (),
     ) -> None:
         super().__init__()
-        self.width, self.lookahead = hidden, lookahead
+        self.gather = list(gather) or [layers]
+        self.width, self.lookahead = hidden * len(self.gather), lookahead
         self.expand = nn.Linear(channels, hidden)
         convolutions, self.ahead = [], list[int]()
         for layer in range(layers):
@@ -226,9 +230,10 @@ class ResidualConvolutions(Context):
         """See `Context.forward`.
 
         The state has two tensors for each layer: normalised frames that its next convolution sees,
-        and frames that are held back until it has seen enough.
+        and frames that are held back until it has seen enough. What is gathered follows: outputs
+        that wait for those of the last layer.
         """
-        x, after = self.expand(z), list[Tensor]()
+        x, after, outputs = self.expand(z), list[Tensor](), list[Tensor]()
         layers = zip(self.convolutions, self.norms, self.ahead, strict=True)
         for layer, (convolution, norm, ahead) in enumerate(layers):
             conv = cast("nn.Conv1d", convolution)
@@ -243,4 +248,11 @@ class ResidualConvolutions(Context):
             x = held[:, :count]
             if count:
                 x = x + F.gelu(conv(seen)).transpose(1, 2)
+            if layer + 1 in self.gather:
+                outputs.append(x)
+        if len(outputs) > 1:
+            waited = state[2 * len(self.ahead) :] or [x[:, :0]] * len(outputs)
+            known = [torch.cat(pair, dim=1) for pair in zip(waited, outputs, strict=True)]
+            after += [each[:, x.shape[1] :].clone() for each in known]
+            x = torch.cat([each[:, : x.shape[1]] for each in known], dim=2)
         return x, () if last else tuple(after)
