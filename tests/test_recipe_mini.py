@@ -15,7 +15,7 @@ from gim_audio.kaldi import DataDir
 from gim_audio.phones import read_ctm
 
 REPORT = {
-    "RESULTS.md",
+    "RESULTS-tiny.md",
     "report.html",
     "report-training.png",
     "report-accuracy.png",
@@ -73,7 +73,7 @@ def test_from_nothing_to_a_table_killed_on_the_way(recipe):
     assert process.returncode == 0, output
     assert "stage 1: data: done already" in output
     assert "resuming exp/tiny from step" in output
-    results = (recipe / "RESULTS.md").read_text()
+    results = (recipe / "RESULTS-tiny.md").read_text()
     assert "| module 6: gru |" in results
     assert "Published, not measured here" in results
     assert (recipe / "exp/tiny/report.html").exists()
@@ -109,7 +109,7 @@ def test_from_nothing_to_a_table_killed_on_the_way(recipe):
     assert "done already" in output
     assert "module 8: " not in output
     process = start(recipe, "--name", "none", script="grow.sh")
-    assert "run ./run.sh first" in process.communicate(timeout=60)[0]
+    assert "run ./run.sh --name none" in process.communicate(timeout=60)[0]
     assert process.returncode == 2
 
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# After ./run.sh: add modules to what it trained, one at a time, until the phone probe stands still on the training
-# speakers that it holds out.
+# After ./run.sh --name gim --conf conf/gim.yaml: add modules to what it trained, one at a time, until the phone probe
+# stands still on the training speakers that it holds out.
 #
 #   ./grow.sh [--name NAME] [--conf FILE] [--module SPEC] [--gain POINTS] [--most N] [--frames N] [--hours H]
 #             [--speakers S] [--seed N] [--stage N] [--stop-stage M]
@@ -28,7 +28,7 @@ options="stage stop_stage name conf module gain most hours speakers seed frames"
 corpus=data/synthetic-$hours-$speakers-$seed
 exp=exp/$name
 if [ ! -e "$exp/results/trained/phones-strict.json" ]; then
-  echo "$exp: no results of the phone probe: run ./run.sh first" >&2
+  echo "$exp: no results of the phone probe: run ./run.sh --name $name --conf $conf first" >&2
   exit 2
 fi
 
