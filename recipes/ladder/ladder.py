@@ -58,7 +58,7 @@ def learn(name: str, seed: int, data: Path, exp: Path, minutes: float) -> None:
     settings, shares, below = settings_of(name)
     minutes = RUNGS[name].get("minutes", minutes)
     base = None if below is None else exp / f"{below}-{seed}"
-    if below is not None and base is not None:
+    if below is not None:
         learn(below, seed, data, exp, minutes)
         minutes -= RUNGS[below]["minutes"]
     settings = merged(settings, {"training": {"seed": seed, "checkpoint_every": 10**6}})
@@ -95,10 +95,11 @@ def learn(name: str, seed: int, data: Path, exp: Path, minutes: float) -> None:
     config = Config.model_validate(yaml.safe_load(conf.read_text()))
     began = folder.exists()
     times = run(config, folder, resume=began)
-    spent = (times[-1] - times[0]) / 60
-    if below is not None:
-        spent += RUNGS[below]["minutes"]
-    (folder / "minutes.json").write_text(json.dumps({"minutes": None if began else spent}))
+    spent = None if began else (times[-1] - times[0]) / 60
+    if base is not None and spent is not None:
+        first = json.loads((base / "minutes.json").read_text())["minutes"]
+        spent = None if first is None else spent + first
+    (folder / "minutes.json").write_text(json.dumps({"minutes": spent}))
     evaluate(folder, data / "fit", data / "valid", folder / "results/valid", FRAMES, "phones")
 
 

@@ -118,9 +118,10 @@ def write_page(exp: Path, rungs: dict[str, dict[str, Any]], minutes: float, out:
             f" {where['hardware']}, torch {where['torch']}.{made}"
         ),
         (
-            f"Each rung learns for about {minutes:g} minutes of one core, clustering included, and"
-            " differs by one change from the rung `from`. Phones are named by a linear probe of its"
-            " last module (strict protocol, 60,000 frames), fitted on four fifths of the speakers"
+            f"Each rung learns for about {minutes:g} minutes of one core, clustering included,"
+            " unless its change says otherwise, and differs by one change from the rung `from`."
+            " Phones are named by a linear probe of its last module (strict protocol, 60,000"
+            " frames), fitted on four fifths of the speakers"
             " of the CPC authors' training list and tried on the others: these choose, and the test"
             " list decides nothing. Differences are paired by speaker, with 95% intervals"
             " (delete-half jackknife); they do not hold the chance of the seed."
