@@ -60,12 +60,17 @@ def test_spectra_agree_with_the_definition(own):
     torch.manual_seed(1)
     config = SpectraConfig(ahead=(0, 2, -1), bands=20, hidden=9)
     objective = Spectra(config, place(7, 7, own, GRID))
-    samples = 0.1 * torch.randn(2, 1600)
+    before, samples = 0.02 * torch.randn(2, 1600), 0.1 * torch.randn(2, 1600)
     frames, ratio = 10, 160 // own.hop
     c = torch.randn(2, frames * ratio, 7)
+    objective.score(c, c, random_numbers(), before)
     score = objective.score(c, c, random_numbers(), samples)
-    target = np.stack([slow_log_mel(each.numpy(), 16000, GRID, frames, 20) for each in samples])
-    target = (target - target.mean((0, 1))) / target.std((0, 1), ddof=1)
+    assert objective.eval().score(c, c, random_numbers(), samples).loss == score.loss
+    both, target = (
+        np.stack([slow_log_mel(each.numpy(), 16000, GRID, frames, 20) for each in some])
+        for some in (torch.cat([before, samples]), samples)
+    )
+    target = (target - both.mean((0, 1))) / both.std((0, 1))
     first, _ = own.under(GRID)
     errors = {k: [] for k in config.ahead}
     with torch.no_grad():
