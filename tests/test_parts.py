@@ -245,6 +245,7 @@ def test_predictors_see_no_later_context(kind):
             "objective.ahead: Tuple should have at least 1 item",
         ),
         ("model.context={kind: gru, lookahead: 5}", "lookahead is for a residual context"),
+        ("model.context={kind: none, norm: running}", "norm is for a context"),
         ("model.context={kind: gru, gather: [1]}", "gather is for a residual context"),
         ("model.context={kind: residual, gather: [1, 3]}", "end with the last layer, 4"),
         ("model.context={kind: conv, bidirectional: true}", "bidirectional is for a gru"),

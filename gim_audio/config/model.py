@@ -50,6 +50,8 @@ class ContextConfig(Section):
             raise ValueError("bidirectional is for a gru with bptt and an even number of hidden")
         if self.lookahead and self.kind != "residual":
             raise ValueError(f"lookahead is for a residual context, not for {self.kind}")
+        if self.norm != "none" and self.kind == "none":
+            raise ValueError("norm is for a context, and there is none")
         if self.gather and self.kind != "residual":
             raise ValueError(f"gather is for a residual context, not for {self.kind}")
         rises = list(self.gather) == sorted(set(self.gather))
