@@ -115,6 +115,7 @@ class Graph:
         return self.node("Cast", self.initializer(array.astype(np.float16)), to=TensorProto.FLOAT)
 
     def initializer(self, array: Array) -> str:
+        """Any values, as they are."""
         name = f"weight_{len(self.weights)}"
         self.weights.append(numpy_helper.from_array(array, name))
         return name
@@ -276,6 +277,7 @@ class Graph:
         return self._waited(x, count, channels), heard
 
     def length(self, x: str, axis: int) -> str:
+        """Return the size of an axis. Shape: `(1,)`."""
         shape = self.node("Shape", x)
         return self.node("Slice", shape, self.constant([axis]), self.constant([axis + 1]))
 
